@@ -1,0 +1,179 @@
+//! Pure. Every value that can be set and every limit, each with the sum that justifies it. A `Config` that exists is valid.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Which field of a click makes its key. Part of the log's segment headers: another rule over a live log starts a new
+/// horizon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DedupKey {
+    /// The first of `request_id`, `click_id`, `impression_id`, else a hash of all fields.
+    Auto = 0,
+    RequestId = 1,
+    ClickId = 2,
+    ImpressionId = 3,
+    /// A hash of all fields.
+    Content = 4,
+}
+
+/// Everything in force, checked. Times in milliseconds, microseconds or seconds, sizes in bytes, as the names say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub query_listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub data_dir: PathBuf,
+    /// The CPUs that workers are pinned to, one worker each. Empty: one worker, not pinned.
+    pub cpus: Vec<usize>,
+    pub ring: RingConfig,
+    pub http: HttpConfig,
+    pub click: ClickConfig,
+    pub log: LogConfig,
+    pub dedup: DedupConfig,
+    pub export: ExportConfig,
+    /// How long `/readyz` fails before a stop begins to drain.
+    pub drain_delay_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RingConfig {
+    /// Submission entries; completions are four times as many.
+    pub entries: u32,
+    /// Receive buffers shared by all connections of a core; a power of two.
+    pub recv_buffers: u16,
+    pub recv_buffer_bytes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpConfig {
+    pub connections_max: u32,
+    /// Request line and header fields of one request.
+    pub head_bytes_max: u32,
+    pub headers_max: u32,
+    pub body_bytes_max: u32,
+    /// Clicks in one request.
+    pub batch_clicks_max: u32,
+    /// Requests of one connection that are received but not answered.
+    pub pipeline_max: u32,
+    /// Bytes of replies of one connection that its peer has not taken.
+    pub reply_bytes_max: u32,
+    /// Memory for requests that are not yet whole, all connections of a core together.
+    pub assembly_bytes_max: u64,
+    /// From the first byte of a request to the end of its head; absolute.
+    pub head_timeout_ms: u64,
+    /// From the end of the head to the end of the body; absolute.
+    pub body_timeout_ms: u64,
+    /// Between requests.
+    pub idle_timeout_ms: u64,
+    /// For the peer to take what is sent; absolute, from the send.
+    pub send_timeout_ms: u64,
+    /// After FIN, for the peer's FIN.
+    pub linger_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClickConfig {
+    pub dedup_key: DedupKey,
+    /// How far ahead of the clock an event time may be.
+    pub clock_skew_ms: i64,
+    /// Names counted as regions beside the ISO 3166-1 alpha-2 countries, sorted.
+    pub regions: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// Largest frame, header and padding included; a multiple of 4 KiB.
+    pub frame_bytes: u32,
+    pub commit_delay_max_us: u64,
+    pub commit_spacing_us: u64,
+    pub segment_bytes: u64,
+    /// Segments, store and reserve together; at this mark clicks are shed.
+    pub wal_bytes_max: u64,
+    /// How long a segment is kept at least, exported and forgotten or not.
+    pub retention_ms: i64,
+    /// Raw bytes kept as dead letters in an hour; beyond it they are only counted.
+    pub dead_letter_bytes_max: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DedupConfig {
+    pub window_ms: i64,
+    pub window_min_ms: i64,
+    pub memory_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportConfig {
+    pub edge_id: String,
+    pub interval_ms: u64,
+    pub watermark_delay_ms: i64,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Generations of a dedup window; an epoch is one of them.
+pub const GENERATIONS: i64 = 16;
+
+/// Frame buffers of a core: one on its way to the disk, one sealed behind it, one open.
+pub const FRAME_BUFFERS: usize = 3;
+
+/// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table.
+pub const EXPORT_CREDITS: u32 = 4;
+
+/// Rows of the open table: at 3/4 it is cut early. 131,072 rows × (24 B row + 16 B index + 48 B key) = 11 MiB, two tables.
+pub const TABLE_ROWS_MAX: usize = 1 << 17;
+
+/// (row, user) pairs of one cut: 1 s at 2 M clicks/s; 16 B each = 32 MiB at most; full: cut early.
+pub const TABLE_USERS_MAX: usize = 1 << 21;
+
+/// Refusals listed in one answer.
+pub const ERRORS_LISTED_MAX: usize = 100;
+
+/// Raw bytes kept of one dead letter.
+pub const DEAD_LETTER_RAW_BYTES_MAX: usize = 4096;
+
+impl Default for Config {
+    /// What `tollgate up` runs with when nothing is said.
+    fn default() -> Config {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Config {
+            listen: local(8080),
+            query_listen: local(8090),
+            admin_listen: local(9464),
+            data_dir: PathBuf::from("./tollgate-data"),
+            cpus: Vec::new(),
+            ring: RingConfig { entries: 1024, recv_buffers: 256, recv_buffer_bytes: 16 * KIB as u32 },
+            http: HttpConfig {
+                connections_max: 4096,
+                head_bytes_max: 8 * KIB as u32,
+                headers_max: 64,
+                body_bytes_max: MIB as u32,
+                batch_clicks_max: 5_000,
+                pipeline_max: 256,
+                reply_bytes_max: 64 * KIB as u32,
+                assembly_bytes_max: 64 * MIB,
+                head_timeout_ms: 10_000,
+                body_timeout_ms: 30_000,
+                idle_timeout_ms: 75_000,
+                send_timeout_ms: 10_000,
+                linger_timeout_ms: 2_000,
+            },
+            click: ClickConfig { dedup_key: DedupKey::Auto, clock_skew_ms: 60_000, regions: Vec::new() },
+            log: LogConfig {
+                frame_bytes: 256 * KIB as u32,
+                commit_delay_max_us: 1_000,
+                commit_spacing_us: 200,
+                segment_bytes: 128 * MIB,
+                wal_bytes_max: 16 * GIB,
+                retention_ms: 0,
+                dead_letter_bytes_max: 256 * MIB,
+            },
+            dedup: DedupConfig { window_ms: 600_000, window_min_ms: 60_000, memory_bytes: 256 * MIB },
+            export: ExportConfig { edge_id: "edge".to_owned(), interval_ms: 1_000, watermark_delay_ms: 5_000 },
+            drain_delay_ms: 0,
+        }
+    }
+}

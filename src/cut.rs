@@ -1,0 +1,80 @@
+//! Pure. What a core hands to the exporter at a cut: a range of its log, and the table that is exactly that range.
+
+use crate::click::Pane;
+
+/// Identifies one log for ever; a log's id is never used again.
+pub type LogId = [u8; 16];
+
+/// A place in a log. L2: an LSN never leaves its host without the log's id and the frame chain at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub log_id: LogId,
+    /// The last record that is before this place; 0 is the start of the log.
+    pub lsn: u64,
+    /// The chain of the frame that ends at `lsn`.
+    pub chain: u64,
+}
+
+/// Counts since the creation of a log, as they ride in frame headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Click records.
+    pub clicks: u64,
+    /// Dead-letter records.
+    pub dead_letters: u64,
+}
+
+/// One export range: the records after `from` up to and including `to`.
+#[derive(Debug)]
+pub struct Cut {
+    pub from: Position,
+    pub to: Position,
+    /// Totals at `to`.
+    pub totals: Totals,
+    pub horizon_ms: i64,
+    pub watermark_ms: i64,
+    /// Exactly the clicks of the range; `None` where the exporter must rebuild them from the log.
+    pub table: Option<CutTable>,
+    /// The core's last cut: nothing comes after it.
+    pub last: bool,
+}
+
+/// One row of a table: a pane and a partial key, how many clicks, where the key's bytes lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutRow {
+    pub pane: i64,
+    pub clicks: u64,
+    pub key_offset: u32,
+    pub key_bytes: u32,
+}
+
+/// The open partials as plain data: rows, the bytes of their keys (see `preagg::key`), and one (row, user token) pair for
+/// each click that names a user; the exporter builds the distinct-user sketches from the pairs.
+#[derive(Debug, Default)]
+pub struct CutTable {
+    pub rows: Vec<CutRow>,
+    pub keys: Vec<u8>,
+    pub users: Vec<(u32, u64)>,
+}
+
+impl CutTable {
+    pub fn key(&self, row: &CutRow) -> &[u8] {
+        let from = row.key_offset as usize;
+        &self.keys[from..from + row.key_bytes as usize]
+    }
+
+    pub fn pane(&self, row: &CutRow) -> Pane {
+        Pane(row.pane)
+    }
+
+    /// Clicks in all rows: what the range must add to the log's totals.
+    pub fn clicks(&self) -> u64 {
+        self.rows.iter().map(|row| row.clicks).sum()
+    }
+
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.keys.clear();
+        self.users.clear();
+    }
+}

@@ -1,0 +1,171 @@
+//! Pure. All that a core and the world say to each other. A driver (io_uring, the simulator) turns what happened into
+//! [`Event`]s, hands a turn's worth to `Core::apply`, and carries out the [`Action`]s it gets back.
+//!
+//! L3: an action is never refused. Whatever an action uses up is a credit that the core took before it changed state;
+//! drivers queue, they do not fail.
+
+use crate::cut::Cut;
+use crate::exit::Exit;
+use crate::metrics::Snapshot;
+
+/// The two clocks, read once a turn by the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since 1970, for event times, horizon and watermark.
+    pub wall_ms: i64,
+    /// Nanoseconds since an arbitrary start, for every deadline and delay.
+    pub mono_ns: u64,
+}
+
+/// A connection: a slot of the driver's table and the generation of its tenant. A stale one is dropped wherever it turns up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// A buffer of replies. It is the core's until `Action::Send`, the kernel's until `Event::Sent`.
+#[derive(Debug, Default)]
+pub struct SendBuffer {
+    pub bytes: Vec<u8>,
+}
+
+/// A 4 KiB-aligned buffer in which one frame (and the segment header before it) is built. It is the core's until
+/// `Action::WriteLog`, the kernel's until `Event::LogWritten`.
+pub struct FrameBuffer {
+    pub memory: memmap2::MmapMut,
+    /// Which of the core's buffers this is; the core checks what comes back by it.
+    pub id: u32,
+}
+
+impl std::fmt::Debug for FrameBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameBuffer").field("id", &self.id).field("bytes", &self.memory.len()).finish()
+    }
+}
+
+/// Where and what to write: `length` bytes of the buffer from `buffer_offset` to `file_offset` of segment `segment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogWrite {
+    pub segment: u64,
+    pub file_offset: u64,
+    pub buffer_offset: u32,
+    pub length: u32,
+}
+
+/// Why a connection's receive side ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiveEnd {
+    /// The peer sent FIN: what it asked is still answered.
+    Finished,
+    /// Reset or another error: nothing can be answered any more.
+    Broken,
+}
+
+/// What happened since the last turn.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A connection was accepted; the driver holds its slot until `Closed`.
+    Accepted {
+        connection: ConnectionId,
+    },
+    /// Bytes arrived. Borrowed for this call: the driver takes the buffer back after it, always.
+    Received {
+        connection: ConnectionId,
+        bytes: &'a [u8],
+    },
+    ReceiveEnded {
+        connection: ConnectionId,
+        end: ReceiveEnd,
+    },
+    /// A send ended: `sent` bytes of the buffer went out; fewer than its length means that the connection is broken.
+    Sent {
+        connection: ConnectionId,
+        buffer: Box<SendBuffer>,
+        sent: u32,
+    },
+    /// Every operation on the connection has ended and its slot is free again.
+    Closed {
+        connection: ConnectionId,
+    },
+    /// A log write ended, synced if `ok`. A failed one is never retried.
+    LogWritten {
+        buffer: Box<FrameBuffer>,
+        ok: bool,
+    },
+    /// A segment that reads as zeros, is synced, and whose directory is synced, awaits its first frame.
+    SegmentReady {
+        segment: u64,
+    },
+    /// The log's files, the store and the reserve against the disk: `false` means that clicks must be shed.
+    Room {
+        open: bool,
+    },
+    /// The exporter committed everything up to these positions.
+    Exported(Box<Exported>),
+    /// The admin side asks for the counters as they are between two turns.
+    Scrape,
+    /// Stop taking connections and requests; finish what was wholly received; then the last cut.
+    Stop,
+}
+
+/// What the exporter made final, and the cut's memory for reuse.
+#[derive(Debug)]
+pub struct Exported {
+    /// Every record up to and including this LSN has left the host exactly once.
+    pub lsn: u64,
+    /// An emptied table, where the transaction used one up.
+    pub table: Option<crate::cut::CutTable>,
+    /// How many cuts the transaction took: that many export credits return.
+    pub cuts: u32,
+}
+
+/// What a core wants done. Order matters only per connection and per log.
+#[derive(Debug)]
+pub enum Action {
+    /// Send the whole buffer, in order, on this connection.
+    Send {
+        connection: ConnectionId,
+        buffer: Box<SendBuffer>,
+    },
+    /// Stop receiving on this connection (its half-sent request is over budget, or it is closing).
+    PauseReceive {
+        connection: ConnectionId,
+    },
+    ResumeReceive {
+        connection: ConnectionId,
+    },
+    /// Send FIN after what is queued, keep reading and discarding until the peer's FIN or `Close`.
+    ShutdownSend {
+        connection: ConnectionId,
+    },
+    /// Cancel everything on it, close it, then say `Closed`.
+    Close {
+        connection: ConnectionId,
+    },
+    WriteLog {
+        buffer: Box<FrameBuffer>,
+        write: LogWrite,
+    },
+    /// Have the segment after the last one known prepared.
+    PrepareSegment {
+        segment: u64,
+    },
+    /// Every frame of this segment is exported, forgotten by dedup and past retention: it may be deleted.
+    FreeSegment {
+        segment: u64,
+    },
+    Export(Box<Cut>),
+    Snapshot(Box<Snapshot>),
+    /// Stop accepting connections.
+    StopAccepting,
+    /// Everything is drained; the worker may end.
+    Stopped,
+    /// End the process at once with this code; nothing more is acknowledged.
+    Halt {
+        exit: Exit,
+        why: &'static str,
+    },
+}
+
+pub type Actions = Vec<Action>;

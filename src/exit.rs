@@ -1,0 +1,35 @@
+//! Pure. The ways the process ends, each with its exit code and its row in `docs/OPERATING.md`.
+
+/// Why the process ends. The code is part of the interface: service managers and runbooks decide by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Drained and stopped as asked.
+    Clean = 0,
+    /// `audit` or `wal verify` found a difference.
+    Difference = 1,
+    /// The command line, the configuration file or the environment is wrong.
+    Usage = 64,
+    /// The kernel, io_uring, O_DIRECT or a memory limit lacks what tollgate needs.
+    Unavailable = 69,
+    /// A bug: an assertion failed. Recovery runs at the next start.
+    Bug = 70,
+    /// The log is damaged where it had been durable. `tollgate wal verify` says what is lost, `wal repair` goes on.
+    LogDamaged = 71,
+    /// A write or sync of the log failed. Nothing of it was acknowledged; the disk needs a look before a restart.
+    LogWriteFailed = 72,
+    /// The data directory is in use, is of another edge, or was written with other keys.
+    DataDir = 73,
+    /// The checkpoint and the log contradict each other.
+    Checkpoint = 74,
+    /// A worker made no progress for 30 s with work waiting.
+    Stuck = 75,
+    /// The store of the embedded global tier failed.
+    Store = 76,
+}
+
+impl Exit {
+    pub fn code(self) -> i32 {
+        self as i32
+    }
+}

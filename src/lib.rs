@@ -1,0 +1,17 @@
+//! tollgate: the edge. Takes ad clicks in over HTTP, puts each on disk, and counts it exactly once.
+//!
+//! Read `docs/ARCHITECTURE.md` for the house and a click's way through it. In one line: drivers turn completions into
+//! [`event::Event`]s, [`core::Core::apply`] turns a batch of them into [`event::Action`]s, drivers carry those out.
+
+pub mod click;
+pub mod config;
+pub mod cut;
+pub mod dedup;
+pub mod event;
+pub mod exit;
+pub mod export;
+pub mod metrics;
+pub mod net;
+pub mod parse;
+pub mod preagg;
+pub mod wal;
