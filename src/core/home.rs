@@ -3,11 +3,12 @@
 
 use crate::click::{EventTime, Reason, Refusal};
 use crate::core::cuts::Cuts;
-use crate::core::staging::{ListedError, Tally};
+use crate::core::staging::Tally;
 use crate::cut::{Cut, CutTable};
 use crate::dedup::{Table as Dedup, Verdict};
 use crate::event::{Actions, Exported, Now};
 use crate::metrics::{Ledger, Shed};
+use crate::net::reply::ListedError;
 use crate::preagg::Table as Partials;
 use crate::wal::frame::FLAG_CUT;
 use crate::wal::record::{self, Cause, ClickRecord, KIND_CLICK, KIND_DEAD_LETTER};
@@ -127,7 +128,7 @@ impl Home {
             Verdict::TooOld => {
                 let refusal = Refusal { reason: Reason::TooOld, field: "timestamp" };
                 if bench.errors.len() < bench.errors_max {
-                    bench.errors.push((bench.tally.settled, refusal));
+                    bench.errors.push(ListedError { index: bench.tally.settled, refusal });
                 }
                 bench.tally.rejected += 1;
                 bench.ledger.rejected[Reason::TooOld as usize - 1] += 1;

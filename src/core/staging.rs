@@ -12,14 +12,12 @@ use crate::click::Refusal;
 use crate::config::ERRORS_LISTED_MAX;
 use crate::event::ConnectionId;
 use crate::metrics::Shed;
-use crate::net::connection::Ticket;
+use crate::net::fault::Fault;
+use crate::net::reply::{ListedError, Ticket};
 use crate::parse::Format;
 
 /// Shared records in front of the first unsettled one are given up when there are this many bytes of them.
 const COMPACT_BYTES: usize = 1 << 20;
-
-/// A refusal and the place of its click in the request.
-pub type ListedError = (u32, Refusal);
 
 /// A request whose body is still coming in.
 #[derive(Debug)]
@@ -32,23 +30,17 @@ pub struct OpenRequest {
     /// Where its records begin in the shared ones; meaningless once `own` holds them.
     pub from: usize,
     pub own: Vec<u8>,
-    /// Why it can't be taken, known before its end.
+    /// Nothing of it is taken, though its clicks are counted: known when it began.
+    pub shed: Option<Shed>,
+    /// It is refused as a whole, for a reason that showed in its body.
     pub fault: Option<Fault>,
     pub began_ns: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Shed(Shed),
-    /// The document cannot be told apart into clicks.
-    Unreadable,
-    TooManyClicks,
 }
 
 impl OpenRequest {
     pub fn list_error(&mut self, refusal: Refusal) {
         if self.errors.len() < ERRORS_LISTED_MAX {
-            self.errors.push((self.clicks, refusal));
+            self.errors.push(ListedError { index: self.clicks, refusal });
         }
     }
 }
