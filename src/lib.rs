@@ -7,6 +7,7 @@ pub mod cli;
 pub mod click;
 pub mod commands;
 pub mod config;
+pub mod core;
 pub mod cut;
 pub mod dedup;
 pub mod event;

@@ -367,6 +367,12 @@ impl Connection {
         }
     }
 
+    /// The connection is one too many: it is told so, nothing of it is read, then it ends.
+    pub fn turn_away(&mut self, limits: &HttpConfig) {
+        self.replies.refuse(Fault::TooManyConnections { limit: limits.connections_max }, false);
+        self.end();
+    }
+
     fn end(&mut self) {
         self.phase = Phase::Ended;
         self.receive_deadline = None;
