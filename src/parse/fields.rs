@@ -140,12 +140,14 @@ pub(super) struct Fields<'a> {
     text: [&'a [u8]; FIELDS],
     /// `timestamp` and `click_timestamp` where they are whole numbers, in milliseconds; 0 where absent.
     whole_ms: [i64; 2],
+    /// A text that is known to be a UUID, and its bytes.
+    uuid: Option<(Field, [u8; 16])>,
 }
 
 impl<'a> Fields<'a> {
     #[inline]
     pub fn new() -> Fields<'a> {
-        Fields { text: [b""; FIELDS], whole_ms: [0; 2] }
+        Fields { text: [b""; FIELDS], whole_ms: [0; 2], uuid: None }
     }
 
     #[inline]
@@ -176,6 +178,22 @@ impl<'a> Fields<'a> {
     pub fn put_checked(&mut self, field: Field, text: &'a [u8]) {
         debug_assert!(text.len() <= field.bytes_max());
         self.text[field as usize] = text;
+    }
+
+    /// Takes an id that is the canonical text of a UUID.
+    #[inline]
+    pub fn put_uuid(&mut self, field: Field, text: &'a [u8; 36], bytes: [u8; 16]) {
+        self.put_checked(field, text);
+        self.uuid = Some((field, bytes));
+    }
+
+    /// The bytes of the UUID that a field's text is.
+    #[inline]
+    fn uuid(&self, field: Field) -> Option<[u8; 16]> {
+        match self.uuid {
+            Some((known, bytes)) if known == field => Some(bytes),
+            Some(_) | None => <&[u8; 36]>::try_from(self.text(field)).ok().and_then(simd::uuid),
+        }
     }
 
     /// Takes a whole number, which only a time can be.
@@ -334,8 +352,7 @@ impl Rules {
         }
         let companion = companion.filter(|companion| !fields.text(*companion).is_empty());
         if companion.is_none()
-            && let Ok(text) = <&[u8; 36]>::try_from(text)
-            && let Some(bytes) = simd::uuid(text)
+            && let Some(bytes) = fields.uuid(id)
         {
             return Ok(ClickKey { bytes, hashed: false });
         }

@@ -27,6 +27,8 @@ mod tests;
 pub struct Parser {
     strict: strict::Strict,
     rules: fields::Rules,
+    /// The end of a piece, with room behind it to look at.
+    tail: Vec<u8>,
 }
 
 /// One click of a body, or why it is refused.
@@ -41,7 +43,7 @@ pub struct Item<'a> {
 
 impl Parser {
     pub fn new(config: &ClickConfig) -> Parser {
-        Parser { strict: strict::Strict::new(), rules: fields::Rules::new(config) }
+        Parser { strict: strict::Strict::new(), rules: fields::Rules::new(config), tail: Vec::new() }
     }
 
     /// Begins a body, or one piece of an NDJSON body, which must be whole lines (the last may lack its LF in the last piece).
@@ -58,12 +60,35 @@ impl Parser {
         context: &Context,
     ) -> Option<Item<'p>> {
         let rest = cursor.rest()?;
-        let _ = layout;
+        let reach = layout.reach();
+        if reach > 0 {
+            let near_end = rest.len() < reach;
+            let bytes = if near_end { padded(&mut self.tail, rest) } else { rest };
+            if let Some((fields, length)) = layout.scan(bytes)
+                && cursor.take(length)
+            {
+                layout.hit(length);
+                let (key, outcome) = self.rules.judge(&fields, context);
+                return Some(Item { raw: &rest[..length], key, outcome });
+            }
+        }
         let raw = cursor.take_delimited(rest);
         let (key, outcome) = match self.strict.read(raw) {
-            Ok(fields) => self.rules.judge(&fields, context),
+            Ok(fields) => {
+                layout.learn(raw);
+                self.rules.judge(&fields, context)
+            }
             Err(refusal) => (None, Err(refusal)),
         };
         Some(Item { raw, key, outcome })
     }
+}
+
+/// Copies the end of a piece to where zeros follow it: no value and no literal goes on into them.
+#[inline]
+fn padded<'p>(tail: &'p mut Vec<u8>, rest: &[u8]) -> &'p [u8] {
+    tail.clear();
+    tail.extend_from_slice(rest);
+    tail.extend_from_slice(&[0; layout::PADDING]);
+    tail
 }

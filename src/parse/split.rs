@@ -117,6 +117,7 @@ impl<'a> Cursor<'a> {
         let after = match (self.bytes.get(end), self.shape) {
             (None, _) => end + 1,
             (Some(b'\n'), Shape::Lines) | (Some(b','), Shape::Elements) => end + 1,
+            (Some(b'\r'), Shape::Lines) if self.bytes.get(end + 1) == Some(&b'\n') => end + 2,
             (Some(_), Shape::Lines | Shape::Elements | Shape::One) => return false,
         };
         self.at = after;
