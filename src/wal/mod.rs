@@ -2,4 +2,8 @@
 
 pub mod frame;
 pub mod record;
+pub mod recover;
+pub mod repairs;
+pub mod replay;
+pub mod segments;
 pub mod writer;
