@@ -185,6 +185,10 @@ pub const TABLE_ROWS_MAX: usize = 1 << 17;
 /// (row, user) pairs of one cut: 1 s at 2 M clicks/s; 16 B each = 32 MiB at most; full: cut early.
 pub const TABLE_USERS_MAX: usize = 1 << 21;
 
+/// Bytes kept of one connection while its replies wait: a receive is stopped late, after as many as 32 buffers of 16 KiB,
+/// and those of the turn before; beyond it the connection ends.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 
