@@ -284,7 +284,7 @@ mod tests {
             ("frame-bytes", "17KiB", "must be 16KiB to 16MiB, a multiple of 4KiB"),
             ("dedup-window", "25h", "must be 1m to 1d"),
             ("dedup-window", "600", "such as 10m"),
-            ("commit-spacing", "2s", "must be 0us to 1s"),
+            ("commit-spacing", "2s", "must be 0s to 1s"),
             ("listen", "8080", "must be an address and a port"),
             ("dedup-key", "uuid", "one of auto, request_id"),
             ("edge-id", "a b", "must be 1 to 64 letters"),

@@ -30,7 +30,7 @@ pub fn format_bytes(bytes: u64) -> String {
 }
 
 pub fn format_duration_us(us: u64) -> String {
-    format_exact(us, &DURATIONS)
+    if us == 0 { "0s".to_owned() } else { format_exact(us, &DURATIONS) }
 }
 
 /// For people only: at most three digits, so that sums are easy to read. `1.4 GiB`.
