@@ -133,6 +133,12 @@ impl Layout {
         None
     }
 
+    /// Clicks since the last that had this layout.
+    #[cfg(test)]
+    pub(super) fn misses(&self) -> u32 {
+        self.misses
+    }
+
     /// Learns from a click that the strict reading has found to be JSON without a repeated field. Clicks that go on being
     /// surprises are learned from ever more rarely.
     pub(super) fn learn(&mut self, raw: &[u8]) {

@@ -21,6 +21,8 @@ use crate::click::{Click, ClickKey, Refusal};
 use crate::config::ClickConfig;
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
 
 /// One of a core. Nothing is allocated per click once its buffers have grown to the clicks' size.
