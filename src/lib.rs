@@ -21,6 +21,7 @@ pub mod metrics_text;
 pub mod net;
 pub mod parse;
 pub mod preagg;
+pub mod probe;
 pub mod settings;
 pub mod units;
 pub mod wal;

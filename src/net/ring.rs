@@ -180,7 +180,8 @@ impl Ring {
         };
         match entered {
             Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
             Err(error) => return Err(error),
         }
         self.take_completions();
@@ -226,9 +227,11 @@ impl Ring {
         if slot.receive_armed {
             slot.operations += 1;
             let target = user_data(Op::Receive, connection.slot, connection.generation);
-            let entry = opcode::AsyncCancel::new(target)
-                .build()
-                .user_data(user_data(Op::CancelReceive, connection.slot, connection.generation));
+            let entry = opcode::AsyncCancel::new(target).build().user_data(user_data(
+                Op::CancelReceive,
+                connection.slot,
+                connection.generation,
+            ));
             self.push(entry);
         }
     }
@@ -364,16 +367,21 @@ impl Ring {
 
     fn arm_wake(&mut self) {
         let word: *mut u64 = &mut *self.wake_word;
-        let entry =
-            opcode::Read::new(Fd(self.wake.as_raw_fd()), word.cast::<u8>(), 8).build().user_data(user_data(Op::Wake, 0, 0));
+        let entry = opcode::Read::new(Fd(self.wake.as_raw_fd()), word.cast::<u8>(), 8).build().user_data(user_data(
+            Op::Wake,
+            0,
+            0,
+        ));
         self.push(entry);
     }
 
     fn arm_receive(&mut self, connection: ConnectionId) {
         let slot = &mut self.slots[connection.slot as usize];
-        let entry = opcode::RecvMulti::new(Fd(fd_of(slot)), GROUP)
-            .build()
-            .user_data(user_data(Op::Receive, connection.slot, connection.generation));
+        let entry = opcode::RecvMulti::new(Fd(fd_of(slot)), GROUP).build().user_data(user_data(
+            Op::Receive,
+            connection.slot,
+            connection.generation,
+        ));
         slot.receive_armed = true;
         slot.operations += 1;
         self.push(entry);
