@@ -24,6 +24,7 @@ pub mod net;
 pub mod parse;
 pub mod preagg;
 pub mod run;
+pub mod probe;
 pub mod settings;
 pub mod start;
 pub mod units;
