@@ -74,7 +74,7 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
     let checkpoint = store
         .checkpoint(&config.export.edge_id)
         .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
-    let positions = checkpoint.as_ref().map_or(Vec::new(), crate::export::compare::positions);
+    let positions = checkpoint.as_ref().map_or(Vec::new(), crate::export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
     let began = Instant::now();
