@@ -74,13 +74,13 @@ enum Body {
     Whole {
         left: u64,
     },
-    /// Handed on in one piece.
-    Chunked(Chunked),
+    /// Handed on in one piece; `Connection::chunked` knows where in it we are.
+    Chunked,
     /// A refused request's, dropped.
     SkipLength {
         left: u64,
     },
-    SkipChunked(Chunked),
+    SkipChunked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,7 @@ enum Raw {
 pub struct Connection {
     phase: Phase,
     head: Head,
+    chunked: Chunked,
     remembered: Remembered,
     /// The request of clicks whose body is being read.
     current: Option<Ticket>,
@@ -160,6 +161,7 @@ impl Connection {
         Connection {
             phase: Phase::Ended,
             head: Head::begin(false),
+            chunked: Chunked::default(),
             remembered: Remembered::default(),
             current: None,
             close_after: false,
@@ -438,7 +440,10 @@ impl Connection {
         self.phase = Phase::Body(match (framing, request.format) {
             (Framing::Length(left), BodyFormat::Ndjson) => Body::Lines { left },
             (Framing::Length(left), BodyFormat::Json | BodyFormat::Text) => Body::Whole { left },
-            (Framing::Chunked, _) => Body::Chunked(Chunked::default()),
+            (Framing::Chunked, _) => {
+                self.chunked = Chunked::default();
+                Body::Chunked
+            }
         });
         Raw::Begin { ticket, request }
     }
@@ -527,7 +532,10 @@ impl Connection {
     fn skip_body(&mut self, framing: Framing) {
         self.phase = Phase::Body(match framing {
             Framing::Length(left) => Body::SkipLength { left },
-            Framing::Chunked => Body::SkipChunked(Chunked::default()),
+            Framing::Chunked => {
+                self.chunked = Chunked::default();
+                Body::SkipChunked
+            }
         });
     }
 
@@ -561,7 +569,7 @@ impl Connection {
         match body {
             Body::Lines { left } => self.read_lines(left, source, limits, pool),
             Body::Whole { left } => self.read_whole(left, source, limits, pool),
-            Body::Chunked(chunked) => self.read_chunked(chunked, source, limits, pool),
+            Body::Chunked => self.read_chunked(source, limits, pool),
             Body::SkipLength { left } => {
                 let here = at_hand(left, source);
                 self.phase = Phase::Body(Body::SkipLength { left: left - here as u64 });
@@ -570,7 +578,7 @@ impl Connection {
                 }
                 (here, None)
             }
-            Body::SkipChunked(chunked) => self.skip_chunked(chunked, source, limits),
+            Body::SkipChunked => self.skip_chunked(source, limits),
         }
     }
 
@@ -651,16 +659,10 @@ impl Connection {
         (line, is_whole_line.then_some(Raw::Assembled { last: false }))
     }
 
-    fn read_chunked(
-        &mut self,
-        mut chunked: Chunked,
-        source: &[u8],
-        limits: &HttpConfig,
-        pool: &mut AssemblyPool,
-    ) -> (usize, Option<Raw>) {
+    fn read_chunked(&mut self, source: &[u8], limits: &HttpConfig, pool: &mut AssemblyPool) -> (usize, Option<Raw>) {
         let mut at = 0;
         loop {
-            let piece = match chunked.next(&source[at..], &chunk_limits(limits)) {
+            let piece = match self.chunked.next(&source[at..], &chunk_limits(limits)) {
                 Ok(piece) => piece,
                 Err(fault) => {
                     pool.reclaim(&mut self.assembly);
@@ -670,23 +672,22 @@ impl Connection {
             let data = at + piece.framing;
             at = data + piece.data;
             if piece.data > 0 && !pool.append(&mut self.assembly, &source[data..at]) {
-                return (at, Some(self.shed_request(Body::SkipChunked(chunked), limits, pool)));
+                return (at, Some(self.shed_request(Body::SkipChunked, limits, pool)));
             }
             if piece.last {
                 self.finish_request();
                 return (at, Some(Raw::Assembled { last: true }));
             }
             if at == source.len() {
-                self.phase = Phase::Body(Body::Chunked(chunked));
                 return (at, None);
             }
         }
     }
 
-    fn skip_chunked(&mut self, mut chunked: Chunked, source: &[u8], limits: &HttpConfig) -> (usize, Option<Raw>) {
+    fn skip_chunked(&mut self, source: &[u8], limits: &HttpConfig) -> (usize, Option<Raw>) {
         let mut at = 0;
         while at < source.len() {
-            match chunked.next(&source[at..], &chunk_limits(limits)) {
+            match self.chunked.next(&source[at..], &chunk_limits(limits)) {
                 Ok(piece) => {
                     at += piece.framing + piece.data;
                     if piece.last {
@@ -701,7 +702,6 @@ impl Connection {
                 }
             }
         }
-        self.phase = Phase::Body(Body::SkipChunked(chunked));
         (at, None)
     }
 
@@ -814,7 +814,7 @@ impl Connection {
 
     fn time_out(&mut self, fault: Fault, limits: &HttpConfig, pool: &mut AssemblyPool) {
         pool.reclaim(&mut self.assembly);
-        if matches!(self.phase, Phase::Body(Body::SkipLength { .. } | Body::SkipChunked(_))) {
+        if matches!(self.phase, Phase::Body(Body::SkipLength { .. } | Body::SkipChunked)) {
             // It has its answer already.
             self.end();
             return;
