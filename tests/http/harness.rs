@@ -28,6 +28,10 @@ pub enum End {
     Abandoned(Option<u16>),
 }
 
+pub fn accepted(accepted: u32) -> Outcome {
+    Outcome::Clicks { accepted, duplicates: 0, rejected: 0, errors: Vec::new() }
+}
+
 /// All that came out of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transcript {
@@ -39,7 +43,7 @@ pub struct Transcript {
     pub shut_down: bool,
 }
 
-/// A connection with a core of no brain: every whole request is accepted as one click.
+/// A connection with a core of no brain: every whole request is accepted as one click, or waits in `tickets`.
 pub struct Driver {
     pub connection: Connection,
     pub pool: AssemblyPool,
@@ -48,6 +52,9 @@ pub struct Driver {
     pub out: Vec<u8>,
     pub now_ns: u64,
     pub paused: bool,
+    /// The test settles requests itself.
+    pub by_hand: bool,
+    pub tickets: Vec<Ticket>,
     current: Option<Ticket>,
 }
 
@@ -56,8 +63,18 @@ impl Driver {
         let mut connection = Connection::new();
         connection.reset(0, &limits);
         let pool = AssemblyPool::new(limits.assembly_bytes_max);
-        let transcript = Transcript::default();
-        Driver { connection, pool, limits, transcript, out: Vec::new(), now_ns: 0, paused: false, current: None }
+        Driver {
+            connection,
+            pool,
+            limits,
+            transcript: Transcript::default(),
+            out: Vec::new(),
+            now_ns: 0,
+            paused: false,
+            by_hand: false,
+            tickets: Vec::new(),
+            current: None,
+        }
     }
 
     pub fn receive(&mut self, bytes: &[u8]) {
@@ -79,8 +96,10 @@ impl Driver {
                     if last {
                         seen.end = End::Whole;
                         let ticket = self.current.take().expect("a body belongs to a request");
-                        let outcome = Outcome::Clicks { accepted: 1, duplicates: 0, rejected: 0, errors: Vec::new() };
-                        self.connection.settle(ticket, outcome, 0, &self.limits);
+                        self.tickets.push(ticket);
+                        if !self.by_hand {
+                            self.connection.settle(ticket, accepted(1), 0, &self.limits);
+                        }
                     }
                 }
                 Step::Abandon { ticket, status } => {
