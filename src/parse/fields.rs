@@ -210,9 +210,10 @@ impl<'a> Fields<'a> {
     }
 
     fn time_ms(&self, field: Field) -> Option<i64> {
-        match self.whole_ms[(field == Field::ClickTimestamp) as usize] {
-            0 => time::rfc3339(self.text(field)),
-            whole_ms => Some(whole_ms),
+        match (self.whole_ms[(field == Field::ClickTimestamp) as usize], self.text(field)) {
+            (0, b"") => None,
+            (0, text) => time::rfc3339(text),
+            (whole_ms, _) => Some(whole_ms),
         }
     }
 
@@ -324,7 +325,11 @@ impl Rules {
             return (b"", b"");
         }
         let region = self.regions.fold(named);
-        (region, if sent == region { b"" } else { sent })
+        let is_as_sent = match (sent, region) {
+            ([first, second], [one, other]) => first == one && second == other,
+            _ => sent == region,
+        };
+        (region, if is_as_sent { b"" } else { sent })
     }
 
     /// The key, made of the fields as sent. Lone ids that are UUIDs stand for themselves, whichever field they are in;

@@ -23,8 +23,14 @@ const VALUES_MAX: usize = FIELDS;
 const DIGITS_MIN: usize = 9;
 const DIGITS_MAX: usize = 15;
 
+/// A literal is shorter than this.
+const LITERAL_ROOM: usize = size_of::<Block>();
+
+/// What is looked at in one step: a literal and a block of the value behind it.
+const WINDOW_BYTES: usize = LITERAL_ROOM + size_of::<Block>();
+
 /// What must be readable past the end of a click that is scanned.
-pub(super) const PADDING: usize = 64;
+pub(super) const PADDING: usize = WINDOW_BYTES;
 
 /// What follows a literal. A number beside the field is the most bytes, or the exact count, that a value may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,13 +104,16 @@ impl Layout {
     pub(super) fn scan<'a>(&self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
         let mut at = 0;
         for slot in self.slots.get(..self.used)? {
-            if !simd::agrees(block(bytes, at)?, &slot.literal, slot.mask) {
+            let window = bytes.get(at..)?.first_chunk::<WINDOW_BYTES>()?;
+            if !simd::agrees(block(window, 0), &slot.literal, slot.mask) {
                 return None;
             }
-            at += slot.bytes as usize;
+            let literal_bytes = slot.bytes as usize % LITERAL_ROOM;
+            at += literal_bytes;
+            let value = &window[literal_bytes..];
             match slot.value {
                 Value::Text(field, bytes_max) => {
-                    let text = plain_text(bytes, at)?;
+                    let text = plain_text(value, bytes, at)?;
                     if text.len() > bytes_max as usize || text.is_empty() {
                         return None;
                     }
@@ -117,16 +126,16 @@ impl Layout {
                     at += text.len();
                 }
                 Value::TimeText(field) => {
-                    let text = plain_text(bytes, at)?;
+                    let text = plain_text(value, bytes, at)?;
                     fields.put_text(field, text).ok()?;
                     at += text.len();
                 }
                 Value::Digits(field, count) => {
-                    let number = digits(bytes.get(at..)?.first_chunk::<16>()?, count as usize)?;
+                    let number = digits(value.first_chunk::<16>()?, count as usize)?;
                     fields.put_whole(field, number).ok()?;
                     at += count as usize;
                 }
-                Value::Skipped => at += plain_text(bytes, at)?.len(),
+                Value::Skipped => at += plain_text(value, bytes, at)?.len(),
                 Value::End => return Some(at),
             }
         }
@@ -191,13 +200,13 @@ impl Layout {
 
     fn set(&mut self, index: usize, literal: &[u8], value: Value) -> Option<()> {
         // A line's end within a click is no line's end: only bodies of one click could be scanned so.
-        if literal.len() > size_of::<Block>() || literal.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        if literal.len() >= LITERAL_ROOM || literal.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
             return None;
         }
         let slot = &mut self.slots[index];
         slot.literal = [0; 32];
         slot.literal[..literal.len()].copy_from_slice(literal);
-        slot.mask = ((1u64 << literal.len()) - 1) as u32;
+        slot.mask = (1 << literal.len()) - 1;
         slot.bytes = literal.len() as u8;
         slot.value = value;
         Some(())
@@ -233,17 +242,25 @@ fn quoted(raw: &[u8], at: usize) -> Option<(&[u8], usize)> {
     (raw.get(start + length) == Some(&b'"')).then(|| (&raw[start..start + length], start + length + 1))
 }
 
+/// A block of a window, from its start or where a literal ends.
 #[inline(always)]
-fn block(bytes: &[u8], at: usize) -> Option<&Block> {
-    bytes.get(at..)?.first_chunk()
+fn block(window: &[u8], at: usize) -> &Block {
+    window[at..].first_chunk().expect("a window has room for a literal and a block")
 }
 
-/// The plain text that begins at `at`, up to the first byte that is not.
+/// The plain text at `at`, up to the first byte that is not; `value` is the window from there.
 #[inline(always)]
-fn plain_text(bytes: &[u8], at: usize) -> Option<&[u8]> {
-    let mut end = at;
+fn plain_text<'a>(value: &'a [u8], bytes: &'a [u8], at: usize) -> Option<&'a [u8]> {
+    match simd::stops(block(value, 0)) {
+        0 => long_plain_text(bytes, at),
+        stops => Some(&value[..stops.trailing_zeros() as usize]),
+    }
+}
+
+fn long_plain_text(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let mut end = at + size_of::<Block>();
     loop {
-        let stops = simd::stops(block(bytes, end)?);
+        let stops = simd::stops(bytes.get(end..)?.first_chunk()?);
         if stops != 0 {
             return Some(&bytes[at..end + stops.trailing_zeros() as usize]);
         }
