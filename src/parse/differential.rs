@@ -159,6 +159,7 @@ fn value(random: &mut Random, index: usize) -> String {
             _ => (NOW_MS - (n / 32 % 700_000) as i64 + 65_000).to_string(),
         },
         6 => format!("\"ad_{}\"", n % 2000),
+        99 if random.one_in(2) => (n >> (n % 64)).to_string(),
         11 | 12 => format!("\"{}\"", random.of(&["US", "de", "US-CA", "XX", "France", "emea"])),
         13 => format!("\"{}\"", random.of(&["mobile", "Desktop", "PC", "tablet", "fridge", "smart tv", ""])),
         14 => format!(

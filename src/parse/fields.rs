@@ -167,7 +167,8 @@ impl<'a> Fields<'a> {
         if text.len() > field.bytes_max() {
             return Err(field.refuse(Reason::TooLong));
         }
-        if text.iter().any(u8::is_ascii_control) {
+        // Without an early end, so that it is done many bytes at once.
+        if text.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
             return Err(field.refuse(Reason::Malformed));
         }
         self.put_checked(field, text);

@@ -23,6 +23,9 @@ const VALUES_MAX: usize = FIELDS;
 const DIGITS_MIN: usize = 9;
 const DIGITS_MAX: usize = 15;
 
+/// Digits of a whole number that is skipped.
+const SKIPPED_DIGITS_MAX: usize = 18;
+
 /// A literal is shorter than this.
 const LITERAL_ROOM: usize = size_of::<Block>();
 
@@ -42,7 +45,9 @@ enum Value {
     /// A time as that many digits.
     Digits(Field, u8),
     /// A text of no known field.
-    Skipped,
+    SkippedText,
+    /// A whole number of no known field.
+    SkippedWhole,
     /// The click is over.
     End,
 }
@@ -135,7 +140,8 @@ impl Layout {
                     fields.put_whole(field, number).ok()?;
                     at += count as usize;
                 }
-                Value::Skipped => at += plain_text(value, bytes, at)?.len(),
+                Value::SkippedText => at += plain_text(value, bytes, at)?.len(),
+                Value::SkippedWhole => at += whole_bytes(value)?,
                 Value::End => return Some(at),
             }
         }
@@ -182,11 +188,15 @@ impl Layout {
                 at = after_value;
             } else {
                 let count = raw[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-                let field = Field::named(key).filter(|field| field.is_time())?;
-                if !(DIGITS_MIN..=DIGITS_MAX).contains(&count) {
-                    return None;
-                }
-                self.set(index, &raw[literal_start..at], Value::Digits(field, count as u8))?;
+                value = match Field::named(key) {
+                    Some(field) if field.is_time() && (DIGITS_MIN..=DIGITS_MAX).contains(&count) => {
+                        Value::Digits(field, count as u8)
+                    }
+                    Some(_) => return None,
+                    None if count > 0 => Value::SkippedWhole,
+                    None => return None,
+                };
+                self.set(index, &raw[literal_start..at], value)?;
                 literal_start = at + count;
                 at = literal_start;
             }
@@ -215,7 +225,7 @@ impl Layout {
 
 fn value_of(field: Option<Field>, text: &[u8]) -> Value {
     match field {
-        None => Value::Skipped,
+        None => Value::SkippedText,
         Some(field) if field.is_time() => Value::TimeText(field),
         Some(field @ (Field::RequestId | Field::ClickId | Field::ImpressionId)) => {
             match <&[u8; 36]>::try_from(text).ok().and_then(simd::uuid) {
@@ -255,6 +265,14 @@ fn plain_text<'a>(value: &'a [u8], bytes: &'a [u8], at: usize) -> Option<&'a [u8
         0 => long_plain_text(bytes, at),
         stops => Some(&value[..stops.trailing_zeros() as usize]),
     }
+}
+
+/// How many digits a whole number has that is skipped: without a leading zero, and short enough to be read as an integer.
+#[inline]
+fn whole_bytes(value: &[u8]) -> Option<usize> {
+    let count = value.iter().take(SKIPPED_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_digit()).count();
+    let is_number = count == 1 || (2..=SKIPPED_DIGITS_MAX).contains(&count) && value[0] != b'0';
+    is_number.then_some(count)
 }
 
 fn long_plain_text(bytes: &[u8], at: usize) -> Option<&[u8]> {
