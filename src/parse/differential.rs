@@ -110,8 +110,12 @@ fn template(random: &mut Random) -> Template {
             keys.insert(random.below(keys.len() + 1), (index, again));
         }
     }
-    let spaced = random.below(4);
-    let space = std::array::from_fn(|_| if spaced == 0 { random.of(&["", " ", "  ", "\t", " \r "]) } else { "" });
+    let spaces: &[&'static str] = match random.below(8) {
+        0 => &["", " ", "\n  "],
+        1 | 2 => &["", " ", "  ", "\t", " \r "],
+        _ => &[""],
+    };
+    let space = std::array::from_fn(|_| spaces[random.below(spaces.len())]);
     Template { keys, space, odd: [0, 0, 40, 8][random.below(4)] }
 }
 
@@ -155,6 +159,7 @@ fn value(random: &mut Random, index: usize) -> String {
             _ => (NOW_MS - (n / 32 % 700_000) as i64 + 65_000).to_string(),
         },
         6 => format!("\"ad_{}\"", n % 2000),
+        99 if random.one_in(2) => (n >> (n % 64)).to_string(),
         11 | 12 => format!("\"{}\"", random.of(&["US", "de", "US-CA", "XX", "France", "emea"])),
         13 => format!("\"{}\"", random.of(&["mobile", "Desktop", "PC", "tablet", "fridge", "smart tv", ""])),
         14 => format!(
@@ -195,6 +200,9 @@ fn odd_value(random: &mut Random) -> String {
         "+1",
         "--1",
         "1763791000001",
+        "0763791000001",
+        "0763791000",
+        "176379100000:",
         "176379100000",
         "17637910000000",
         "99999999999",

@@ -23,8 +23,17 @@ const VALUES_MAX: usize = FIELDS;
 const DIGITS_MIN: usize = 9;
 const DIGITS_MAX: usize = 15;
 
+/// Digits of a whole number that is skipped.
+const SKIPPED_DIGITS_MAX: usize = 18;
+
+/// A literal is shorter than this.
+const LITERAL_ROOM: usize = size_of::<Block>();
+
+/// What is looked at in one step: a literal and a block of the value behind it.
+const WINDOW_BYTES: usize = LITERAL_ROOM + size_of::<Block>();
+
 /// What must be readable past the end of a click that is scanned.
-pub(super) const PADDING: usize = 64;
+pub(super) const PADDING: usize = WINDOW_BYTES;
 
 /// What follows a literal. A number beside the field is the most bytes, or the exact count, that a value may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +45,9 @@ enum Value {
     /// A time as that many digits.
     Digits(Field, u8),
     /// A text of no known field.
-    Skipped,
+    SkippedText,
+    /// A whole number of no known field.
+    SkippedWhole,
     /// The click is over.
     End,
 }
@@ -98,13 +109,16 @@ impl Layout {
     pub(super) fn scan<'a>(&self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
         let mut at = 0;
         for slot in self.slots.get(..self.used)? {
-            if !simd::agrees(block(bytes, at)?, &slot.literal, slot.mask) {
+            let window = bytes.get(at..)?.first_chunk::<WINDOW_BYTES>()?;
+            if !simd::agrees(block(window, 0), &slot.literal, slot.mask) {
                 return None;
             }
-            at += slot.bytes as usize;
+            let literal_bytes = slot.bytes as usize % LITERAL_ROOM;
+            at += literal_bytes;
+            let value = &window[literal_bytes..];
             match slot.value {
                 Value::Text(field, bytes_max) => {
-                    let text = plain_text(bytes, at)?;
+                    let text = plain_text(value, bytes, at)?;
                     if text.len() > bytes_max as usize || text.is_empty() {
                         return None;
                     }
@@ -117,16 +131,17 @@ impl Layout {
                     at += text.len();
                 }
                 Value::TimeText(field) => {
-                    let text = plain_text(bytes, at)?;
+                    let text = plain_text(value, bytes, at)?;
                     fields.put_text(field, text).ok()?;
                     at += text.len();
                 }
                 Value::Digits(field, count) => {
-                    let number = digits(bytes.get(at..)?.first_chunk::<16>()?, count as usize)?;
+                    let number = digits(value.first_chunk::<16>()?, count as usize)?;
                     fields.put_whole(field, number).ok()?;
                     at += count as usize;
                 }
-                Value::Skipped => at += plain_text(bytes, at)?.len(),
+                Value::SkippedText => at += plain_text(value, bytes, at)?.len(),
+                Value::SkippedWhole => at += whole_bytes(value)?,
                 Value::End => return Some(at),
             }
         }
@@ -173,11 +188,15 @@ impl Layout {
                 at = after_value;
             } else {
                 let count = raw[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-                let field = Field::named(key).filter(|field| field.is_time())?;
-                if !(DIGITS_MIN..=DIGITS_MAX).contains(&count) {
-                    return None;
-                }
-                self.set(index, &raw[literal_start..at], Value::Digits(field, count as u8))?;
+                value = match Field::named(key) {
+                    Some(field) if field.is_time() && (DIGITS_MIN..=DIGITS_MAX).contains(&count) => {
+                        Value::Digits(field, count as u8)
+                    }
+                    Some(_) => return None,
+                    None if count > 0 => Value::SkippedWhole,
+                    None => return None,
+                };
+                self.set(index, &raw[literal_start..at], value)?;
                 literal_start = at + count;
                 at = literal_start;
             }
@@ -191,13 +210,13 @@ impl Layout {
 
     fn set(&mut self, index: usize, literal: &[u8], value: Value) -> Option<()> {
         // A line's end within a click is no line's end: only bodies of one click could be scanned so.
-        if literal.len() > size_of::<Block>() || literal.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        if literal.len() >= LITERAL_ROOM || literal.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
             return None;
         }
         let slot = &mut self.slots[index];
         slot.literal = [0; 32];
         slot.literal[..literal.len()].copy_from_slice(literal);
-        slot.mask = ((1u64 << literal.len()) - 1) as u32;
+        slot.mask = (1 << literal.len()) - 1;
         slot.bytes = literal.len() as u8;
         slot.value = value;
         Some(())
@@ -206,7 +225,7 @@ impl Layout {
 
 fn value_of(field: Option<Field>, text: &[u8]) -> Value {
     match field {
-        None => Value::Skipped,
+        None => Value::SkippedText,
         Some(field) if field.is_time() => Value::TimeText(field),
         Some(field @ (Field::RequestId | Field::ClickId | Field::ImpressionId)) => {
             match <&[u8; 36]>::try_from(text).ok().and_then(simd::uuid) {
@@ -233,17 +252,33 @@ fn quoted(raw: &[u8], at: usize) -> Option<(&[u8], usize)> {
     (raw.get(start + length) == Some(&b'"')).then(|| (&raw[start..start + length], start + length + 1))
 }
 
+/// A block of a window, from its start or where a literal ends.
 #[inline(always)]
-fn block(bytes: &[u8], at: usize) -> Option<&Block> {
-    bytes.get(at..)?.first_chunk()
+fn block(window: &[u8], at: usize) -> &Block {
+    window[at..].first_chunk().expect("a window has room for a literal and a block")
 }
 
-/// The plain text that begins at `at`, up to the first byte that is not.
+/// The plain text at `at`, up to the first byte that is not; `value` is the window from there.
 #[inline(always)]
-fn plain_text(bytes: &[u8], at: usize) -> Option<&[u8]> {
-    let mut end = at;
+fn plain_text<'a>(value: &'a [u8], bytes: &'a [u8], at: usize) -> Option<&'a [u8]> {
+    match simd::stops(block(value, 0)) {
+        0 => long_plain_text(bytes, at),
+        stops => Some(&value[..stops.trailing_zeros() as usize]),
+    }
+}
+
+/// How many digits a whole number has that is skipped: without a leading zero, and short enough to be read as an integer.
+#[inline]
+fn whole_bytes(value: &[u8]) -> Option<usize> {
+    let count = value.iter().take(SKIPPED_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_digit()).count();
+    let is_number = count == 1 || (2..=SKIPPED_DIGITS_MAX).contains(&count) && value[0] != b'0';
+    is_number.then_some(count)
+}
+
+fn long_plain_text(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let mut end = at + size_of::<Block>();
     loop {
-        let stops = simd::stops(block(bytes, end)?);
+        let stops = simd::stops(bytes.get(end..)?.first_chunk()?);
         if stops != 0 {
             return Some(&bytes[at..end + stops.trailing_zeros() as usize]);
         }

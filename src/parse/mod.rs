@@ -75,7 +75,7 @@ impl Parser {
             Some(_) | None => {
                 let raw = cursor.take_delimited(rest);
                 if let Err(refusal) = self.strict.read(raw, &mut fields) {
-                    return Some(Item { raw, key: None, outcome: Err(refusal) });
+                    return Some(fields::refused(raw, None, refusal));
                 }
                 layout.learn(raw);
                 raw

@@ -4,19 +4,28 @@
 //! without it, and every other machine, takes the twins. Tests hold one to the other.
 
 #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
-pub(super) use vector::{agrees, stops, uuid};
+pub(super) use vector::{agrees, brackets, stops, uuid};
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
-pub(super) use twin::{agrees, stops, uuid};
+pub(super) use twin::{agrees, brackets, stops, uuid};
 
 /// What is looked at in one step.
 pub(super) type Block = [u8; 32];
+
+/// What gives a JSON text its shape: a bit for each byte of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Brackets {
+    pub quotes: u32,
+    pub backslashes: u32,
+    pub opening: u32,
+    pub closing: u32,
+}
 
 #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
 mod vector {
     #![allow(unsafe_code)]
 
-    use super::Block;
+    use super::{Block, Brackets};
     use std::arch::x86_64::*;
 
     #[inline(always)]
@@ -52,6 +61,25 @@ mod vector {
             let risen = _mm256_add_epi8(bytes, _mm256_set1_epi8(1));
             let other = _mm256_cmpgt_epi8(_mm256_set1_epi8(0x21), risen);
             _mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(quote, backslash), other)) as u32
+        }
+    }
+
+    /// Where the quotes, backslashes and brackets of either kind are.
+    #[inline(always)]
+    pub fn brackets(block: &Block) -> Brackets {
+        let bytes = load(block);
+        // SAFETY: the build has AVX2; these instructions touch registers only.
+        unsafe {
+            let places =
+                |bytes, byte: u8| _mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8))) as u32;
+            // One bit tells `[` from `{`, and `]` from `}`.
+            let folded = _mm256_or_si256(bytes, _mm256_set1_epi8(b'[' as i8 ^ b'{' as i8));
+            Brackets {
+                quotes: places(bytes, b'"'),
+                backslashes: places(bytes, b'\\'),
+                opening: places(folded, b'{'),
+                closing: places(folded, b'}'),
+            }
         }
     }
 
@@ -101,7 +129,7 @@ mod vector {
 
 #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "avx2"))))]
 mod twin {
-    use super::Block;
+    use super::{Block, Brackets};
 
     pub fn agrees(one: &Block, other: &Block, mask: u32) -> bool {
         (0..32).all(|place| mask & 1 << place == 0 || one[place] == other[place])
@@ -110,6 +138,13 @@ mod twin {
     pub fn stops(block: &Block) -> u32 {
         let stop = |byte: u8| matches!(byte, b'"' | b'\\') || byte.is_ascii_control() || !byte.is_ascii();
         block.iter().enumerate().fold(0, |bits, (place, byte)| bits | u32::from(stop(*byte)) << place)
+    }
+
+    pub fn brackets(block: &Block) -> Brackets {
+        let places = |bytes: &[u8]| {
+            block.iter().enumerate().fold(0, |bits, (place, byte)| bits | u32::from(bytes.contains(byte)) << place)
+        };
+        Brackets { quotes: places(b"\""), backslashes: places(b"\\"), opening: places(b"{["), closing: places(b"}]") }
     }
 
     pub fn uuid(text: &[u8; 36]) -> Option<[u8; 16]> {
@@ -157,12 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_at_every_place_stops_alike() {
+    fn every_byte_at_every_place_stops_and_shapes_alike() {
         for place in 0..32 {
             for byte in 0..=255 {
                 let mut block = [b'a'; 32];
                 block[place] = byte;
                 assert_eq!(stops(&block), twin::stops(&block), "{byte:#x} at {place}");
+                assert_eq!(brackets(&block), twin::brackets(&block), "{byte:#x} at {place}");
             }
         }
         assert_eq!(stops(b"abc \"\\\x00\x1f\x7f\x80\xff~!0123456789ABCDEFGHI"), 0b111_1111_0000);
