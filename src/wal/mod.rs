@@ -2,9 +2,15 @@
 
 pub mod frame;
 pub mod keeper;
+pub mod reader;
 pub mod record;
 pub mod recover;
 pub mod repairs;
 pub mod replay;
 pub mod segments;
 pub mod writer;
+
+#[cfg(test)]
+mod recover_tests;
+#[cfg(test)]
+mod testing;

@@ -16,7 +16,7 @@ use super::writer::{LogStart, SegmentSummary};
 use crate::cut::Position;
 
 /// Read from the disk at a time.
-const WINDOW_BYTES: usize = 4 << 20;
+pub(super) const WINDOW_BYTES: usize = 4 << 20;
 
 /// How far recovery is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,9 +146,12 @@ pub fn walk_log(
     let map = LogMap::read(log)?;
     let mut walk = Walk::new(log, &map, checkpoint);
     for (index, probe) in map.probes.iter().enumerate() {
-        match probe.header {
-            Ok(header) => walk.segment(index, probe, &header, done, progress, each)?,
-            Err(_) => walk.headerless(index, probe)?,
+        if probe.header.is_err() && !walk.jumps_into(probe) {
+            walk.headerless(index, probe)?;
+        }
+        // A repair may lead into a segment whose header is damaged.
+        if probe.header.is_ok() || walk.jumps_into(probe) {
+            walk.segment(index, probe, done, progress, each)?;
         }
         done.bytes_done += probe.file_bytes;
         progress(*done);
@@ -158,13 +161,13 @@ pub fn walk_log(
 
 /// What the first blocks of a log's segments say, and its repairs.
 #[derive(Debug)]
-struct LogMap {
-    probes: Vec<Probe>,
-    repairs: Vec<Repair>,
+pub struct LogMap {
+    pub probes: Vec<Probe>,
+    pub repairs: Vec<Repair>,
 }
 
 impl LogMap {
-    fn read(log: &LogDir) -> Result<LogMap, LogError> {
+    pub fn read(log: &LogDir) -> Result<LogMap, LogError> {
         let mut probes = Vec::new();
         for file in log.segments()? {
             let mut reader = SegmentReader::open(log, file.segment, BLOCK_BYTES)?;
@@ -174,8 +177,12 @@ impl LogMap {
         Ok(LogMap { probes, repairs: log.repairs()? })
     }
 
+    pub fn index_of(&self, segment: u64) -> Option<usize> {
+        self.probes.iter().position(|probe| probe.segment == segment)
+    }
+
     /// Where the next segment with a header after `index` begins.
-    fn base_after(&self, index: usize) -> Option<Base> {
+    pub fn base_after(&self, index: usize) -> Option<Base> {
         self.probes[index + 1..].iter().find_map(|probe| {
             let header = probe.header.ok()?;
             Some(Base { segment: header.segment, lsn: header.base_lsn, chain: header.base_chain })
@@ -230,11 +237,20 @@ impl<'m> Walk<'m> {
     /// A segment whose header never got to the disk whole, or is damaged.
     fn headerless(&mut self, index: usize, probe: &Probe) -> Result<(), LogError> {
         let at_end = self.map.base_after(index).is_none();
-        if at_end || self.base_lsn.is_none() {
+        let repair = self.map.repairs.iter().find(|repair| repair.applies(&self.replay, probe.segment, 0));
+        if let Some(repair) = repair {
+            self.go_on_after(repair);
+            if repair.to_segment == probe.segment {
+                self.jump_to = Some((repair.to_segment, repair.to_offset));
+                return Ok(());
+            }
+        } else if at_end || self.base_lsn.is_none() {
             if !probe.torn {
                 return Err(self.header_damage(probe, Proof::NotTorn));
             }
-            if let Some(proof) = self.later_frame(probe, 0)? {
+            let end =
+                self.map.base_after(index).map_or((self.replay.lsn, self.replay.chain), |base| (base.lsn, base.chain));
+            if let Some(proof) = self.later_frame(probe, 0, end)? {
                 return Err(self.header_damage(probe, proof));
             }
         }
@@ -246,36 +262,20 @@ impl<'m> Walk<'m> {
         Ok(())
     }
 
+    /// Whether a repair leads into this segment without the help of its header.
+    fn jumps_into(&self, probe: &Probe) -> bool {
+        self.jump_to.is_some_and(|(segment, _)| segment == probe.segment)
+    }
+
     fn segment(
         &mut self,
         index: usize,
         probe: &Probe,
-        header: &SegmentHeader,
         done: &mut Progress,
         progress: &mut dyn FnMut(Progress),
         each: &mut dyn FnMut(u64, u64, &ReplayedFrame<'_>),
     ) -> Result<(), LogError> {
-        if header.log_id != self.log.log_id || header.segment != probe.segment {
-            let fault = Fault::SegmentForeign { log_id: header.log_id, segment: header.segment };
-            return Err(self.damage(probe.segment, 0, fault));
-        }
-        let base = Base { segment: header.segment, lsn: header.base_lsn, chain: header.base_chain };
-        if self.base_lsn.is_none() {
-            self.replay = LogReplay::new(self.log.log_id, base.lsn, base.chain);
-            self.base_lsn = Some(base.lsn);
-            self.meet_checkpoint();
-        }
-        self.walked.newest_header = Some(*header);
-        self.summary(probe.segment);
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
-        match self.jump_to {
-            Some((segment, _)) if segment != probe.segment => return Ok(()),
-            Some((_, to_offset)) => {
-                offset = to_offset;
-                self.jump_to = None;
-            }
-            None => assert!(self.replay.is_at(&base), "the walk ends at the next base or fails"),
-        }
+        let Some(mut offset) = self.begin_segment(probe)? else { return Ok(()) };
         let cut = self.map.base_after(index);
         let mut reader = SegmentReader::open(self.log, probe.segment, WINDOW_BYTES)?;
         let (bytes_before, mut reported) = (done.bytes_done, 0);
@@ -290,7 +290,7 @@ impl<'m> Walk<'m> {
             done.records = self.walked.records;
             let Some((bad, torn)) = end else { return Ok(()) };
             let Some(repair) = self.map.repairs.iter().find(|r| r.applies(&self.replay, probe.segment, offset)) else {
-                return self.segment_end(probe, header, offset, bad, torn, cut.as_ref());
+                return self.segment_end(probe, offset, bad, torn, cut.as_ref());
             };
             self.go_on_after(repair);
             match repair.to_segment {
@@ -302,6 +302,40 @@ impl<'m> Walk<'m> {
                 }
             }
         }
+    }
+
+    /// Checks the header against where the walk is; the offset of the first frame to read, `None` where a repair leads
+    /// past the segment.
+    fn begin_segment(&mut self, probe: &Probe) -> Result<Option<u64>, LogError> {
+        self.summary(probe.segment);
+        if let Ok(header) = probe.header {
+            self.check_header(probe, &header)?;
+        }
+        match self.jump_to {
+            Some((segment, _)) if segment != probe.segment => Ok(None),
+            Some((_, offset)) => {
+                self.jump_to = None;
+                Ok(Some(offset))
+            }
+            None => Ok(Some(SEGMENT_HEADER_BYTES as u64)),
+        }
+    }
+
+    fn check_header(&mut self, probe: &Probe, header: &SegmentHeader) -> Result<(), LogError> {
+        if header.log_id != self.log.log_id || header.segment != probe.segment {
+            let fault = Fault::SegmentForeign { log_id: header.log_id, segment: header.segment };
+            return Err(self.damage(probe.segment, 0, fault));
+        }
+        let base = Base { segment: header.segment, lsn: header.base_lsn, chain: header.base_chain };
+        if self.base_lsn.is_none() {
+            self.replay = LogReplay::new(self.log.log_id, base.lsn, base.chain);
+            self.base_lsn = Some(base.lsn);
+            self.meet_checkpoint();
+            self.summary_base(base.lsn);
+        }
+        self.walked.newest_header = Some(*header);
+        assert!(self.jump_to.is_some() || self.replay.is_at(&base), "the walk ends at the next base or fails");
+        Ok(())
     }
 
     /// Takes frames until the cut (`None`) or a bad one.
@@ -341,7 +375,6 @@ impl<'m> Walk<'m> {
             Record::Start(start) => Some(*start),
             Record::Click(_) | Record::DeadLetter(_) => None,
         });
-        // An incarnation's start is the first record of a frame sealed for it, or among few.
         self.walked.starts.extend(starts);
         let summary = self.walked.segments.last_mut().expect("the segment's summary was pushed before its frames");
         summary.last_lsn = self.replay.lsn;
@@ -353,14 +386,14 @@ impl<'m> Walk<'m> {
     fn segment_end(
         &mut self,
         probe: &Probe,
-        header: &SegmentHeader,
         offset: u64,
         bad: BadFrame,
         torn: bool,
         cut: Option<&Base>,
     ) -> Result<(), LogError> {
-        if probe.file_bytes < header.segment_bytes {
-            let fault = Fault::Truncated { found: probe.file_bytes, expected: header.segment_bytes };
+        let expected = probe.header.map_or(probe.file_bytes, |header| header.segment_bytes);
+        if probe.file_bytes < expected {
+            let fault = Fault::Truncated { found: probe.file_bytes, expected };
             return Err(self.damage(probe.segment, offset, fault));
         }
         if let Some(base) = cut {
@@ -372,7 +405,7 @@ impl<'m> Walk<'m> {
             };
             return Err(self.damage(probe.segment, offset, fault));
         }
-        if let Some(proof) = self.later_frame(probe, offset)? {
+        if let Some(proof) = self.later_frame(probe, offset, (self.replay.lsn, self.replay.chain))? {
             return Err(self.damage(probe.segment, offset, Fault::Frame { bad, proof }));
         }
         // A frame may end exactly with its segment.
@@ -413,6 +446,10 @@ impl<'m> Walk<'m> {
 
     fn finish(mut self, map: &LogMap) -> Result<Walked, LogError> {
         let (segment, offset) = self.bad_at;
+        if let Some((segment, _)) = self.jump_to {
+            let fault = Fault::Missing { segment, base_lsn: self.replay.lsn };
+            return Err(self.damage(segment, 0, fault));
+        }
         if self.base_lsn.is_some_and(|lsn| lsn > 0) && self.replay.frames == 0 {
             return Err(self.damage(map.probes[0].segment, 0, Fault::NoFrame));
         }
@@ -442,9 +479,16 @@ impl<'m> Walk<'m> {
         self.walked.segments.push(SegmentSummary { segment, base_lsn: lsn, last_lsn: lsn, newest_ms, built_ms });
     }
 
+    /// The log begins here: the segments before it, and this one, begin at its base.
+    fn summary_base(&mut self, lsn: u64) {
+        for summary in &mut self.walked.segments {
+            (summary.base_lsn, summary.last_lsn) = (lsn, lsn);
+        }
+    }
+
     /// A frame header that proves that the write at `offset` had ended: one write was in flight at a time, so any frame
     /// behind it does. `offset` 0: the segment's first write, which begins with the segment header.
-    fn later_frame(&self, probe: &Probe, offset: u64) -> Result<Option<Proof>, LogError> {
+    fn later_frame(&self, probe: &Probe, offset: u64, end: (u64, u64)) -> Result<Option<Proof>, LogError> {
         let mut reader = SegmentReader::open(self.log, probe.segment, WINDOW_BYTES)?;
         let mut at = offset + BLOCK_BYTES as u64;
         while at < probe.file_bytes {
@@ -453,7 +497,7 @@ impl<'m> Walk<'m> {
                 break;
             }
             match find_frame(&self.log.log_id, probe.segment, bytes) {
-                Some((0, header)) if offset == 0 && at == BLOCK_BYTES as u64 && follows(&self.replay, &header) => {
+                Some((0, header)) if offset == 0 && at == BLOCK_BYTES as u64 && follows(end, &header) => {
                     at += BLOCK_BYTES as u64;
                 }
                 Some((found, _)) => {

@@ -57,6 +57,8 @@ pub enum Proof {
     LaterSegment { segment: u64, base_lsn: u64 },
     #[error("the checkpoint says that everything up to LSN {lsn} was exported")]
     Checkpoint { lsn: u64 },
+    #[error("everything up to LSN {lsn} had been acknowledged")]
+    Acknowledged { lsn: u64 },
 }
 
 /// Where a log stops being what it was.
@@ -301,9 +303,9 @@ pub fn find_frame(log_id: &LogId, segment: u64, bytes: &[u8]) -> Option<(usize, 
 }
 
 /// Whether this frame header, found at the start of a segment whose own header never got to the disk, can be the first
-/// write after `end`. If not, something lay between them that was durable.
-pub fn follows(end: &LogReplay, header: &FrameHeader) -> bool {
-    header.first_lsn == end.lsn + 1 && header.previous_chain == end.chain
+/// write after the log's end (LSN and chain). If not, something lay between them that was durable.
+pub fn follows((lsn, chain): (u64, u64), header: &FrameHeader) -> bool {
+    header.first_lsn == lsn + 1 && header.previous_chain == chain
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -291,6 +291,7 @@ pub struct SegmentReader {
     memory: MmapMut,
     window_at: u64,
     window_bytes: usize,
+    pub segment: u64,
     pub file_bytes: u64,
 }
 
@@ -300,8 +301,9 @@ impl SegmentReader {
         let failed = |source| io_error("open", &path, source);
         let file = open_direct(OpenOptions::new().read(true), &path).map_err(failed)?;
         let file_bytes = file.metadata().map_err(failed)?.len();
-        let memory = MmapMut::map_anon(window_bytes.next_multiple_of(BLOCK_BYTES)).map_err(failed)?;
-        Ok(SegmentReader { file, path, memory, window_at: 0, window_bytes: 0, file_bytes })
+        let window_bytes = window_bytes.min(file_bytes as usize).max(1).next_multiple_of(BLOCK_BYTES);
+        let memory = MmapMut::map_anon(window_bytes).map_err(failed)?;
+        Ok(SegmentReader { file, path, memory, window_at: 0, window_bytes: 0, segment, file_bytes })
     }
 
     /// Bytes from `offset` (a multiple of 4 KiB) on: at least `needed`, or what is left of the file.
