@@ -105,19 +105,24 @@ pub enum Event<'a> {
     Exported(Box<Exported>),
     /// The admin side asks for the counters as they are between two turns.
     Scrape,
+    /// Nothing else happened and nothing is queued: the worker will sleep after this turn.
+    Idle,
     /// Stop taking connections and requests; finish what was wholly received; then the last cut.
     Stop,
 }
 
-/// What the exporter made final, and the cut's memory for reuse.
+/// What the exporter made final, and the memory of the tables it used up.
 #[derive(Debug)]
 pub struct Exported {
     /// Every record up to and including this LSN has left the host exactly once.
     pub lsn: u64,
-    /// An emptied table, where the transaction used one up.
-    pub table: Option<crate::cut::CutTable>,
     /// How many cuts the transaction took: that many export credits return.
     pub cuts: u32,
+    pub tables: Vec<crate::cut::CutTable>,
+    /// Partials in the transaction.
+    pub partials: u64,
+    /// CPU time of the exporter's thread so far.
+    pub cpu_ns: u64,
 }
 
 /// What a core wants done. Order matters only per connection and per log.

@@ -3,15 +3,25 @@
 //! Read `docs/ARCHITECTURE.md` for the house and a click's way through it. In one line: drivers turn completions into
 //! [`event::Event`]s, [`core::Core::apply`] turns a batch of them into [`event::Action`]s, drivers carry those out.
 
+pub mod admin;
+pub mod cli;
 pub mod click;
+pub mod commands;
 pub mod config;
+pub mod core;
 pub mod cut;
 pub mod dedup;
 pub mod event;
 pub mod exit;
 pub mod export;
+pub mod flags;
+pub mod limits;
+pub mod machine;
 pub mod metrics;
+pub mod metrics_text;
 pub mod net;
 pub mod parse;
 pub mod preagg;
+pub mod settings;
+pub mod units;
 pub mod wal;

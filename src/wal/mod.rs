@@ -1,1 +1,9 @@
-//! Pure. wal
+//! The log: records, frames, the writer's state, replay (all pure), and the files that they live in.
+
+pub mod frame;
+pub mod record;
+pub mod recover;
+pub mod repairs;
+pub mod replay;
+pub mod segments;
+pub mod writer;

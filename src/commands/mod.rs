@@ -1,0 +1,3 @@
+//! What each command does beside serving clicks. Each takes what was read from the command line and returns how to exit.
+
+pub mod check;
