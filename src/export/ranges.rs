@@ -1,7 +1,7 @@
 //! Pure. What awaits export of one log: its ranges in order, each with the table that is exactly it, or without.
 
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
-use crate::export::Halt;
+use crate::export::{Halt, Rebuilt};
 use std::collections::VecDeque;
 use tollgate_wire::LogPosition;
 
@@ -42,6 +42,8 @@ pub(super) struct Range {
     pub horizon_ms: i64,
     pub watermark_ms: i64,
     pub content: Content,
+    /// Cuts that it came in; their credits go back when it is exported.
+    pub cuts: u32,
     pub last: bool,
 }
 
@@ -141,6 +143,7 @@ impl Log {
             horizon_ms: cut.horizon_ms,
             watermark_ms: cut.watermark_ms,
             content: Content::Absent,
+            cuts: 1,
             last: cut.last,
         };
         (self.tail, self.tail_clicks) = (cut.to.lsn, cut.totals.clicks);
@@ -158,7 +161,8 @@ impl Log {
         let unsent = self.queue.len() > self.sent;
         match self.queue.back_mut() {
             Some(back) if unsent && back.table().is_none() && range.table().is_none() => {
-                *back = Range { from_lsn: back.from_lsn, from_clicks: back.from_clicks, ..range };
+                let cuts = back.cuts + range.cuts;
+                *back = Range { from_lsn: back.from_lsn, from_clicks: back.from_clicks, cuts, ..range };
             }
             Some(_) | None => self.queue.push_back(range),
         }
@@ -185,50 +189,46 @@ impl Log {
             horizon_ms: times.horizon_ms,
             watermark_ms: times.watermark_ms,
             content: Content::Absent,
+            cuts: 0,
             last: false,
         });
         Ok(())
     }
 
     /// Puts what was rebuilt in the place of the front range; what lies behind it stays to be rebuilt.
-    pub fn rebuilt(
-        &mut self,
-        to: Position,
-        to_clicks: u64,
-        times: Times,
-        table: CutTable,
-        rows_max: usize,
-    ) -> Result<(), Halt> {
+    pub fn rebuilt(&mut self, rebuilt: Rebuilt, rows_max: usize) -> Result<(), Halt> {
+        let Rebuilt { to, totals, lost_clicks, horizon_ms, watermark_ms, table } = rebuilt;
         let front =
             self.queue.pop_front().expect("a rebuild is asked for the front range, which stays until it is told");
-        if to.lsn <= front.from_lsn
-            || to.lsn > front.to.lsn
-            || to_clicks < front.from_clicks
-            || to_clicks > front.to_clicks
-        {
-            let log = self.id();
-            let why =
-                format!("asked for LSN {} to {} of {log:02x?}, got up to {}", front.from_lsn, front.to.lsn, to.lsn);
+        let lsns = front.from_lsn + 1..=front.to.lsn;
+        let clicks = front.from_clicks + lost_clicks..=front.to_clicks;
+        if !lsns.contains(&to.lsn) || !clicks.contains(&totals.clicks) {
+            let why = format!(
+                "asked for LSN {lsns:?} and clicks {clicks:?} of log {:02x?}, it gave LSN {} and click {}",
+                self.id(),
+                to.lsn,
+                totals.clicks
+            );
             return Err(Halt::Log(why));
         }
+        let (from_lsn, from_clicks) = (front.from_lsn, front.from_clicks + lost_clicks);
         let content = Content::Rebuilt(table, rows_max);
-        if to.lsn < front.to.lsn {
-            let Times { horizon_ms, watermark_ms } = times;
-            let (from_lsn, from_clicks) = (front.from_lsn, front.from_clicks);
-            self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: to_clicks, ..front });
-            self.queue.push_front(Range {
-                from_lsn,
-                to,
-                from_clicks,
-                to_clicks,
-                horizon_ms,
-                watermark_ms,
-                content,
-                last: false,
-            });
-        } else {
-            self.queue.push_front(Range { content, ..front });
+        if to.lsn == front.to.lsn {
+            self.queue.push_front(Range { from_clicks, content, ..front });
+            return Ok(());
         }
+        self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: totals.clicks, ..front });
+        self.queue.push_front(Range {
+            from_lsn,
+            to,
+            from_clicks,
+            to_clicks: totals.clicks,
+            horizon_ms,
+            watermark_ms,
+            content,
+            cuts: 0,
+            last: false,
+        });
         Ok(())
     }
 

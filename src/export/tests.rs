@@ -263,7 +263,14 @@ impl World {
         }
         let end = log.end_of(until);
         let (horizon_ms, watermark_ms) = (end.time_ms - 1_000, end.time_ms);
-        Rebuilt { to: end.to, totals: end.totals, horizon_ms, watermark_ms, table: log.table(from..until) }
+        Rebuilt {
+            to: end.to,
+            totals: end.totals,
+            lost_clicks: 0,
+            horizon_ms,
+            watermark_ms,
+            table: log.table(from..until),
+        }
     }
 
     /// No more faults: everything is cut, exported, and the last cut ends the exporter.
