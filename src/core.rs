@@ -16,7 +16,7 @@ use crate::core::home::{Bench, Home};
 use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
 use crate::core::staging::Staging;
-use crate::event::{Action, Actions, Event, Exported, FrameBuffer, Now};
+use crate::event::{Action, Actions, Event, FrameBuffer, Now};
 use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
 use crate::net::assembly::AssemblyPool;
@@ -143,7 +143,7 @@ impl Core {
             Event::LogWritten { buffer, ok } => self.log_written(buffer, ok, now, actions),
             Event::SegmentReady { segment } => self.home.writer.segment_ready(segment),
             Event::Room { open } => self.room = open,
-            Event::Exported(exported) => self.exported(*exported),
+            Event::Exported(exported) => self.home.cuts.exported(*exported),
             Event::Scrape => self.scrape = true,
             Event::Idle => {}
             Event::Stop => self.stop(now, actions),
@@ -171,13 +171,6 @@ impl Core {
         if self.home.writer.written(buffer, ok).is_err() {
             actions.push(Action::Halt { exit: Exit::LogWriteFailed, why: "a write or sync of the log failed" });
         }
-    }
-
-    fn exported(&mut self, exported: Exported) {
-        self.snapshot.export.transactions += 1;
-        self.snapshot.export.partials += exported.partials;
-        self.snapshot.export.cpu_ns = exported.cpu_ns;
-        self.home.cuts.exported(exported);
     }
 
     /// Clicks that cannot be taken now are shed before anything of them changes state.

@@ -111,18 +111,15 @@ pub enum Event<'a> {
     Stop,
 }
 
-/// What the exporter made final, and the memory of the tables it used up.
+/// What the exporter made final, and the cut's memory for reuse.
 #[derive(Debug)]
 pub struct Exported {
     /// Every record up to and including this LSN has left the host exactly once.
     pub lsn: u64,
+    /// An emptied table, where the transaction used one up.
+    pub table: Option<crate::cut::CutTable>,
     /// How many cuts the transaction took: that many export credits return.
     pub cuts: u32,
-    pub tables: Vec<crate::cut::CutTable>,
-    /// Partials in the transaction.
-    pub partials: u64,
-    /// CPU time of the exporter's thread so far.
-    pub cpu_ns: u64,
 }
 
 /// What a core wants done. Order matters only per connection and per log.

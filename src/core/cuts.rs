@@ -112,7 +112,7 @@ impl Cuts {
         while let Some((_, horizon_ms)) = self.horizons.pop_front_if(|(lsn, _)| *lsn <= exported.lsn) {
             self.durable_horizon_ms = horizon_ms;
         }
-        for mut table in exported.tables {
+        if let Some(mut table) = exported.table {
             table.clear();
             self.give_back(table);
         }

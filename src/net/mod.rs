@@ -12,3 +12,4 @@ pub mod media;
 mod remembered;
 pub mod reply;
 pub mod ring;
+pub mod ring_probe;

@@ -7,6 +7,7 @@
 //! - `timestamp` and `click_timestamp` together must say the same millisecond, or the second repeats the first.
 //! - Refusals come in this order: JSON, then field by field as sent, then what is missing, then the time's place.
 
+use super::Item;
 use super::region::{OTHER, Regions};
 use super::{agent::Agents, simd, time};
 use crate::click::*;
@@ -235,9 +236,6 @@ pub struct Context {
     pub prefetch: bool,
 }
 
-/// A click with its key, or why not, with the key where it was known by then.
-pub(super) type Judged<'a> = (Option<ClickKey>, Result<Click<'a>, Refusal>);
-
 /// The rules in force, and what they remember.
 pub(super) struct Rules {
     dedup_key: DedupKey,
@@ -260,16 +258,16 @@ impl Rules {
         }
     }
 
-    /// Makes a click of its fields.
-    #[inline]
-    pub fn judge<'a>(&'a mut self, fields: &Fields<'a>, context: &Context) -> Judged<'a> {
+    /// Makes a click of its fields, or says why not.
+    #[inline(always)]
+    pub fn judge<'a>(&'a mut self, fields: &Fields<'a>, context: &Context, raw: &'a [u8]) -> Item<'a> {
         let (key, event_ms) = match self.identify(fields) {
             Ok(identity) => identity,
-            Err(refusal) => return (None, Err(refusal)),
+            Err(refusal) => return Item { raw, key: None, outcome: Err(refusal) },
         };
         if event_ms < context.horizon_ms || event_ms > context.now_ms.saturating_add(self.clock_skew_ms) {
             let reason = if event_ms < context.horizon_ms { Reason::TooOld } else { Reason::InFuture };
-            return (Some(key), Err(sent_time(fields).refuse(reason)));
+            return Item { raw, key: Some(key), outcome: Err(sent_time(fields).refuse(reason)) };
         }
         let agent = self.agents.look_up(fields.text(Field::UserAgent));
         let class = match (agent.is_bot, context.prefetch) {
@@ -305,7 +303,7 @@ impl Rules {
                 signature: fields.text(Field::Signature),
             },
         };
-        (Some(key), Ok(click))
+        Item { raw, key: Some(key), outcome: Ok(click) }
     }
 
     #[inline]

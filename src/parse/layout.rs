@@ -26,10 +26,10 @@ const DIGITS_MAX: usize = 15;
 /// What must be readable past the end of a click that is scanned.
 pub(super) const PADDING: usize = 64;
 
-/// What follows a literal.
+/// What follows a literal. A number beside the field is the most bytes, or the exact count, that a value may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
-    Text(Field),
+    Text(Field, u16),
     Uuid(Field),
     /// A time in RFC 3339.
     TimeText(Field),
@@ -46,10 +46,11 @@ struct Slot {
     literal: Block,
     /// A bit for each byte of the literal.
     mask: u32,
+    bytes: u8,
     value: Value,
 }
 
-const NO_SLOT: Slot = Slot { literal: [0; 32], mask: 0, value: Value::End };
+const NO_SLOT: Slot = Slot { literal: [0; 32], mask: 0, bytes: 0, value: Value::End };
 
 /// The layout that a connection's clicks are expected to have.
 pub struct Layout {
@@ -92,20 +93,19 @@ impl Layout {
         self.misses = 0;
     }
 
-    /// Reads the click that `bytes` begin with, if it is laid out as expected: its fields and its length.
-    #[inline]
-    pub(super) fn scan<'a>(&self, bytes: &'a [u8]) -> Option<(Fields<'a>, usize)> {
-        let mut fields = Fields::new();
+    /// Reads the click that `bytes` begin with, if it is laid out as expected: its length. Without one, some fields may be set.
+    #[inline(always)]
+    pub(super) fn scan<'a>(&self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
         let mut at = 0;
-        for slot in &self.slots[..self.used] {
+        for slot in self.slots.get(..self.used)? {
             if !simd::agrees(block(bytes, at)?, &slot.literal, slot.mask) {
                 return None;
             }
-            at += slot.mask.count_ones() as usize;
+            at += slot.bytes as usize;
             match slot.value {
-                Value::Text(field) => {
+                Value::Text(field, bytes_max) => {
                     let text = plain_text(bytes, at)?;
-                    if text.len().wrapping_sub(1) >= field.bytes_max() {
+                    if text.len() > bytes_max as usize || text.is_empty() {
                         return None;
                     }
                     fields.put_checked(field, text);
@@ -127,10 +127,16 @@ impl Layout {
                     at += count as usize;
                 }
                 Value::Skipped => at += plain_text(bytes, at)?.len(),
-                Value::End => return Some((fields, at)),
+                Value::End => return Some(at),
             }
         }
         None
+    }
+
+    /// Clicks since the last that had this layout.
+    #[cfg(test)]
+    pub(super) fn misses(&self) -> u32 {
+        self.misses
     }
 
     /// Learns from a click that the strict reading has found to be JSON without a repeated field. Clicks that go on being
@@ -192,6 +198,7 @@ impl Layout {
         slot.literal = [0; 32];
         slot.literal[..literal.len()].copy_from_slice(literal);
         slot.mask = ((1u64 << literal.len()) - 1) as u32;
+        slot.bytes = literal.len() as u8;
         slot.value = value;
         Some(())
     }
@@ -204,10 +211,10 @@ fn value_of(field: Option<Field>, text: &[u8]) -> Value {
         Some(field @ (Field::RequestId | Field::ClickId | Field::ImpressionId)) => {
             match <&[u8; 36]>::try_from(text).ok().and_then(simd::uuid) {
                 Some(_) => Value::Uuid(field),
-                None => Value::Text(field),
+                None => Value::Text(field, field.bytes_max() as u16),
             }
         }
-        Some(field) => Value::Text(field),
+        Some(field) => Value::Text(field, field.bytes_max() as u16),
     }
 }
 

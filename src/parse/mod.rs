@@ -21,6 +21,8 @@ use crate::click::{Click, ClickKey, Refusal};
 use crate::config::ClickConfig;
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
 
 /// One of a core. Nothing is allocated per click once its buffers have grown to the clicks' size.
@@ -53,6 +55,7 @@ impl Parser {
     }
 
     /// The next click, borrowed from the body or from this parser's scratch.
+    #[inline]
     pub fn next<'p, 'a: 'p>(
         &'p mut self,
         cursor: &mut Cursor<'a>,
@@ -60,27 +63,25 @@ impl Parser {
         context: &Context,
     ) -> Option<Item<'p>> {
         let rest = cursor.rest()?;
+        let mut fields = fields::Fields::new();
         let reach = layout.reach();
-        if reach > 0 {
-            let near_end = rest.len() < reach;
-            let bytes = if near_end { padded(&mut self.tail, rest) } else { rest };
-            if let Some((fields, length)) = layout.scan(bytes)
-                && cursor.take(length)
-            {
+        let near_end = rest.len() < reach;
+        let bytes = if near_end { padded(&mut self.tail, rest) } else { rest };
+        let raw = match layout.scan(bytes, &mut fields) {
+            Some(length) if cursor.take(length) => {
                 layout.hit(length);
-                let (key, outcome) = self.rules.judge(&fields, context);
-                return Some(Item { raw: &rest[..length], key, outcome });
+                &rest[..length]
             }
-        }
-        let raw = cursor.take_delimited(rest);
-        let (key, outcome) = match self.strict.read(raw) {
-            Ok(fields) => {
+            Some(_) | None => {
+                let raw = cursor.take_delimited(rest);
+                if let Err(refusal) = self.strict.read(raw, &mut fields) {
+                    return Some(Item { raw, key: None, outcome: Err(refusal) });
+                }
                 layout.learn(raw);
-                self.rules.judge(&fields, context)
+                raw
             }
-            Err(refusal) => (None, Err(refusal)),
         };
-        Some(Item { raw, key, outcome })
+        Some(self.rules.judge(&fields, context, raw))
     }
 }
 
