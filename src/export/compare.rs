@@ -42,7 +42,7 @@ pub(super) fn listed_logs(start: &Start, checkpoint: Option<&Checkpoint>) -> Res
 }
 
 /// The positions that only the logs' frames can confirm; the start of a log has no chain.
-pub(super) fn positions(checkpoint: &Checkpoint) -> Vec<Position> {
+pub fn positions(checkpoint: &Checkpoint) -> Vec<Position> {
     let position = |listed: &tollgate_wire::LogPosition| {
         let log_id = LogId::try_from(listed.log_uuid.as_slice()).ok()?;
         (listed.lsn > 0).then_some(Position { log_id, lsn: listed.lsn, chain: listed.chain })

@@ -303,9 +303,9 @@ impl Exporter {
         let rows_max = (self.bounds.rows >> self.halvings).max(1);
         if let Some(log) = self.first_to_rebuild(rows_max) {
             let front = &log.queue[0];
-            let (log, from_lsn, to_lsn) = (log.id(), front.from_lsn, front.to.lsn);
+            let (log, from_lsn, to_lsn, from_clicks) = (log.id(), front.from_lsn, front.to.lsn, front.from_clicks);
             self.state = State::Rebuilding { log, rows_max };
-            return Ok(Step::Rebuild { log, from_lsn, to_lsn, rows_max });
+            return Ok(Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max });
         }
         let transaction = self.build(rows_max, now)?;
         self.state = State::Committing;

@@ -2,13 +2,18 @@
 
 pub mod build;
 mod compare;
+pub mod embedded;
 pub mod exporter;
 mod halt;
 mod ranges;
+pub mod rebuild;
 mod steps;
+pub mod thread;
+
 #[cfg(test)]
 mod tests;
 
+pub use compare::positions;
 pub use exporter::Exporter;
 pub use halt::Halt;
 pub use ranges::{LogStart, Start};

@@ -99,7 +99,7 @@ pub(super) struct Log {
     /// Its core's last cut is exported.
     pub ended: bool,
     /// Where the next cut must begin.
-    tail: u64,
+    tail: Position,
     tail_clicks: u64,
 }
 
@@ -118,7 +118,7 @@ impl Log {
             queue: VecDeque::new(),
             sent: 0,
             ended: false,
-            tail: start.end.lsn,
+            tail: start.end,
             tail_clicks: start.totals.clicks,
             start,
         }
@@ -130,14 +130,17 @@ impl Log {
 
     /// Queues a cut. Its table comes straight back where it is not needed.
     pub fn push(&mut self, cut: Cut) -> Option<CutTable> {
-        assert_eq!(cut.from.lsn, self.tail, "a cut must begin where the one before it ended");
+        assert_eq!(cut.from.lsn, self.tail.lsn, "a cut must begin where the one before it ended");
         assert!(
             cut.to.lsn >= cut.from.lsn && cut.totals.clicks >= self.tail_clicks,
             "a cut cannot end before it begins"
         );
+        // A frame without records ends where the one before it did, and may be lost without any record being lost: the
+        // position keeps the older chain, which is on disk.
+        let to = if cut.to.lsn == self.tail.lsn { self.tail } else { cut.to };
         let mut range = Range {
             from_lsn: cut.from.lsn,
-            to: cut.to,
+            to,
             from_clicks: self.tail_clicks,
             to_clicks: cut.totals.clicks,
             horizon_ms: cut.horizon_ms,
@@ -146,7 +149,7 @@ impl Log {
             cuts: 1,
             last: cut.last,
         };
-        (self.tail, self.tail_clicks) = (cut.to.lsn, cut.totals.clicks);
+        (self.tail, self.tail_clicks) = (to, cut.totals.clicks);
         let mut unused = None;
         match cut.table {
             Some(table) if range.clicks() > 0 => range.content = Content::Handed(table),

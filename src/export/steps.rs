@@ -72,6 +72,8 @@ pub enum Step {
         log: LogId,
         from_lsn: u64,
         to_lsn: u64,
+        /// Clicks of the log up to `from_lsn`.
+        from_clicks: u64,
         rows_max: usize,
     },
     Commit(Box<Transaction>),

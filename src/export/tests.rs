@@ -199,7 +199,7 @@ impl World {
                 let found = positions.iter().map(|position| if same(position) { Found::Same } else { Found::Other });
                 Told::LookedUp(Ok(found.collect()))
             }
-            Step::Rebuild { log, from_lsn, to_lsn, rows_max } => {
+            Step::Rebuild { log, from_lsn, to_lsn, rows_max, .. } => {
                 Told::Rebuilt(Ok(self.rebuild(log, from_lsn, to_lsn, rows_max)))
             }
             Step::Commit(transaction) => Told::Committed(self.commit(*transaction, fate)),
