@@ -5,7 +5,9 @@ use crate::server::Server;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tollgate_loadgen::clicks::Clicks;
 use tollgate_loadgen::run::run as send;
+use tollgate_loadgen::text::timestamp13;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -74,6 +76,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         return Err(format!("--shape {:?} is in the name of none of \"{names}\"", args.shape));
     }
     let servers = start(args)?;
+    same_replies(args, &servers)?;
     if let Some(tollgate) = servers.iter().find(|server| server.admin.is_some()) {
         prefill(args, tollgate)?;
     }
@@ -112,15 +115,35 @@ fn start(args: &Args) -> Result<Vec<Server>, String> {
     Ok(servers)
 }
 
+/// A server that answers with fewer bytes would look cheaper than it is.
+fn same_replies(args: &Args, servers: &[Server]) -> Result<(), String> {
+    let mut first = None;
+    for server in servers {
+        let plan = plan(SHAPES[0], &load(args, args.seconds), server);
+        let mut request = tollgate_loadgen::link::head(&plan);
+        let now_ms = tollgate_loadgen::run::wall_ms();
+        Clicks::new(&plan).append(0, now_ms, &timestamp13(now_ms), &mut request);
+        let reply = server.reply_to_a_click(&request).map_err(|error| format!("asking {}: {error}", server.name))?;
+        let expected = first.get_or_insert_with(|| reply.clone());
+        if *expected != reply {
+            return Err(format!("{} answers {reply:?}, but {} {expected:?}", server.name, servers[0].name));
+        }
+    }
+    Ok(())
+}
+
 /// Feeds tollgate in steps until its table is as full as asked, so that it works under the conditions of every day.
 fn prefill(args: &Args, server: &Server) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs_f64(args.prefill_seconds_max);
     let batches = SHAPES[SHAPES.len() - 1];
-    while args.prefill > 0.0 {
+    if args.prefill <= 0.0 {
+        return Ok(());
+    }
+    loop {
         let full = server.metric(&args.prefill_metric).map_err(|error| error.to_string())?;
         eprintln!("prefill: {} {full:.3} of {}", args.prefill_metric, args.prefill);
         if full >= args.prefill {
-            break;
+            return Ok(());
         }
         if Instant::now() >= deadline {
             let seconds = args.prefill_seconds_max;
@@ -131,7 +154,6 @@ fn prefill(args: &Args, server: &Server) -> Result<(), String> {
             return Err(format!("prefill: wrong replies: {:?}", outcome.totals.examples));
         }
     }
-    Ok(())
 }
 
 /// Every run has its own ids.

@@ -1,7 +1,10 @@
 //! `tollgate-bench`: null servers that measure the machine's limit, side-by-side runs, micro-benchmarks. A plain list of
 //! modules and of their subcommands.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod compare;
+mod generate;
 mod measure;
 mod null_epoll;
 mod null_http;
@@ -25,13 +28,16 @@ enum Command {
     NullEpoll(null_http::Args),
     /// Runs the null servers and tollgate in turn under the same load and prints what a click costs each.
     Compare(compare::Args),
+    /// Measures what building a click costs the load generator.
+    Generate(generate::Args),
 }
 
 fn main() -> std::process::ExitCode {
     let done = match Cli::parse().command {
         Command::NullUring(args) => null_uring::run(&args).map_err(|error| error.to_string()),
         Command::NullEpoll(args) => null_epoll::run(&args).map_err(|error| error.to_string()),
-        Command::Compare(args) => compare::run(&args).map_err(|error| error.to_string()),
+        Command::Compare(args) => compare::run(&args),
+        Command::Generate(args) => generate::run(&args),
     };
     match done {
         Ok(()) => std::process::ExitCode::SUCCESS,

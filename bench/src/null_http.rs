@@ -127,9 +127,4 @@ mod tests {
             assert_eq!(Requests::default().received(&bytes, &mut Vec::new()), Err(NotARequest));
         }
     }
-
-    #[test]
-    fn the_reply_is_under_160_bytes() {
-        assert_eq!(reply(1).len(), 158);
-    }
 }

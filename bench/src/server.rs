@@ -64,6 +64,23 @@ impl Server {
         self.child.id()
     }
 
+    /// The reply to one click, its date blanked: servers under comparison must send the same bytes.
+    pub fn reply_to_a_click(&self, request: &[u8]) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.clicks)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(request)?;
+        let mut reply = Vec::new();
+        let mut buffer = [0; 1024];
+        while !reply.ends_with(b"}") {
+            match stream.read(&mut buffer)? {
+                0 => break,
+                received => reply.extend_from_slice(&buffer[..received]),
+            }
+        }
+        let text = String::from_utf8_lossy(&reply);
+        Ok(text.split_inclusive("\r\n").map(|line| if line.starts_with("Date:") { "Date: *" } else { line }).collect())
+    }
+
     /// The value of a metric on the admin port.
     pub fn metric(&self, name: &str) -> io::Result<f64> {
         let address = self.admin.ok_or_else(|| io::Error::other(format!("{} has no admin port", self.name)))?;

@@ -22,17 +22,28 @@ fn null_servers_answer_every_shape_and_are_charged_for_it() {
     }
 }
 
+/// A child that does not outlive its test, failed or not.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 #[test]
 fn what_is_no_request_is_hung_up_on() {
     use std::io::{BufRead, BufReader, Read, Write};
     for name in ["null-uring", "null-epoll"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate-bench"))
+        let child = Command::new(env!("CARGO_BIN_EXE_tollgate-bench"))
             .arg(name)
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        let mut child = Killed(child);
         let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let address = ready.trim_end().strip_prefix("ready listen=").unwrap();
         for _ in 0..3 {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
@@ -40,7 +51,12 @@ fn what_is_no_request_is_hung_up_on() {
             // The end may come as FIN or as a reset.
             assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0, "{name}");
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
+}
+
+#[test]
+fn generation_runs() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_tollgate-bench")).args(["generate", "--rounds", "1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ns a click"));
 }
