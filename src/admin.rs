@@ -2,7 +2,7 @@
 //! snapshot between two turns, so what it shows balances; it never reads a core's state itself.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::TcpListener;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::metrics::Snapshot;
+use crate::wake::Wake;
 use crate::metrics_text::{Process, render};
 
 /// A worker answers within a turn; one that does not in this time is stuck, and its own watch ends the process.
@@ -33,11 +34,11 @@ pub type ScrapeAnswer = oneshot::Sender<Box<Snapshot>>;
 pub struct ScrapeSender {
     requests: SyncSender<ScrapeAnswer>,
     /// An eventfd that the worker's ring waits on.
-    wake: fs::File,
+    wake: Wake,
 }
 
 impl ScrapeSender {
-    pub fn new(requests: SyncSender<ScrapeAnswer>, wake: fs::File) -> ScrapeSender {
+    pub fn new(requests: SyncSender<ScrapeAnswer>, wake: Wake) -> ScrapeSender {
         ScrapeSender { requests, wake }
     }
 
@@ -47,7 +48,7 @@ impl ScrapeSender {
             TrySendError::Full(_) => "other scrapes are waiting for the worker; scrape less often",
             TrySendError::Disconnected(_) => "the worker has ended",
         })?;
-        (&self.wake).write_all(&1u64.to_ne_bytes()).map_err(|_| "the worker could not be woken")?;
+        self.wake.ring();
         Ok(receiver)
     }
 }
@@ -237,7 +238,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, receiver) = sync_channel(1);
-        let wake = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let (wake, _worker) = Wake::pair().unwrap();
         let readiness = Arc::new(Readiness::default());
         serve(listener, ScrapeSender::new(sender, wake), readiness.clone()).unwrap();
         (address, receiver, readiness)

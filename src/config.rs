@@ -189,6 +189,9 @@ pub const TABLE_USERS_MAX: usize = 1 << 21;
 /// and those of the turn before; beyond it the connection ends.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 
+/// Records of requests that wait for room in the log, all of a core; beyond it requests are shed. Eight of the largest.
+pub const STAGING_BYTES_MAX: usize = 12 << 20;
+
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 

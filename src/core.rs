@@ -7,16 +7,20 @@
 
 pub mod cuts;
 pub mod home;
+pub mod intake;
 pub mod lanes;
 pub mod staging;
 
-use crate::config::Config;
+use crate::config::{Config, ERRORS_LISTED_MAX};
 use crate::core::home::{Bench, Home};
+use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
-use crate::core::staging::{Staging, Tally};
-use crate::event::{Action, Actions, Event, Now};
+use crate::core::staging::Staging;
+use crate::event::{Action, Actions, Event, FrameBuffer, Now};
 use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
+use crate::net::assembly::AssemblyPool;
+use crate::parse::Parser;
 use crate::wal::frame::{FLAG_IDLE, FLAG_STOPPED};
 
 /// Clicks staged within a turn before the home looks at them: enough to overlap their cache misses, few enough that what was
@@ -29,6 +33,8 @@ const DRAIN_MAX_NS: u64 = 15_000_000_000;
 pub struct Core {
     config: Config,
     lanes: Lanes,
+    parser: Parser,
+    assembly: AssemblyPool,
     staging: Staging,
     home: Home,
     ledger: Ledger,
@@ -46,7 +52,9 @@ pub struct Core {
 enum Phase {
     Serving,
     /// Connections finish what they have wholly received; those left at the deadline are closed.
-    Draining { until_ns: u64 },
+    Draining {
+        until_ns: u64,
+    },
     /// No connection is left; the last cut is on its way out.
     LastCut,
     Stopped,
@@ -68,7 +76,9 @@ impl Core {
             leapt: false,
         };
         Core {
-            lanes: Lanes::new(&config, slots),
+            lanes: Lanes::new(&config, slots, now),
+            parser: Parser::new(&config.click),
+            assembly: AssemblyPool::new(config.http.assembly_bytes_max),
             staging: Staging::default(),
             home,
             ledger: Ledger::default(),
@@ -110,36 +120,56 @@ impl Core {
 
     fn take(&mut self, event: Event<'_>, now: Now, actions: &mut Actions) {
         match event {
-            Event::Accepted { connection } => self.lanes.accepted(connection, now, actions),
+            Event::Accepted { connection } => {
+                let (lanes, intake) = self.receiving(now);
+                lanes.accepted(connection, &intake);
+            }
             Event::Received { connection, bytes } => {
-                let shed = self.sheds();
-                let horizon_ms = self.home.dedup.horizon_ms();
-                let intake = lanes::Intake {
-                    staging: &mut self.staging,
-                    ledger: &mut self.ledger,
-                    home: &self.home,
-                    shed,
-                    horizon_ms,
-                    now,
-                };
-                self.lanes.received(connection, bytes, intake, actions);
+                let (lanes, mut intake) = self.receiving(now);
+                lanes.received(connection, bytes, &mut intake, actions);
             }
-            Event::ReceiveEnded { connection, end } => self.lanes.receive_ended(connection, end, now, actions),
-            Event::Sent { connection, buffer, sent } => self.lanes.sent(connection, buffer, sent, now, actions),
-            Event::Closed { connection } => self.lanes.closed(connection),
-            Event::LogWritten { buffer, ok } => {
-                self.snapshot.log.commit_seconds.add_ns(now.mono_ns - self.write_began_ns);
-                if let Err(failed) = self.home.writer.written(buffer, ok) {
-                    tracing::error!("{failed}");
-                    actions.push(Action::Halt { exit: Exit::LogWriteFailed, why: "a write of the log failed" });
-                }
+            Event::ReceiveEnded { connection, end } => {
+                let (lanes, mut intake) = self.receiving(now);
+                lanes.receive_ended(connection, end, &mut intake, actions);
             }
+            Event::Sent { connection, buffer, sent } => {
+                let (lanes, intake) = self.receiving(now);
+                lanes.sent(connection, buffer, sent, &intake, actions);
+            }
+            Event::Closed { connection } => {
+                let (lanes, mut intake) = self.receiving(now);
+                lanes.closed(connection, &mut intake);
+            }
+            Event::LogWritten { buffer, ok } => self.log_written(buffer, ok, now, actions),
             Event::SegmentReady { segment } => self.home.writer.segment_ready(segment),
             Event::Room { open } => self.room = open,
-            Event::Exported(exported) => self.home.exported(*exported),
+            Event::Exported(exported) => self.home.cuts.exported(*exported),
             Event::Scrape => self.scrape = true,
             Event::Idle => {}
             Event::Stop => self.stop(now, actions),
+        }
+    }
+
+    /// The receiving side, and what it works with.
+    fn receiving(&mut self, now: Now) -> (&mut Lanes, Intake<'_>) {
+        let shed = self.sheds();
+        let intake = Intake {
+            config: &self.config,
+            parser: &mut self.parser,
+            assembly: &mut self.assembly,
+            staging: &mut self.staging,
+            ledger: &mut self.ledger,
+            home: &self.home,
+            shed,
+            now,
+        };
+        (&mut self.lanes, intake)
+    }
+
+    fn log_written(&mut self, buffer: Box<FrameBuffer>, ok: bool, now: Now, actions: &mut Actions) {
+        self.snapshot.log.commit.record(now.mono_ns - self.write_began_ns);
+        if self.home.writer.written(buffer, ok).is_err() {
+            actions.push(Action::Halt { exit: Exit::LogWriteFailed, why: "a write or sync of the log failed" });
         }
     }
 
@@ -149,8 +179,6 @@ impl Core {
             Some(Shed::Clock)
         } else if !self.room {
             Some(Shed::DiskFull)
-        } else if self.staging.bytes() > crate::config::STAGING_BYTES_MAX {
-            Some(Shed::LogBehind)
         } else {
             None
         }
@@ -168,26 +196,24 @@ impl Core {
     /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.
     fn judge(&mut self, now: Now) {
         while let Some(mut request) = self.staging.pop() {
-            let mut tally = std::mem::replace(&mut request.tally, Tally::default());
-            let mut errors = std::mem::take(&mut request.errors);
+            let (mut tally, mut errors) = (request.tally, std::mem::take(&mut request.errors));
             let mut bench = Bench {
                 ledger: &mut self.ledger,
                 tally: &mut tally,
                 errors: &mut errors,
-                errors_max: crate::config::ERRORS_LISTED_MAX,
+                errors_max: ERRORS_LISTED_MAX,
             };
             let rest = self.staging.rest(&request);
             let through = self.home.judge(rest, &mut bench, now);
             let whole = through == rest.len();
-            request.tally = tally;
-            request.errors = errors;
+            (request.tally, request.errors) = (tally, errors);
             if !whole {
-                Staging::advance(&mut request, through);
+                request.advance(through);
                 self.staging.unpop(request);
                 break;
             }
-            self.ledger.settle(request.clicks, &tally);
-            self.lanes.settle(&mut request, self.home.writer.end_lsn());
+            self.ledger.settle(request.clicks, tally.accepted, tally.duplicates);
+            self.lanes.settle(&mut request, self.home.writer.end_lsn(), &self.config);
             self.staging.release(request);
         }
         self.staging.compact();
@@ -196,16 +222,30 @@ impl Core {
     /// The same after every turn, cheap and always.
     fn upkeep(&mut self, would_sleep: bool, now: Now, actions: &mut Actions) {
         self.cut_when_due(now, actions);
-        self.commit(would_sleep, now, actions);
+        loop {
+            self.commit(would_sleep, now, actions);
+            self.release(now, actions);
+            // A connection that was paused may have gone on.
+            if self.staging.fresh_clicks() == 0 {
+                break;
+            }
+            self.judge(now);
+        }
         self.home.hand_over(actions);
-        let durable_lsn = self.home.writer.durable_lsn();
-        self.lanes.release(durable_lsn, now, &mut self.snapshot.acknowledge_seconds, actions);
-        self.lanes.check_deadlines(now, actions);
         self.free_segments(now, actions);
         self.progress_stop(now, actions);
         if std::mem::take(&mut self.scrape) {
-            actions.push(Action::Snapshot(self.take_snapshot()));
+            actions.push(Action::Snapshot(self.take_snapshot(now)));
         }
+    }
+
+    fn release(&mut self, now: Now, actions: &mut Actions) {
+        let durable_lsn = self.home.writer.durable_lsn();
+        let mut acknowledgement = self.snapshot.acknowledgement;
+        let (lanes, mut intake) = self.receiving(now);
+        lanes.check_deadlines(&mut intake, actions);
+        lanes.release(durable_lsn, &mut intake, &mut acknowledgement, actions);
+        self.snapshot.acknowledgement = acknowledgement;
     }
 
     fn commit(&mut self, would_sleep: bool, now: Now, actions: &mut Actions) {
@@ -241,11 +281,17 @@ impl Core {
         }
     }
 
+    /// A segment may go when it is exported, below a horizon that is itself durable, and past retention.
     fn free_segments(&mut self, now: Now, actions: &mut Actions) {
         let keep_from_ms = now.wall_ms - self.config.log.retention_ms;
-        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.dedup.horizon_ms());
-        while let Some(segment) = self.home.writer.free_segment(exported_lsn, horizon_ms, keep_from_ms) {
-            actions.push(Action::FreeSegment { segment });
+        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.cuts.durable_horizon_ms());
+        while let Some(oldest) = self.home.writer.oldest_closed_segment() {
+            if oldest.last_lsn > exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
+                break;
+            }
+            if let Some(freed) = self.home.writer.free_oldest_segment() {
+                actions.push(Action::FreeSegment { segment: freed.segment });
+            }
         }
     }
 
@@ -253,7 +299,8 @@ impl Core {
         if self.phase == Phase::Serving {
             self.phase = Phase::Draining { until_ns: now.mono_ns + DRAIN_MAX_NS };
             actions.push(Action::StopAccepting);
-            self.lanes.begin_drain(now, actions);
+            let (lanes, mut intake) = self.receiving(now);
+            lanes.begin_drain(&mut intake, actions);
         }
     }
 
@@ -281,11 +328,25 @@ impl Core {
         }
     }
 
-    fn take_snapshot(&mut self) -> Box<Snapshot> {
+    fn take_snapshot(&mut self, now: Now) -> Box<Snapshot> {
         let mut snapshot = self.snapshot.clone();
+        let home = &self.home;
         snapshot.ledger = self.ledger.clone();
-        snapshot.log.end_lsn = self.home.writer.end_lsn();
-        snapshot.log.durable_lsn = self.home.writer.durable_lsn();
+        snapshot.log.end_lsn = home.writer.end_lsn();
+        snapshot.log.durable_lsn = home.writer.durable_lsn();
+        snapshot.log.segments = home.writer.segments().len() as u64;
+        snapshot.export.exported_lsn = home.cuts.exported_lsn();
+        snapshot.export.pending_ranges = home.cuts.pending() as u64;
+        snapshot.dedup.keys = home.dedup.keys();
+        snapshot.dedup.slots = home.dedup.slots();
+        snapshot.dedup.horizon_ms = home.dedup.horizon_ms();
+        snapshot.dedup.window_held_ms = now.wall_ms - home.dedup.horizon_ms();
+        snapshot.dedup.generations_dropped_early = home.dedup.evicted().generations;
+        snapshot.dedup.watermark_ms = home.watermark_ms();
+        snapshot.connections.refused = self.lanes.refused;
+        snapshot.connections.timed_out = self.lanes.timed_out;
+        snapshot.replies = self.lanes.statuses.clone();
+        snapshot.table_rows = home.partials.rows() as u64;
         snapshot
     }
 }

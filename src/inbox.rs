@@ -2,11 +2,10 @@
 //! Rare by design (once a second or less each), so plain channels do; a worker sleeps in its ring and is woken by an eventfd.
 
 use std::fs::File;
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::Sender;
 
 use crate::event::Exported;
 use crate::exit::Exit;
-use crate::metrics::Snapshot;
 use crate::wake::Wake;
 
 /// What the other threads tell a worker; each message is followed by a ring of its wake-up.
@@ -14,7 +13,6 @@ pub enum Inbound {
     SegmentReady { segment: u64, file: File },
     Exported(Box<Exported>),
     Room { open: bool },
-    Scrape(SyncSender<Box<Snapshot>>),
     Stop,
     /// Another thread cannot go on; nothing more may be acknowledged.
     Halt { exit: Exit, why: &'static str },

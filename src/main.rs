@@ -5,7 +5,7 @@ use std::io::Write as _;
 use tollgate::cli::{Command, Read, read_command_line};
 use tollgate::commands;
 use tollgate::exit::Exit;
-use tollgate::flags::UsageError;
+use tollgate::flags::{Role, UsageError};
 use tollgate::machine::Machine;
 
 fn main() {
@@ -29,7 +29,9 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             let role = args.role.role();
             Ok(commands::check::run(&args.settings.load(role, &machine)?, role, &machine, args.json))
         }
-        Command::Up(_) | Command::Serve(_) | Command::Wal(_) | Command::Audit(_) => {
+        Command::Up(args) => Ok(tollgate::run::run(&args.load(Role::Up, &machine)?.config)),
+        Command::Serve(args) => Ok(tollgate::run::run(&args.load(Role::Serve, &machine)?.config)),
+        Command::Wal(_) | Command::Audit(_) => {
             Err(UsageError("this command is not built in".to_owned()))
         }
     }

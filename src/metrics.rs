@@ -66,6 +66,13 @@ impl Ledger {
         self.shed.iter().sum()
     }
 
+    /// A request's clicks have their verdicts.
+    pub fn settle(&mut self, clicks: u32, accepted: u32, duplicates: u32) {
+        self.in_flight -= u64::from(clicks);
+        self.accepted += u64::from(accepted);
+        self.duplicate += u64::from(duplicates);
+    }
+
     /// Whether every click received is accounted for.
     pub fn balances(&self) -> bool {
         self.received == self.accepted + self.duplicate + self.rejected_all() + self.shed_all() + self.in_flight
@@ -217,6 +224,8 @@ pub struct Snapshot {
     pub replies: Replies,
     /// Rows of the open table of partials, now.
     pub table_rows: u64,
+    /// Times that the worker entered the kernel.
+    pub ring_enters: u64,
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::Core;
 use crate::cut::Cut;
 use crate::event::{Action, Actions, Event, Now};
 use crate::exit::Exit;
+use crate::admin::ScrapeAnswer;
 use crate::metrics::Snapshot;
 use crate::net::ring::Ring;
 use crate::inbox::{Inbound, Job};
@@ -17,6 +18,7 @@ use crate::inbox::{Inbound, Job};
 /// A worker's ways to the other threads.
 pub struct Links {
     pub inbox: Receiver<Inbound>,
+    pub scrapes: Receiver<ScrapeAnswer>,
     pub keeper: Sender<Job>,
     /// Holds as many cuts as a core has export credits, so that a push never finds it full.
     pub cuts: rtrb::Producer<Box<Cut>>,
@@ -30,7 +32,7 @@ pub struct Worker {
     ring: Ring,
     links: Links,
     actions: Actions,
-    scrapes: Vec<SyncSender<Box<Snapshot>>>,
+    scrapes: Vec<ScrapeAnswer>,
     started: Instant,
     ended: Option<Exit>,
 }
@@ -102,16 +104,16 @@ impl Worker {
                 }
                 Inbound::Exported(exported) => Event::Exported(exported),
                 Inbound::Room { open } => Event::Room { open },
-                Inbound::Scrape(reply) => {
-                    self.scrapes.push(reply);
-                    Event::Scrape
-                }
                 Inbound::Stop => Event::Stop,
                 Inbound::Halt { exit, why } => {
                     self.actions.push(Action::Halt { exit, why });
                     continue;
                 }
             });
+        }
+        while let Ok(answer) = self.links.scrapes.try_recv() {
+            self.scrapes.push(answer);
+            events.push(Event::Scrape);
         }
     }
 
@@ -157,14 +159,14 @@ impl Worker {
 
     fn answer_scrape(&mut self, mut snapshot: Box<Snapshot>) {
         let counters = self.ring.counters();
-        snapshot.ring.enters = counters.enters;
-        snapshot.ring.accepted = counters.accepted;
-        snapshot.ring.refused = counters.refused;
-        snapshot.ring.starved = counters.starved;
-        snapshot.connections_open = self.ring.open_connections() as u64;
-        if let Some(reply) = self.scrapes.pop() {
+        snapshot.connections.accepted = counters.accepted;
+        snapshot.connections.refused += counters.refused;
+        snapshot.connections.receive_buffers_starved = counters.starved;
+        snapshot.connections.open = self.ring.open_connections() as u64;
+        snapshot.ring_enters = counters.enters;
+        if let Some(answer) = self.scrapes.pop() {
             // A scraper that went away needs no answer.
-            let _ = reply.try_send(snapshot);
+            let _ = answer.send(snapshot);
         }
     }
 }

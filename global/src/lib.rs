@@ -1,13 +1,20 @@
 //! The global tier: adds the edges' partials up to panes, keeps them in one embedded store, answers queries.
 
+#[cfg(test)]
+mod fixture;
+mod http;
 mod key;
 mod panes;
+mod query;
 mod records;
 mod store;
+#[cfg(test)]
+mod store_tests;
 mod sums;
 mod transaction;
 mod users;
 
+pub use http::serve;
 pub use store::{Snapshot, Store, StoreError};
-pub use sums::Sums;
+pub use sums::{CLASS_VALID, Sums};
 pub use transaction::{Refusal, crc_of};

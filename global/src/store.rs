@@ -144,6 +144,12 @@ impl Store {
         }
     }
 
+    /// Runs in memory, for tests of what bounds them.
+    #[cfg(test)]
+    pub fn open_runs(&self) -> usize {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).runs.len()
+    }
+
     fn write(&self, transaction: &Transaction) -> Result<(), StoreError> {
         let before = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
         let file = begin_write(&self.database)?;
@@ -299,7 +305,8 @@ fn put_partials(
     }
     if open.runs.len() > OPEN_RUNS_MAX || open.bytes() > OPEN_BYTES_MAX {
         let last_pane = open.runs.iter().filter_map(|open| open.run.last_pane()).max();
-        folded_before_ms = last_pane.map_or(folded_before_ms, |pane| folded_before_ms.max(pane + PANE_MS));
+        folded_before_ms =
+            last_pane.map_or(folded_before_ms, |pane| folded_before_ms.max(pane.saturating_add(PANE_MS)));
     }
     add_to_rows(file, [&direct].into_iter(), i64::MIN, i64::MAX)?;
     if folded_before_ms > before.folded_before_ms {

@@ -20,6 +20,9 @@ pub struct Cuts {
     /// The open table lacks clicks of its range.
     pub dropped: bool,
     exported_lsn: u64,
+    /// Of the cuts on their way out: where each ends, and the horizon in the frame that it ends with.
+    horizons: VecDeque<(u64, i64)>,
+    durable_horizon_ms: i64,
 }
 
 impl Cuts {
@@ -27,7 +30,16 @@ impl Cuts {
     /// table with all the memory it will need.
     pub fn new(from: Position, exported_lsn: u64, spare: impl Fn() -> CutTable) -> Cuts {
         let spares = (0..SPARE_TABLES).map(|_| spare()).collect();
-        Cuts { last: from, waiting: VecDeque::new(), spares, credits: EXPORT_CREDITS, dropped: false, exported_lsn }
+        Cuts {
+            last: from,
+            waiting: VecDeque::new(),
+            spares,
+            credits: EXPORT_CREDITS,
+            dropped: false,
+            exported_lsn,
+            horizons: VecDeque::new(),
+            durable_horizon_ms: i64::MIN,
+        }
     }
 
     pub fn last(&self) -> Position {
@@ -38,9 +50,14 @@ impl Cuts {
         self.exported_lsn
     }
 
-    /// Cuts that wait for the disk or for a credit.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Cuts that are not yet exported.
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + (EXPORT_CREDITS - self.credits) as usize
+    }
+
+    /// The horizon as a frame that was exported holds it: no restart begins below it.
+    pub fn durable_horizon_ms(&self) -> i64 {
+        self.durable_horizon_ms
     }
 
     /// Everything cut was exported.
@@ -62,6 +79,9 @@ impl Cuts {
     /// Adds the next range. It must begin where the last one ended.
     pub fn push(&mut self, cut: Cut) {
         assert_eq!(cut.from, self.last, "a cut begins where the last one ended");
+        if cut.to.lsn > cut.from.lsn {
+            self.horizons.push_back((cut.to.lsn, cut.horizon_ms));
+        }
         self.last = cut.to;
         self.dropped = false;
         if let Some(back) = self.waiting.back_mut()
@@ -89,6 +109,9 @@ impl Cuts {
         self.exported_lsn = exported.lsn;
         self.credits += exported.cuts;
         assert!(self.credits <= EXPORT_CREDITS, "more export credits came back than were taken");
+        while let Some((_, horizon_ms)) = self.horizons.pop_front_if(|(lsn, _)| *lsn <= exported.lsn) {
+            self.durable_horizon_ms = horizon_ms;
+        }
         if let Some(mut table) = exported.table {
             table.clear();
             self.give_back(table);

@@ -6,7 +6,7 @@ use crate::core::cuts::Cuts;
 use crate::core::staging::Tally;
 use crate::cut::{Cut, CutTable};
 use crate::dedup::{Table as Dedup, Verdict};
-use crate::event::{Actions, Exported, Now};
+use crate::event::{Actions, Now};
 use crate::metrics::{Ledger, Shed};
 use crate::net::reply::ListedError;
 use crate::preagg::Table as Partials;
@@ -63,7 +63,11 @@ impl Home {
             cuts,
             watermark_delay_ms: watermark.delay_ms,
             watermark_ms: watermark.start_ms,
-            dead_letters: HourlyBudget { bytes_max: dead_letter_bytes_max, bytes_left: dead_letter_bytes_max, renewed_ns: 0 },
+            dead_letters: HourlyBudget {
+                bytes_max: dead_letter_bytes_max,
+                bytes_left: dead_letter_bytes_max,
+                renewed_ns: 0,
+            },
             scratch: Vec::with_capacity(8 << 10),
             idle_sealed: true,
         }
@@ -135,7 +139,8 @@ impl Home {
                 self.keep_dead_letter(Cause::Refused(Reason::TooOld), click, bench.ledger, now);
             }
             Verdict::Full => {
-                bench.tally.shed += 1;
+                bench.tally.shed = Some(Shed::DedupFull);
+                bench.tally.shed_clicks += 1;
                 bench.ledger.shed[Shed::DedupFull as usize] += 1;
             }
         }
@@ -236,10 +241,6 @@ impl Home {
 
     pub fn hand_over(&mut self, actions: &mut Actions) {
         self.cuts.hand_over(self.writer.durable_lsn(), actions);
-    }
-
-    pub fn exported(&mut self, exported: Exported) {
-        self.cuts.exported(exported);
     }
 }
 

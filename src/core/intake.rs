@@ -1,9 +1,9 @@
 //! Pure. From a connection's bytes to staged records: its requests are framed, their clicks parsed, checked and encoded.
 
-use crate::click::{EventTime, Reason, Refusal};
+use crate::click::EventTime;
 use crate::config::{Config, STAGING_BYTES_MAX};
 use crate::core::home::Home;
-use crate::core::lanes::Lane;
+use crate::core::lanes::{Lane, status_of};
 use crate::core::staging::{OpenRequest, Staging};
 use crate::event::Now;
 use crate::metrics::{Ledger, Shed};
@@ -55,6 +55,7 @@ pub fn feed(lane: &mut Lane, mut input: &[u8], intake: &mut Intake<'_>) -> Fed {
                         Finished::Staged(request) => intake.staging.stage(*id, request),
                         Finished::Settled(ticket, outcome) => {
                             let lsn = intake.home.writer.durable_lsn();
+                            refused.push(status_of(&outcome));
                             connection.settle(ticket, outcome, lsn, &intake.config.http);
                             lane.dirty = true;
                         }
@@ -98,6 +99,7 @@ fn begin(ticket: Ticket, request: RequestInfo, intake: &mut Intake<'_>) -> OpenR
         errors: Vec::new(),
         from: intake.staging.mark(),
         own: Vec::new(),
+        parked: false,
         shed: intake.shed.or(crowded.then_some(Shed::LogBehind)),
         fault: None,
         began_ns: intake.now.mono_ns,

@@ -6,8 +6,7 @@ use crate::config::Config;
 use crate::core::intake::{self, Fed, Intake};
 use crate::core::staging::{OpenRequest, StagedRequest};
 use crate::event::{Action, Actions, ConnectionId, Now, ReceiveEnd, SendBuffer};
-use crate::metrics::{Histogram, StatusCounts};
-use crate::net::assembly::AssemblyPool;
+use crate::metrics::{Histogram, Replies};
 use crate::net::connection::{Connection, Expired};
 use crate::net::reply::{Letterhead, Outcome};
 use crate::parse::Layout;
@@ -58,8 +57,11 @@ pub struct Lanes {
     letterhead: Letterhead,
     live: usize,
     connections_max: usize,
-    draining: bool,
-    pub statuses: StatusCounts,
+    /// Connections turned away because as many as may be were open.
+    pub refused: u64,
+    /// Connections cut off for breaking a deadline.
+    pub timed_out: u64,
+    pub statuses: Replies,
 }
 
 impl Lanes {
@@ -89,20 +91,17 @@ impl Lanes {
             letterhead: Letterhead::new(now.wall_ms),
             live: 0,
             connections_max: config.http.connections_max as usize,
-            draining: false,
-            statuses: StatusCounts::default(),
+            refused: 0,
+            timed_out: 0,
+            statuses: Replies::default(),
         }
-    }
-
-    pub fn open_connections(&self) -> usize {
-        self.live
     }
 
     pub fn next_deadline_ns(&self) -> u64 {
         self.earliest_ns
     }
 
-    pub fn accepted(&mut self, id: ConnectionId, intake: &Intake<'_>, actions: &mut Actions) {
+    pub fn accepted(&mut self, id: ConnectionId, intake: &Intake<'_>) {
         self.live += 1;
         let over = self.live > self.connections_max;
         let lane = &mut self.lanes[id.slot as usize];
@@ -113,22 +112,12 @@ impl Lanes {
         lane.connection.reset(intake.now.mono_ns, &intake.config.http);
         lane.layout.reset();
         if over {
-            self.turn_away(id, actions);
+            lane.connection.turn_away(&intake.config.http);
+            lane.dirty = true;
+            self.statuses.add(503);
+            self.refused += 1;
         }
         self.list(id.slot);
-    }
-
-    /// More connections than the limit: the newest is told so and closed.
-    fn turn_away(&mut self, id: ConnectionId, actions: &mut Actions) {
-        let lane = &mut self.lanes[id.slot as usize];
-        let mut buffer = self.buffers.pop().unwrap_or_default();
-        self.letterhead.write_turned_away(&mut buffer.bytes);
-        self.statuses.add(503);
-        lane.sending = true;
-        lane.shutdown = true;
-        lane.connection.turn_away();
-        actions.push(Action::PauseReceive { connection: id });
-        actions.push(Action::Send { connection: id, buffer });
     }
 
     pub fn received(&mut self, id: ConnectionId, bytes: &[u8], intake: &mut Intake<'_>, actions: &mut Actions) {
@@ -171,7 +160,14 @@ impl Lanes {
         }
     }
 
-    pub fn sent(&mut self, id: ConnectionId, mut buffer: Box<SendBuffer>, sent: u32, now: Now, config: &Config, actions: &mut Actions) {
+    pub fn sent(
+        &mut self,
+        id: ConnectionId,
+        mut buffer: Box<SendBuffer>,
+        sent: u32,
+        intake: &Intake<'_>,
+        actions: &mut Actions,
+    ) {
         let whole = sent as usize == buffer.bytes.len();
         buffer.bytes.clear();
         if self.buffers.len() < SEND_BUFFERS_KEPT && buffer.bytes.capacity() <= SEND_BUFFER_KEPT_BYTES {
@@ -185,7 +181,7 @@ impl Lanes {
         if !whole {
             return self.close(id.slot, actions);
         }
-        lane.connection.sent(sent as usize, now.mono_ns, &config.http);
+        lane.connection.sent(sent as usize, intake.now.mono_ns, &intake.config.http);
         if lane.shutdown && !lane.closing {
             lane.shutdown = false;
             actions.push(Action::ShutdownSend { connection: id });
@@ -210,7 +206,7 @@ impl Lanes {
     /// A request has all its verdicts: its reply is due when the log is durable up to `lsn`.
     pub fn settle(&mut self, request: &mut StagedRequest, lsn: u64, config: &Config) {
         let tally = request.tally;
-        let outcome = match tally.first_shed {
+        let outcome = match tally.shed {
             Some(shed) => Outcome::Shed(shed),
             None => Outcome::Clicks {
                 accepted: tally.accepted,
@@ -219,6 +215,7 @@ impl Lanes {
                 errors: std::mem::take(&mut request.errors),
             },
         };
+        self.statuses.add(status_of(&outcome));
         let connection = request.connection;
         if self.is_live(connection) {
             self.lanes[connection.slot as usize].connection.settle(request.ticket, outcome, lsn, &config.http);
@@ -227,10 +224,16 @@ impl Lanes {
     }
 
     /// Sends every reply that is due, one send a connection; gives paused connections their next steps.
-    pub fn release(&mut self, durable_lsn: u64, intake: &mut Intake<'_>, acknowledge: &mut Histogram, actions: &mut Actions) {
+    pub fn release(
+        &mut self,
+        durable_lsn: u64,
+        intake: &mut Intake<'_>,
+        acknowledge: &mut Histogram,
+        actions: &mut Actions,
+    ) {
         self.letterhead.set_time(intake.now.wall_ms);
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.lsn <= durable_lsn) {
-            acknowledge.add_ns_times(intake.now.mono_ns - waiting.began_ns, u64::from(waiting.clicks));
+            acknowledge.record_many(intake.now.mono_ns - waiting.began_ns, u64::from(waiting.clicks));
             if self.is_live(waiting.connection) {
                 self.lanes[waiting.connection.slot as usize].dirty = true;
                 self.list(waiting.connection.slot);
@@ -297,7 +300,10 @@ impl Lanes {
                     lane.dirty = true;
                     self.feed(slot as u32, &[], intake, actions);
                 }
-                Expired::CutOff => self.close(slot as u32, actions),
+                Expired::CutOff => {
+                    self.timed_out += 1;
+                    self.close(slot as u32, actions);
+                }
             }
             self.note_deadline(slot as u32);
         }
@@ -312,7 +318,6 @@ impl Lanes {
     }
 
     pub fn begin_drain(&mut self, intake: &mut Intake<'_>, actions: &mut Actions) {
-        self.draining = true;
         for slot in 0..self.lanes.len() as u32 {
             let lane = &mut self.lanes[slot as usize];
             if lane.live && !lane.closing {
@@ -360,5 +365,14 @@ impl Lanes {
             lane.listed = true;
             self.listed.push(slot);
         }
+    }
+}
+
+pub fn status_of(outcome: &Outcome) -> u16 {
+    match outcome {
+        Outcome::Clicks { accepted: 0, duplicates: 0, .. } => 422,
+        Outcome::Clicks { .. } => 202,
+        Outcome::Shed(_) => 503,
+        Outcome::Refused(fault) => fault.status(),
     }
 }

@@ -27,8 +27,10 @@ pub struct OpenRequest {
     pub prefetch: bool,
     pub clicks: u32,
     pub errors: Vec<ListedError>,
-    /// Where its records begin in the shared ones; meaningless once `own` holds them.
+    /// Where its records begin in the shared ones, unless it is parked or `own` holds them.
     pub from: usize,
+    /// Its turn's input is used up.
+    pub parked: bool,
     pub own: Vec<u8>,
     /// Nothing of it is taken, though its clicks are counted: known when it began.
     pub shed: Option<Shed>,
@@ -59,6 +61,13 @@ pub struct StagedRequest {
     pub tally: Tally,
 }
 
+impl StagedRequest {
+    /// That many bytes more of its records are through.
+    pub fn advance(&mut self, bytes: usize) {
+        self.done += bytes;
+    }
+}
+
 #[derive(Debug)]
 enum Records {
     Shared { from: u64, length: usize },
@@ -72,7 +81,9 @@ pub struct Tally {
     pub accepted: u32,
     pub duplicates: u32,
     pub rejected: u32,
-    pub shed: u32,
+    /// Why a click of it was shed: then the whole request is answered so.
+    pub shed: Option<Shed>,
+    pub shed_clicks: u32,
 }
 
 #[derive(Debug, Default)]
@@ -101,11 +112,11 @@ impl Staging {
 
     /// Drops an open request's records.
     pub fn drop_open(&mut self, mut open: OpenRequest) {
-        if open.own.capacity() == 0 {
-            self.records.truncate(open.from);
-        } else {
+        if !open.own.is_empty() {
             open.own.clear();
             self.keep_spare(open.own);
+        } else if !open.parked {
+            self.records.truncate(open.from);
         }
     }
 
@@ -117,13 +128,13 @@ impl Staging {
             self.records.truncate(open.from);
             open.own = own;
         }
+        open.parked = true;
     }
 
-    /// A parked request goes on: what it adds lands behind what it has. One without records yet starts over at the mark.
+    /// A parked request goes on: what it adds lands behind what it has.
     pub fn unpark(&self, open: &mut OpenRequest) {
-        if open.own.is_empty() {
-            open.from = self.records.len();
-        }
+        open.parked = false;
+        open.from = self.records.len();
     }
 
     /// The request is whole: its verdicts are due.
@@ -181,10 +192,6 @@ impl Staging {
             }
             Records::Own(bytes) => &bytes[request.done..],
         }
-    }
-
-    pub fn advance(request: &mut StagedRequest, bytes: usize) {
-        request.done += bytes;
     }
 
     /// A popped request is settled: its memory is free.

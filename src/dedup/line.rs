@@ -85,6 +85,11 @@ impl Line {
     }
 
     #[inline]
+    pub(super) fn low(&self, slot: usize) -> u64 {
+        self.low[slot]
+    }
+
+    #[inline]
     pub(super) fn put(&mut self, slot: usize, entry: &Entry) {
         self.low[slot] = entry.remainder.low;
         self.mid[slot] = entry.remainder.mid;

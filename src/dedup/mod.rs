@@ -117,7 +117,7 @@ impl Table {
     /// `memory` is all zeros; what is over an even number of lines stays unused. The horizon begins at `horizon_ms` or a
     /// window before `now_ms`, whichever is later.
     pub fn new(memory: MmapMut, secret: [u8; 16], config: &DedupConfig, horizon_ms: i64, now_ms: i64) -> Table {
-        let lines = memory.len() / size_of::<Line>() & !1;
+        let lines = (memory.len() / size_of::<Line>()) & !1;
         assert!(lines >= LINES_MIN, "a dedup table of {} bytes, at least {MEMORY_BYTES_MIN} needed", memory.len());
         assert!(memory.len() as u64 <= MEMORY_BYTES_MAX + 64, "a dedup table of {} bytes", memory.len());
         assert!(config.window_ms > 0 && (0..=config.window_ms).contains(&config.window_min_ms), "{config:?}");
@@ -157,6 +157,16 @@ impl Table {
         let lines = lines(&self.memory);
         simd::prefetch(lines, hashed.first);
         simd::prefetch(lines, hashed.second);
+    }
+
+    /// To be called some eight clicks before `remember`, when the lines have come: where both are full, asks for the lines
+    /// that their keys could move to. At a load of 0.9 that halves the cost of a click.
+    #[inline]
+    pub fn prefetch_room(&self, hashed: &Hashed) {
+        let (lines, live) = (lines(&self.memory), self.epochs.live());
+        if lines[hashed.first as usize].free(live) | lines[hashed.second as usize].free(live) == 0 {
+            path::prefetch_others(lines, self.lines, hashed.first);
+        }
     }
 
     /// One step: compares the event time with the horizon, looks the key up, and remembers it if it is fresh. `check` is
@@ -412,7 +422,7 @@ pub fn clicks_per_second(memory_bytes: u64, window_ms: i64) -> u64 {
 /// Spreads 64 random bits evenly over `0..lines`, without dividing.
 #[inline]
 fn scale(bits: u64, lines: u32) -> u32 {
-    (u128::from(bits) * u128::from(lines) >> 64) as u32
+    ((u128::from(bits) * u128::from(lines)) >> 64) as u32
 }
 
 /// The memory as lines; an odd one at the end is left out.

@@ -46,6 +46,10 @@ pub enum Fault {
     ChunkEnd,
     #[error("The chunk extensions are longer than {limit} bytes together. Send chunks without extensions.")]
     ChunkExtension { limit: u32 },
+    #[error("The request holds no click. Send at least one.")]
+    NoClicks,
+    #[error("This server already has its limit of {limit} connections. Send the request again on a later connection.")]
+    TooManyConnections { limit: u32 },
     #[error("The body cannot be read as JSON at all. Send one object, an array of objects, or one object a line.")]
     Document,
     #[error("There is nothing here. Clicks are sent to /v1/clicks.")]
@@ -122,6 +126,7 @@ impl Fault {
             | Fault::ChunkSize
             | Fault::ChunkEnd
             | Fault::ChunkExtension { .. }
+            | Fault::NoClicks
             | Fault::Document => 400,
             Fault::NotFound => 404,
             Fault::Method => 405,
@@ -133,7 +138,7 @@ impl Fault {
             Fault::Expectation => 417,
             Fault::HeadTooLong { .. } | Fault::TooManyFields { .. } => 431,
             Fault::Coding | Fault::UnknownMethod => 501,
-            Fault::Shed(_) => 503,
+            Fault::TooManyConnections { .. } | Fault::Shed(_) => 503,
             Fault::Version => 505,
         }
     }
@@ -148,6 +153,7 @@ impl Fault {
             | Fault::Charset
             | Fault::ContentCoding
             | Fault::Document
+            | Fault::NoClicks
             | Fault::TooManyClicks { .. }
             | Fault::Shed(_) => true,
             // Framed well enough, but a client that waits for 100 and gets a refusal may never send the body.
@@ -181,13 +187,18 @@ impl Fault {
             | Fault::HeadTooLong { .. }
             | Fault::TooManyFields { .. }
             | Fault::Coding
+            | Fault::TooManyConnections { .. }
             | Fault::Version => false,
         }
     }
 
     /// Seconds after which a shed request is worth another try; nothing else is.
     pub fn retry_after_s(&self) -> Option<u32> {
-        let Fault::Shed(shed) = self else { return None };
+        let shed = match self {
+            Fault::Shed(shed) => shed,
+            Fault::TooManyConnections { .. } => return Some(1),
+            _ => return None,
+        };
         Some(match shed {
             Shed::LogBehind | Shed::Memory | Shed::Draining => 1,
             Shed::DedupFull | Shed::Clock => 10,

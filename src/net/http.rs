@@ -201,11 +201,7 @@ impl Head {
             7 if is(b"purpose") => self.prefetch |= media::is_prefetch(value),
             10 if is(b"connection") => self.close |= media::lists(value, b"close"),
             11 if is(b"sec-purpose") => self.prefetch |= media::is_prefetch(value),
-            12 if is(b"content-type") => {
-                if self.content_type.replace(media::body_format(value)).is_some() {
-                    return Err(Fault::TypeRepeated);
-                }
-            }
+            12 if is(b"content-type") => self.read_type(value)?,
             14 if is(b"content-length") => {
                 let blanks = untrimmed.len() - untrimmed.trim_ascii_start().len();
                 let at = start + colon + 1 + blanks;
@@ -224,6 +220,13 @@ impl Head {
         }
         let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(byte);
         if value.iter().all(is_host) { Ok(()) } else { Err(Fault::HostInvalid) }
+    }
+
+    fn read_type(&mut self, value: &[u8]) -> Result<(), Fault> {
+        match self.content_type.replace(media::body_format(value)) {
+            None => Ok(()),
+            Some(_) => Err(Fault::TypeRepeated),
+        }
     }
 
     fn read_length(&mut self, value: &[u8], at: usize) -> Result<(), Fault> {
@@ -321,7 +324,7 @@ impl Head {
 
 /// The path of a request target in origin form or absolute form, without its query.
 fn path_of(target: &[u8]) -> Option<&[u8]> {
-    if target.iter().any(|&byte| byte >= 0x7f || byte == b'#') {
+    if target.iter().any(|&byte| !byte.is_ascii_graphic() || byte == b'#') {
         return None;
     }
     let rest = match target.first() {

@@ -305,3 +305,64 @@ fn http_date(second: i64) -> [u8; 29] {
         .expect("a date has 29 bytes");
     date
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_as_the_internet_writes_them() {
+        for (second, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (951_868_799, "Tue, 29 Feb 2000 23:59:59 GMT"),
+            (951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"),
+            (1_735_689_599, "Tue, 31 Dec 2024 23:59:59 GMT"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+            (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (i64::MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (-1, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ] {
+            assert_eq!(std::str::from_utf8(&http_date(second)), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn the_letterhead_follows_the_clock() {
+        let mut letterhead = Letterhead::new(999);
+        let at_zero = letterhead.accepted_one().to_vec();
+        letterhead.set_time(784_111_777_000);
+        assert_eq!(letterhead.date(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(letterhead.accepted_one().len(), at_zero.len());
+        letterhead.set_time(0);
+        assert_eq!(letterhead.accepted_one(), at_zero);
+    }
+
+    #[test]
+    fn the_longest_listed_error_is_within_the_estimate() {
+        let refusal = Refusal { reason: crate::click::Reason::RepeatedField, field: "advertiser_id" };
+        let listed = |count| vec![ListedError { index: 4999, refusal }; count];
+        let (mut two, mut three) = (Vec::new(), Vec::new());
+        write_clicks(&Letterhead::new(0), [0, 0, 9], &listed(2), false, &mut two);
+        write_clicks(&Letterhead::new(0), [0, 0, 9], &listed(3), false, &mut three);
+        assert!(three.len() - two.len() <= ERROR_BYTES);
+    }
+
+    #[test]
+    fn tickets_may_wrap_around() {
+        let mut queue = ReplyQueue { front: u32::MAX, ..ReplyQueue::default() };
+        let tickets = [queue.reserve(), queue.reserve(), queue.reserve()];
+        queue.withdraw(tickets[2]);
+        for ticket in tickets {
+            queue.settle(ticket, Outcome::Shed(Shed::Clock), 0, 1000);
+        }
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            assert!(queue.is_due(0));
+            queue.write_front(&Letterhead::new(0), false, &mut out);
+        }
+        assert!(!queue.is_due(0));
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    }
+}

@@ -123,3 +123,50 @@ fn classify(text: &str) -> AgentFacts {
     };
     AgentFacts { family, device, is_bot: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_fall_into_their_families_devices_and_kinds() {
+        let chrome = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0";
+        let iphone = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)";
+        for (text, family, device, is_bot) in [
+            (format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {chrome} Safari/537.36"), Agent::Chrome, Device::Desktop, false),
+            (format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) {chrome} Safari/537.36 Edg/130.0"), Agent::Edge, Device::Desktop, false),
+            (format!("Mozilla/5.0 (X11; Linux x86_64) {chrome} Safari/537.36 OPR/115.0"), Agent::Opera, Device::Desktop, false),
+            (format!("Mozilla/5.0 (Linux; Android 14; Pixel 8) {chrome} Mobile Safari/537.36"), Agent::Chrome, Device::Mobile, false),
+            (format!("Mozilla/5.0 (Linux; Android 13; SM-X906C) {chrome} Safari/537.36"), Agent::Chrome, Device::Tablet, false),
+            (format!("Mozilla/5.0 (Linux; Android 12; BRAVIA 4K VH2) {chrome} Safari/537.36"), Agent::Chrome, Device::Tv, false),
+            (format!("{iphone} Version/17.5 Mobile/15E148 Safari/604.1"), Agent::Safari, Device::Mobile, false),
+            (format!("{iphone} Mobile/15E148"), Agent::Webview, Device::Mobile, false),
+            ("Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 Version/16.6 Mobile/15E148 Safari/604.1".to_owned(), Agent::Safari, Device::Tablet, false),
+            ("Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0".to_owned(), Agent::Firefox, Device::Desktop, false),
+            ("Mozilla/5.0 (Windows NT 10.0; Trident/7.0; rv:11.0) like Gecko".to_owned(), Agent::InternetExplorer, Device::Desktop, false),
+            ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)".to_owned(), Agent::Bot, Device::Bot, true),
+            ("Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)".to_owned(), Agent::Bot, Device::Bot, true),
+            (format!("Mozilla/5.0 (X11; Linux x86_64) {} Safari/537.36", chrome.replace("Chrome", "HeadlessChrome")), Agent::Bot, Device::Bot, true),
+            ("curl/8.5.0".to_owned(), Agent::Bot, Device::Bot, true),
+            ("python-requests/2.32.0".to_owned(), Agent::Bot, Device::Bot, true),
+            ("Go-http-client/1.1".to_owned(), Agent::Bot, Device::Bot, true),
+            ("Apache-HttpClient/4.5.14 (Java/17)".to_owned(), Agent::Bot, Device::Bot, true),
+            ("something of one's own".to_owned(), Agent::Other, Device::Other, false),
+            (String::new(), Agent::Unknown, Device::Unknown, false),
+        ] {
+            assert_eq!(Agents::new().look_up(text.as_bytes()), AgentFacts { family, device, is_bot }, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_agent_is_the_same_whoever_took_its_place_meanwhile() {
+        let mut agents = Agents::new();
+        let texts: Vec<String> = (0..3 * PLACES).map(|n| format!("{}/{n}", ["curl", "x"][n % 2])).collect();
+        for _ in 0..2 {
+            for (n, text) in texts.iter().enumerate() {
+                assert_eq!(agents.look_up(text.as_bytes()).is_bot, n % 2 == 0, "{text}");
+            }
+        }
+        assert_eq!(agents.places.len(), PLACES, "bounded");
+    }
+}

@@ -7,6 +7,7 @@
 //! - `timestamp` and `click_timestamp` together must say the same millisecond, or the second repeats the first.
 //! - Refusals come in this order: JSON, then field by field as sent, then what is missing, then the time's place.
 
+use super::Item;
 use super::region::{OTHER, Regions};
 use super::{agent::Agents, simd, time};
 use crate::click::*;
@@ -140,12 +141,14 @@ pub(super) struct Fields<'a> {
     text: [&'a [u8]; FIELDS],
     /// `timestamp` and `click_timestamp` where they are whole numbers, in milliseconds; 0 where absent.
     whole_ms: [i64; 2],
+    /// A text that is known to be a UUID, and its bytes.
+    uuid: Option<(Field, u128)>,
 }
 
 impl<'a> Fields<'a> {
     #[inline]
     pub fn new() -> Fields<'a> {
-        Fields { text: [b""; FIELDS], whole_ms: [0; 2] }
+        Fields { text: [b""; FIELDS], whole_ms: [0; 2], uuid: None }
     }
 
     #[inline]
@@ -164,7 +167,8 @@ impl<'a> Fields<'a> {
         if text.len() > field.bytes_max() {
             return Err(field.refuse(Reason::TooLong));
         }
-        if text.iter().any(u8::is_ascii_control) {
+        // Without an early end, so that it is done many bytes at once.
+        if text.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
             return Err(field.refuse(Reason::Malformed));
         }
         self.put_checked(field, text);
@@ -176,6 +180,25 @@ impl<'a> Fields<'a> {
     pub fn put_checked(&mut self, field: Field, text: &'a [u8]) {
         debug_assert!(text.len() <= field.bytes_max());
         self.text[field as usize] = text;
+    }
+
+    /// Takes an id that is the canonical text of a UUID.
+    #[inline]
+    pub fn put_uuid(&mut self, field: Field, text: &'a [u8; 36], bytes: [u8; 16]) {
+        self.put_checked(field, text);
+        self.uuid = Some((field, u128::from_le_bytes(bytes)));
+    }
+
+    /// The UUID that a field's text is.
+    #[inline(always)]
+    fn uuid(&self, field: Field) -> Option<u128> {
+        match self.uuid {
+            Some((known, uuid)) if known == field => Some(uuid),
+            Some(_) | None => {
+                let text = <&[u8; 36]>::try_from(self.text(field)).ok()?;
+                simd::uuid(text).map(u128::from_le_bytes)
+            }
+        }
     }
 
     /// Takes a whole number, which only a time can be.
@@ -191,9 +214,10 @@ impl<'a> Fields<'a> {
     }
 
     fn time_ms(&self, field: Field) -> Option<i64> {
-        match self.whole_ms[(field == Field::ClickTimestamp) as usize] {
-            0 => time::rfc3339(self.text(field)),
-            whole_ms => Some(whole_ms),
+        match (self.whole_ms[(field == Field::ClickTimestamp) as usize], self.text(field)) {
+            (0, b"") => None,
+            (0, text) => time::rfc3339(text),
+            (whole_ms, _) => Some(whole_ms),
         }
     }
 
@@ -217,8 +241,26 @@ pub struct Context {
     pub prefetch: bool,
 }
 
-/// A click with its key, or why not, with the key where it was known by then.
-pub(super) type Judged<'a> = (Option<ClickKey>, Result<Click<'a>, Refusal>);
+/// A key on its way: its bytes as one number, which registers carry better, and whether they are a hash.
+#[derive(Clone, Copy)]
+struct Identity {
+    little_endian: u128,
+    hashed: bool,
+}
+
+impl Identity {
+    #[inline(always)]
+    fn key(self) -> ClickKey {
+        ClickKey { bytes: self.little_endian.to_le_bytes(), hashed: self.hashed }
+    }
+}
+
+/// Apart from the way of a good click, which so is written to its place once.
+#[cold]
+#[inline(never)]
+pub(super) fn refused(raw: &[u8], key: Option<ClickKey>, refusal: Refusal) -> Item<'_> {
+    Item { raw, key, outcome: Err(refusal) }
+}
 
 /// The rules in force, and what they remember.
 pub(super) struct Rules {
@@ -242,16 +284,16 @@ impl Rules {
         }
     }
 
-    /// Makes a click of its fields.
-    #[inline]
-    pub fn judge<'a>(&'a mut self, fields: &Fields<'a>, context: &Context) -> Judged<'a> {
-        let (key, event_ms) = match self.identify(fields) {
+    /// Makes a click of its fields, or says why not.
+    #[inline(always)]
+    pub fn judge<'a>(&'a mut self, fields: &Fields<'a>, context: &Context, raw: &'a [u8]) -> Item<'a> {
+        let (identity, event_ms) = match self.identify(fields) {
             Ok(identity) => identity,
-            Err(refusal) => return (None, Err(refusal)),
+            Err(refusal) => return refused(raw, None, refusal),
         };
         if event_ms < context.horizon_ms || event_ms > context.now_ms.saturating_add(self.clock_skew_ms) {
             let reason = if event_ms < context.horizon_ms { Reason::TooOld } else { Reason::InFuture };
-            return (Some(key), Err(sent_time(fields).refuse(reason)));
+            return refused(raw, Some(identity.key()), sent_time(fields).refuse(reason));
         }
         let agent = self.agents.look_up(fields.text(Field::UserAgent));
         let class = match (agent.is_bot, context.prefetch) {
@@ -264,6 +306,7 @@ impl Rules {
             text => device_named(text),
         };
         let (region, region_text) = self.region(fields);
+        let key = identity.key();
         let click = Click {
             key,
             event_time: EventTime(event_ms),
@@ -287,11 +330,11 @@ impl Rules {
                 signature: fields.text(Field::Signature),
             },
         };
-        (Some(key), Ok(click))
+        Item { raw, key: Some(key), outcome: Ok(click) }
     }
 
-    #[inline]
-    fn identify(&mut self, fields: &Fields<'_>) -> Result<(ClickKey, i64), Refusal> {
+    #[inline(always)]
+    fn identify(&mut self, fields: &Fields<'_>) -> Result<(Identity, i64), Refusal> {
         if fields.text(Field::AdId).is_empty() {
             return Err(Field::AdId.refuse(Reason::MissingField));
         }
@@ -308,13 +351,17 @@ impl Rules {
             return (b"", b"");
         }
         let region = self.regions.fold(named);
-        (region, if sent == region { b"" } else { sent })
+        let is_as_sent = match (sent, region) {
+            ([first, second], [one, other]) => first == one && second == other,
+            _ => sent == region,
+        };
+        (region, if is_as_sent { b"" } else { sent })
     }
 
     /// The key, made of the fields as sent. Lone ids that are UUIDs stand for themselves, whichever field they are in;
     /// everything else is hashed with its kind and its parts' lengths, so that no two different ids give the same bytes.
-    #[inline]
-    fn key(&mut self, fields: &Fields<'_>, event_ms: i64) -> Result<ClickKey, Refusal> {
+    #[inline(always)]
+    fn key(&mut self, fields: &Fields<'_>, event_ms: i64) -> Result<Identity, Refusal> {
         let (id, companion) = match self.dedup_key {
             DedupKey::Auto => match [Field::RequestId, Field::ClickId, Field::ImpressionId]
                 .into_iter()
@@ -334,10 +381,9 @@ impl Rules {
         }
         let companion = companion.filter(|companion| !fields.text(*companion).is_empty());
         if companion.is_none()
-            && let Ok(text) = <&[u8; 36]>::try_from(text)
-            && let Some(bytes) = simd::uuid(text)
+            && let Some(little_endian) = fields.uuid(id)
         {
-            return Ok(ClickKey { bytes, hashed: false });
+            return Ok(Identity { little_endian, hashed: false });
         }
         self.hashed.clear();
         self.hash_in(id, text);
@@ -348,7 +394,7 @@ impl Rules {
     }
 
     /// A hash of all known fields. The times go in as the millisecond they mean; unknown fields, order and spelling do not count.
-    fn content_key(&mut self, fields: &Fields<'_>, event_ms: i64) -> ClickKey {
+    fn content_key(&mut self, fields: &Fields<'_>, event_ms: i64) -> Identity {
         self.hashed.clear();
         self.hashed.push(FIELDS as u8);
         self.hashed.extend_from_slice(&event_ms.to_le_bytes());
@@ -366,8 +412,8 @@ impl Rules {
         self.hashed.extend_from_slice(text);
     }
 
-    fn hashed_key(&self) -> ClickKey {
-        ClickKey { bytes: xxh3_128(&self.hashed).to_be_bytes(), hashed: true }
+    fn hashed_key(&self) -> Identity {
+        Identity { little_endian: xxh3_128(&self.hashed).swap_bytes(), hashed: true }
     }
 }
 

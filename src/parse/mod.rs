@@ -21,12 +21,16 @@ use crate::click::{Click, ClickKey, Refusal};
 use crate::config::ClickConfig;
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
 
 /// One of a core. Nothing is allocated per click once its buffers have grown to the clicks' size.
 pub struct Parser {
     strict: strict::Strict,
     rules: fields::Rules,
+    /// The end of a piece, with room behind it to look at.
+    tail: Vec<u8>,
 }
 
 /// One click of a body, or why it is refused.
@@ -41,7 +45,7 @@ pub struct Item<'a> {
 
 impl Parser {
     pub fn new(config: &ClickConfig) -> Parser {
-        Parser { strict: strict::Strict::new(), rules: fields::Rules::new(config) }
+        Parser { strict: strict::Strict::new(), rules: fields::Rules::new(config), tail: Vec::new() }
     }
 
     /// Begins a body, or one piece of an NDJSON body, which must be whole lines (the last may lack its LF in the last piece).
@@ -51,6 +55,7 @@ impl Parser {
     }
 
     /// The next click, borrowed from the body or from this parser's scratch.
+    #[inline]
     pub fn next<'p, 'a: 'p>(
         &'p mut self,
         cursor: &mut Cursor<'a>,
@@ -58,12 +63,33 @@ impl Parser {
         context: &Context,
     ) -> Option<Item<'p>> {
         let rest = cursor.rest()?;
-        let _ = layout;
-        let raw = cursor.take_delimited(rest);
-        let (key, outcome) = match self.strict.read(raw) {
-            Ok(fields) => self.rules.judge(&fields, context),
-            Err(refusal) => (None, Err(refusal)),
+        let mut fields = fields::Fields::new();
+        let reach = layout.reach();
+        let near_end = rest.len() < reach;
+        let bytes = if near_end { padded(&mut self.tail, rest) } else { rest };
+        let raw = match layout.scan(bytes, &mut fields) {
+            Some(length) if cursor.take(length) => {
+                layout.hit(length);
+                &rest[..length]
+            }
+            Some(_) | None => {
+                let raw = cursor.take_delimited(rest);
+                if let Err(refusal) = self.strict.read(raw, &mut fields) {
+                    return Some(fields::refused(raw, None, refusal));
+                }
+                layout.learn(raw);
+                raw
+            }
         };
-        Some(Item { raw, key, outcome })
+        Some(self.rules.judge(&fields, context, raw))
     }
+}
+
+/// Copies the end of a piece to where zeros follow it: no value and no literal goes on into them.
+#[inline]
+fn padded<'p>(tail: &'p mut Vec<u8>, rest: &[u8]) -> &'p [u8] {
+    tail.clear();
+    tail.extend_from_slice(rest);
+    tail.extend_from_slice(&[0; layout::PADDING]);
+    tail
 }

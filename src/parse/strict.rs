@@ -31,25 +31,25 @@ impl Strict {
     }
 
     /// The known fields of the click that `raw` is.
-    pub fn read(&mut self, raw: &[u8]) -> Result<Fields<'_>, Refusal> {
+    pub fn read<'a>(&'a mut self, raw: &[u8], fields: &mut Fields<'a>) -> Result<(), Refusal> {
         self.scratch.clear();
         self.scratch.extend_from_slice(raw);
         self.scratch.resize(raw.len() + INPUT_PADDING, 0);
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let fields = match simd_json::fill_tape_padded(&mut self.scratch, raw.len(), &mut self.buffers, &mut tape) {
-            Ok(()) => fields_of(&tape.0),
+        let outcome = match simd_json::fill_tape_padded(&mut self.scratch, raw.len(), &mut self.buffers, &mut tape) {
+            Ok(()) => fill(fields, &tape.0),
             Err(error) if matches!(error.error(), ErrorType::DepthLimitExceeded) => Err(TOO_DEEP),
             Err(_) => Err(MALFORMED),
         };
         self.tape = tape.reset();
-        fields
+        outcome
     }
 }
 
 /// Walks over the keys and values of the outermost object.
-fn fields_of<'a>(tape: &[Node<'a>]) -> Result<Fields<'a>, Refusal> {
+fn fill<'a>(fields: &mut Fields<'a>, tape: &[Node<'a>]) -> Result<(), Refusal> {
     let Some((Node::Object { len, .. }, mut nodes)) = tape.split_first() else { return Err(MALFORMED) };
-    let mut fields = Fields::new();
+    *fields = Fields::new();
     let mut seen = 0u32;
     for _ in 0..*len {
         let [Node::String(key), value, ..] = nodes else { unreachable!("a tape's object is keys and values") };
@@ -58,7 +58,7 @@ fn fields_of<'a>(tape: &[Node<'a>]) -> Result<Fields<'a>, Refusal> {
                 return Err(field.refuse(Reason::RepeatedField));
             }
             seen |= 1 << field as u32;
-            put(&mut fields, field, value)?;
+            put(fields, field, value)?;
         }
         let inside = match value {
             Node::Object { count, .. } | Node::Array { count, .. } => *count,
@@ -66,7 +66,7 @@ fn fields_of<'a>(tape: &[Node<'a>]) -> Result<Fields<'a>, Refusal> {
         };
         nodes = &nodes[2 + inside..];
     }
-    Ok(fields)
+    Ok(())
 }
 
 fn put<'a>(fields: &mut Fields<'a>, field: Field, value: &Node<'a>) -> Result<(), Refusal> {

@@ -113,6 +113,11 @@ impl Table {
         rows.max(users).max(keys)
     }
 
+    /// Rows since the last cut.
+    pub fn rows(&self) -> usize {
+        self.open.rows.len()
+    }
+
     /// Nothing was merged since the last cut.
     pub fn is_empty(&self) -> bool {
         self.open.rows.is_empty()

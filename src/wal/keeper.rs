@@ -1,7 +1,9 @@
 //! Drives. The keeper: a thread beside the worker that prepares segments ahead of need, deletes those no longer needed, and
 //! watches the disk budget.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -72,7 +74,7 @@ impl Keeper {
 
     fn prepare(&self, segment: u64) -> bool {
         let prepared = segments::prepare_segment(&self.log_dir, segment, self.segment_bytes)
-            .and_then(|()| segments::open_segment(&self.log_dir, segment));
+            .and_then(|()| segments::open_segment_for_writing(&self.log_dir, segment));
         match prepared {
             Ok(file) => self.inbox.send(Inbound::SegmentReady { segment, file }),
             Err(error) => {
@@ -85,9 +87,26 @@ impl Keeper {
 
     /// The sum of everything below the data directory, the next segment included, against the mark and against the disk.
     fn room(&self, open: bool) -> bool {
-        let used = segments::disk_usage(&self.data_dir).unwrap_or(0) + self.segment_bytes;
-        let free = segments::disk_free(&self.data_dir).unwrap_or(u64::MAX);
+        let used = disk_usage(&self.data_dir).unwrap_or(0) + self.segment_bytes;
+        let free = disk_free(&self.data_dir).unwrap_or(u64::MAX);
         let mark = if open { self.bytes_max } else { reopen_below(self.bytes_max, self.segment_bytes) };
         used <= mark && free >= 2 * self.segment_bytes
     }
+}
+
+/// Bytes that the files below a directory take up on disk.
+fn disk_usage(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        // A segment may be deleted between the listing and the look.
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += if metadata.is_dir() { disk_usage(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(bytes)
+}
+
+fn disk_free(dir: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail * disk.f_frsize)
 }

@@ -1,5 +1,16 @@
 //! The log: records, frames, the writer's state, replay (all pure), and the files that they live in.
 
 pub mod frame;
+pub mod keeper;
+pub mod reader;
 pub mod record;
+pub mod recover;
+pub mod repairs;
+pub mod replay;
+pub mod segments;
 pub mod writer;
+
+#[cfg(test)]
+mod recover_tests;
+#[cfg(test)]
+mod testing;

@@ -127,6 +127,10 @@ struct InFlight {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::vec_box,
+    reason = "buffers travel boxed in actions and events; unboxing them here would only move them"
+)]
 pub struct Writer {
     config: WriterConfig,
     log_id: LogId,
@@ -142,6 +146,8 @@ pub struct Writer {
     sealed_lsn: u64,
     chain: u64,
     durable_lsn: u64,
+    /// The newest segment in which this incarnation has a durable frame; 0: none.
+    durable_segment: u64,
     /// The segment that frames are sealed into, and where in it the next one begins; 0: it has no header yet.
     segment: u64,
     segment_offset: u64,
@@ -178,6 +184,7 @@ impl Writer {
             sealed_lsn: start.lsn,
             chain: start.chain,
             durable_lsn: start.lsn,
+            durable_segment: 0,
             segment: start.segment,
             segment_offset: 0,
             segments: start.segments.into(),
@@ -329,8 +336,10 @@ impl Writer {
         }
         flight.done = true;
         self.free.push(buffer);
-        while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.done) {
+        while let Some(flight) = self.in_flight.front().filter(|flight| flight.done) {
             self.durable_lsn = flight.end_lsn;
+            self.durable_segment = flight.segment;
+            self.in_flight.pop_front();
         }
         Ok(())
     }
@@ -354,10 +363,9 @@ impl Writer {
         &self.segments
     }
 
-    /// The oldest segment, unless frames still go into it.
+    /// The oldest segment, if a newer one has a durable frame: totals, horizon and chain must survive its deletion (L1).
     pub fn oldest_closed_segment(&self) -> Option<&SegmentSummary> {
-        let oldest = self.segments.front()?;
-        (oldest.segment < self.segment && oldest.last_lsn <= self.durable_lsn).then_some(oldest)
+        self.segments.front().filter(|oldest| oldest.segment < self.durable_segment)
     }
 
     /// Forgets the oldest closed segment: the core has its file deleted.

@@ -1,0 +1,489 @@
+//! Pure. One thread's share of a run as a state machine: what goes out on which connection and when, what each reply must
+//! say, what is sent again. It is told bytes and times; `link.rs` and `run.rs` move them.
+
+use crate::clicks::{Again, Clicks, NUMBERS_OF_A_CORE};
+use crate::ledger::Ledger;
+use crate::plan::{Plan, Rate};
+use crate::reply::{Answer, Garbage, Replies};
+use crate::report::Totals;
+use crate::text::{mix, timestamp13};
+use hdrhistogram::Histogram;
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::rc::Rc;
+use std::task::Waker;
+
+/// Between two looks at time-outs.
+const PATROL_NS: u64 = 100_000_000;
+
+/// Between two ticks where nothing is planned; also how late a retry may go out.
+const TICK_NS: u64 = 2_000_000;
+
+/// First pause before a request is sent again after its connection broke; grows with each attempt.
+const RETRY_NS: u64 = 20_000_000;
+
+/// A request: everything needed to build it again, byte for byte.
+#[derive(Debug)]
+struct Request {
+    first: u64,
+    clicks: u32,
+    broken: u32,
+    stamp_ms: i64,
+    planned_ns: u64,
+    sent_ns: u64,
+    attempts: u32,
+    /// The connection that it must not go out on, because its twin did.
+    avoid: Option<usize>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The first sending of its clicks.
+    Single,
+    /// One of two sendings under way at once.
+    Racing(Rc<Cell<Twins>>),
+    /// Sent again after its clicks were acknowledged: all of them are duplicates.
+    Repeat,
+}
+
+/// What came of two racing requests so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Twins {
+    accepted: u32,
+    answered: u32,
+    gave_up: u32,
+    retried: bool,
+}
+
+/// A request that goes out at its time, ordered by it.
+struct Due {
+    at_ns: u64,
+    serial: u64,
+    request: Request,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.serial == other.serial
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.at_ns, self.serial).cmp(&(other.at_ns, other.serial))
+    }
+}
+
+/// A connection as the feed sees it.
+#[derive(Default)]
+pub struct Lane {
+    /// Bytes to send; the connection takes the whole buffer.
+    pub out: Vec<u8>,
+    pub waker: Option<Waker>,
+    /// Its oldest request timed out: the connection must be closed.
+    pub kill: bool,
+    open: bool,
+    in_flight: VecDeque<Request>,
+    replies: Replies,
+}
+
+pub struct Feed {
+    plan: Plan,
+    clicks: Clicks,
+    head: Vec<u8>,
+    start_ms: i64,
+    end_ns: u64,
+    interval_ns: Option<f64>,
+    requests_max: u64,
+    issued: u64,
+    number: u64,
+    serial: u64,
+    due: BinaryHeap<Reverse<Due>>,
+    pub lanes: Vec<Lane>,
+    next_lane: usize,
+    patrol_ns: u64,
+    /// Open loop: since when planned requests wait for room on a connection, which is the server's doing and not ours.
+    blocked_ns: Option<u64>,
+    spare: Vec<Vec<u8>>,
+    done: bool,
+    pub totals: Totals,
+    pub ledger: Ledger,
+    /// From planned send time to the reply that settled the request.
+    pub latency: Histogram<u64>,
+    /// From planned send time to sending, as far as no connection's room was waited for.
+    pub lag: Histogram<u64>,
+}
+
+impl Feed {
+    /// `thread` of the plan's threads, with so many connections; times are nanoseconds since `start_ms`.
+    pub fn new(plan: &Plan, thread: usize, connections: usize, start_ms: i64) -> Feed {
+        let clicks = Clicks::new(plan);
+        let ledger = Ledger::new(clicks.ads());
+        let histogram = || Histogram::new_with_bounds(100, 3_600_000_000_000, 3).expect("these bounds are valid");
+        Feed {
+            clicks,
+            head: crate::link::head(plan),
+            start_ms,
+            end_ns: plan.duration.as_nanos() as u64,
+            interval_ns: plan.interval_ns(),
+            requests_max: plan.requests_of_a_thread(),
+            issued: 0,
+            number: thread as u64 * NUMBERS_OF_A_CORE,
+            serial: 0,
+            due: BinaryHeap::new(),
+            lanes: (0..connections).map(|_| Lane::default()).collect(),
+            next_lane: 0,
+            patrol_ns: PATROL_NS,
+            blocked_ns: None,
+            spare: Vec::new(),
+            done: false,
+            totals: Totals::default(),
+            ledger,
+            latency: histogram(),
+            lag: histogram(),
+            plan: plan.clone(),
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub fn opened(&mut self, lane: usize, now_ns: u64) {
+        self.lanes[lane].open = true;
+        self.lanes[lane].kill = false;
+        self.lanes[lane].replies = Replies::default();
+        self.totals.connects += 1;
+        self.fill(lane, now_ns);
+    }
+
+    /// The connection is gone; what was under way on it goes out again elsewhere.
+    pub fn lost(&mut self, lane: usize, now_ns: u64) {
+        self.totals.disconnects += u64::from(!self.done);
+        self.lanes[lane].open = false;
+        self.lanes[lane].out.clear();
+        for request in std::mem::take(&mut self.lanes[lane].in_flight) {
+            let pause_ns = RETRY_NS * u64::from(request.attempts.min(10));
+            let pause_ns = pause_ns + self.random() % pause_ns;
+            self.retry(request, now_ns + pause_ns);
+        }
+    }
+
+    /// Takes the replies in `bytes` and returns how many bytes they were.
+    pub fn received(&mut self, lane: usize, bytes: &[u8], now_ns: u64) -> Result<usize, Garbage> {
+        let mut replies = std::mem::take(&mut self.lanes[lane].replies);
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let Some((answer, length)) = replies.next(&bytes[taken..])? else { break };
+            let Some(request) = self.lanes[lane].in_flight.pop_front() else {
+                self.totals.wrong(|| format!("a reply to no request: {answer:?}"));
+                return Err(Garbage("a reply to no request".to_owned()));
+            };
+            self.settle(request, lane, answer, now_ns);
+            taken += length;
+        }
+        self.lanes[lane].replies = replies;
+        self.fill(lane, now_ns);
+        if self.blocked_ns.is_some() {
+            self.blocked_ns = Some(now_ns);
+        }
+        Ok(taken)
+    }
+
+    /// The upkeep: planned and repeated requests go to connections with room, time-outs are found, the end is seen. Returns
+    /// when to come back.
+    pub fn tick(&mut self, now_ns: u64) -> u64 {
+        if now_ns >= self.patrol_ns {
+            self.patrol_ns = now_ns + PATROL_NS;
+            self.patrol(now_ns);
+        }
+        let lanes = self.lanes.len();
+        let mut full = 0;
+        while full < lanes && self.has_work(now_ns) {
+            self.next_lane = (self.next_lane + 1) % lanes;
+            full = if self.offer(self.next_lane, now_ns) { 0 } else { full + 1 };
+        }
+        self.blocked_ns = self.has_work(now_ns).then_some(now_ns);
+        if self.finished(now_ns) {
+            self.finish();
+        }
+        let retry_ns = self.due.peek().map_or(u64::MAX, |Reverse(due)| due.at_ns.max(now_ns + TICK_NS / 4));
+        let planned_ns = match self.interval_ns {
+            Some(interval) if self.blocked_ns.is_none() => (self.issued as f64 * interval) as u64,
+            _ => u64::MAX,
+        };
+        planned_ns.min(retry_ns).min(now_ns + TICK_NS)
+    }
+
+    /// Takes what is to be sent on a connection; `spent` is an empty buffer in exchange.
+    pub fn take_out(&mut self, lane: usize, mut spent: Vec<u8>) -> Vec<u8> {
+        spent.clear();
+        if spent.capacity() > 0 {
+            self.spare.push(spent);
+        }
+        std::mem::take(&mut self.lanes[lane].out)
+    }
+
+    fn has_work(&self, now_ns: u64) -> bool {
+        let due = self.due.peek().is_some_and(|Reverse(due)| due.at_ns <= now_ns);
+        due || (self.interval_ns.is_some() && self.planned(now_ns).is_some())
+    }
+
+    /// When the next new request was planned for, if that is not in the future.
+    fn planned(&self, now_ns: u64) -> Option<u64> {
+        let planned_ns = match self.interval_ns {
+            None => now_ns,
+            Some(interval) => (self.issued as f64 * interval) as u64,
+        };
+        let more = self.issued < self.requests_max && planned_ns < self.end_ns;
+        (more && planned_ns <= now_ns).then_some(planned_ns)
+    }
+
+    /// One request for this connection, if it has room and there is one for it.
+    fn offer(&mut self, lane: usize, now_ns: u64) -> bool {
+        if !self.lanes[lane].open || self.lanes[lane].kill || self.lanes[lane].in_flight.len() >= self.plan.pipeline {
+            return false;
+        }
+        let Some(request) = self.next_request(lane, now_ns) else { return false };
+        self.send(lane, request, now_ns);
+        if let Some(waker) = &self.lanes[lane].waker {
+            waker.wake_by_ref();
+        }
+        true
+    }
+
+    /// After replies: a closed loop sends the next burst when the last one is answered, an open loop whatever is due.
+    fn fill(&mut self, lane: usize, now_ns: u64) {
+        if self.plan.rate == Rate::Max && !self.lanes[lane].in_flight.is_empty() {
+            return;
+        }
+        while self.lanes[lane].in_flight.len() < self.plan.pipeline {
+            let Some(request) = self.next_request(lane, now_ns) else { break };
+            self.send(lane, request, now_ns);
+        }
+    }
+
+    fn next_request(&mut self, lane: usize, now_ns: u64) -> Option<Request> {
+        if let Some(Reverse(due)) = self.due.peek()
+            && due.at_ns <= now_ns
+            && due.request.avoid != Some(lane)
+        {
+            return self.due.pop().map(|Reverse(due)| due.request);
+        }
+        let planned_ns = self.planned(now_ns)?;
+        let since_ns = self.blocked_ns.map_or(planned_ns, |blocked_ns| planned_ns.max(blocked_ns));
+        self.lag.saturating_record(now_ns - since_ns.min(now_ns));
+        let first = self.number;
+        self.number += u64::from(self.plan.batch);
+        self.issued += 1;
+        Some(Request {
+            first,
+            clicks: self.plan.batch,
+            broken: 0,
+            stamp_ms: self.start_ms + (now_ns / 1_000_000) as i64,
+            planned_ns,
+            sent_ns: now_ns,
+            attempts: 0,
+            avoid: None,
+            kind: Kind::Single,
+        })
+    }
+
+    fn send(&mut self, lane: usize, mut request: Request, now_ns: u64) {
+        let fresh = request.attempts == 0 && matches!(request.kind, Kind::Single);
+        let out = &mut self.lanes[lane].out;
+        if out.capacity() == 0 {
+            *out = self.spare.pop().unwrap_or_default();
+        }
+        out.extend_from_slice(&self.head);
+        let stamp = timestamp13(request.stamp_ms);
+        let mut broken = 0;
+        for number in request.first..request.first + u64::from(request.clicks) {
+            if number > request.first {
+                out.push(b'\n');
+            }
+            match self.clicks.append(number, request.stamp_ms, &stamp, out) {
+                Some(ad) if fresh => self.ledger.send(ad),
+                Some(_) => {}
+                None => broken += 1,
+            }
+        }
+        request.broken = broken;
+        request.attempts += 1;
+        request.sent_ns = now_ns;
+        self.totals.requests += 1;
+        if fresh {
+            self.totals.clicks += u64::from(request.clicks);
+            if self.clicks.again(request.first) == Again::Racing {
+                let twins = Rc::new(Cell::new(Twins::default()));
+                request.kind = Kind::Racing(twins.clone());
+                self.again(&request, Kind::Racing(twins), lane, now_ns);
+            }
+        }
+        self.lanes[lane].in_flight.push_back(request);
+    }
+
+    fn settle(&mut self, request: Request, lane: usize, answer: &Answer, now_ns: u64) {
+        match *answer {
+            Answer::Counts { accepted, duplicates, rejected } => {
+                self.latency.saturating_record(now_ns - request.planned_ns.min(now_ns));
+                self.totals.answered += 1;
+                self.totals.accepted += u64::from(accepted);
+                self.totals.duplicates += u64::from(duplicates);
+                self.totals.rejected += u64::from(rejected);
+                let good = request.clicks - request.broken;
+                if rejected != request.broken || accepted.checked_add(duplicates) != Some(good) {
+                    let clicks = request.clicks;
+                    self.totals.wrong(|| format!("sent {clicks} clicks, {good} of them good, and got {answer:?}"));
+                    return self.give_up(request);
+                }
+                self.judge(request, lane, accepted, good, now_ns);
+            }
+            Answer::Shed { retry_after_s } => {
+                self.totals.shed += u64::from(request.clicks);
+                let pause_ns = u64::from(retry_after_s) * 1_000_000_000;
+                let jitter_ns = self.random() % (pause_ns / 2 + RETRY_NS);
+                self.retry(request, now_ns + pause_ns + jitter_ns);
+            }
+            Answer::Other { status, ref text } => {
+                self.totals.wrong(|| format!("answered {status}: {text}"));
+                self.give_up(request);
+            }
+        }
+    }
+
+    /// Whether so many of a request's good clicks may be new, by what else was sent of them.
+    fn judge(&mut self, request: Request, lane: usize, accepted: u32, good: u32, now_ns: u64) {
+        match &request.kind {
+            Kind::Single => {
+                if request.attempts == 1 && accepted != good {
+                    let duplicates = good - accepted;
+                    self.totals.wrong(|| format!("{duplicates} clicks sent for the first time called duplicates"));
+                }
+                if self.clicks.again(request.first) == Again::Afterwards {
+                    self.again(&request, Kind::Repeat, lane, now_ns);
+                }
+            }
+            Kind::Racing(shared) => {
+                let mut twins = shared.get();
+                twins.accepted += accepted;
+                twins.answered += 1;
+                twins.retried |= request.attempts > 1;
+                shared.set(twins);
+                let wrong = twins.accepted > good || (!twins.retried && twins.accepted != good);
+                if wrong && twins.answered == 2 {
+                    self.totals.wrong(|| format!("{good} clicks sent twice, and {} accepted", twins.accepted));
+                }
+            }
+            Kind::Repeat => {
+                if accepted > 0 {
+                    self.totals.wrong(|| format!("{accepted} clicks accepted again after they were acknowledged"));
+                }
+            }
+        }
+    }
+
+    /// Sends the same clicks a second time, on another connection where there is one.
+    fn again(&mut self, request: &Request, kind: Kind, lane: usize, now_ns: u64) {
+        self.totals.repeats += u64::from(request.clicks);
+        let twin = Request {
+            kind,
+            attempts: 0,
+            planned_ns: now_ns,
+            avoid: (self.lanes.len() > 1).then_some(lane),
+            ..*request
+        };
+        self.push_due(twin, now_ns);
+    }
+
+    fn retry(&mut self, request: Request, at_ns: u64) {
+        if request.attempts >= self.plan.attempts_max {
+            return self.give_up(request);
+        }
+        self.totals.retries += 1;
+        self.push_due(request, at_ns);
+    }
+
+    fn push_due(&mut self, request: Request, at_ns: u64) {
+        self.serial += 1;
+        self.due.push(Reverse(Due { at_ns, serial: self.serial, request }));
+    }
+
+    /// The outcome of a request stays unknown; that of its clicks too, unless another sending of them is known.
+    fn give_up(&mut self, request: Request) {
+        self.totals.gave_up += 1;
+        let unknown = match &request.kind {
+            Kind::Single => true,
+            Kind::Racing(shared) => {
+                let twins = shared.get();
+                shared.set(Twins { gave_up: twins.gave_up + 1, ..twins });
+                twins.gave_up == 1
+            }
+            Kind::Repeat => false,
+        };
+        if unknown {
+            for number in request.first..request.first + u64::from(request.clicks) {
+                if let Some(ad) = self.clicks.ad(number) {
+                    self.ledger.give_up(ad);
+                }
+            }
+        }
+    }
+
+    fn patrol(&mut self, now_ns: u64) {
+        let timeout_ns = self.plan.timeout.as_nanos() as u64;
+        for lane in &mut self.lanes {
+            let late = lane.in_flight.front().is_some_and(|oldest| oldest.sent_ns + timeout_ns < now_ns);
+            if late && lane.open && !lane.kill {
+                lane.kill = true;
+                self.totals.timeouts += 1;
+                if let Some(waker) = &lane.waker {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    fn finished(&self, now_ns: u64) -> bool {
+        let over = match self.interval_ns {
+            None => self.issued >= self.requests_max || now_ns >= self.end_ns,
+            Some(interval) => self.issued >= self.requests_max || self.issued as f64 * interval >= self.end_ns as f64,
+        };
+        let settled = over && self.due.is_empty() && self.lanes.iter().all(|lane| lane.in_flight.is_empty());
+        settled || now_ns >= self.end_ns + self.plan.drain.as_nanos() as u64
+    }
+
+    /// Whatever is still without an answer becomes unknown; all connections are told to close.
+    fn finish(&mut self) {
+        self.done = true;
+        if let Some(interval) = self.interval_ns {
+            let planned = self.requests_max.min((self.end_ns as f64 / interval).ceil() as u64);
+            self.totals.unsent = planned.saturating_sub(self.issued);
+        }
+        let waiting = std::mem::take(&mut self.due).into_iter().map(|Reverse(due)| due.request);
+        let under_way = self.lanes.iter_mut().flat_map(|lane| std::mem::take(&mut lane.in_flight));
+        for request in waiting.chain(under_way).collect::<Vec<_>>() {
+            self.give_up(request);
+        }
+        for lane in &self.lanes {
+            if let Some(waker) = &lane.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.serial += 1;
+        mix(self.plan.seed ^ mix(self.serial))
+    }
+}

@@ -1,0 +1,17 @@
+//! The load generator as a library: [`plan::Plan`] says what to send, [`run::run`] sends it and checks every reply,
+//! [`verify`] compares what was acknowledged with what the query API counts. The `prove` campaigns reuse all three.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod ads;
+pub mod clicks;
+pub mod cpu;
+pub mod feed;
+pub mod ledger;
+pub mod link;
+pub mod plan;
+pub mod reply;
+pub mod report;
+pub mod run;
+pub mod text;
+pub mod verify;

@@ -1,0 +1,114 @@
+//! One connection: carries bytes between a socket and the feed, full duplex, and opens a new one when it breaks. Runs as a
+//! task on its thread's executor.
+
+use crate::clicks::CLICK_BYTES;
+use crate::feed::Feed;
+use crate::plan::Plan;
+use futures_lite::future::poll_fn;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+use glommio::timer::sleep;
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+const READ_BYTES: usize = 64 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The request line and header fields, the same for every request of a run.
+pub fn head(plan: &Plan) -> Vec<u8> {
+    let kind = if plan.batch == 1 { "application/json" } else { "application/x-ndjson" };
+    let body_bytes = plan.batch as usize * (CLICK_BYTES + 1) - 1;
+    let target = plan.target;
+    format!(
+        "POST /v1/clicks HTTP/1.1\r\nHost: {target}\r\nContent-Type: {kind}\r\nContent-Length: {body_bytes}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Keeps connection `lane` going until the feed is done.
+pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: Instant) {
+    let now_ns = || start.elapsed().as_nanos() as u64;
+    while !feed.borrow().is_done() {
+        let Ok(stream) = connect(&plan).await else {
+            sleep(RECONNECT_PAUSE).await;
+            continue;
+        };
+        feed.borrow_mut().opened(lane, now_ns());
+        let mut socket = Socket { stream, sending: Vec::new(), sent: 0, input: vec![0; READ_BYTES], filled: 0 };
+        loop {
+            match poll_fn(|context| socket.poll(&feed, lane, context)).await {
+                Step::Received => {
+                    let taken = feed.borrow_mut().received(lane, &socket.input[..socket.filled], now_ns());
+                    let Ok(taken) = taken else { break };
+                    socket.input.copy_within(taken..socket.filled, 0);
+                    socket.filled -= taken;
+                }
+                Step::Lost => break,
+            }
+        }
+        feed.borrow_mut().lost(lane, now_ns());
+    }
+}
+
+async fn connect(plan: &Plan) -> Result<TcpStream, glommio::GlommioError<()>> {
+    let stream = TcpStream::connect_timeout(plan.target, CONNECT_TIMEOUT).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+struct Socket {
+    stream: TcpStream,
+    sending: Vec<u8>,
+    sent: usize,
+    input: Vec<u8>,
+    filled: usize,
+}
+
+enum Step {
+    Received,
+    Lost,
+}
+
+impl Socket {
+    /// Sends what the feed has until the socket is full, then reads. Woken by either, or by the feed.
+    fn poll(&mut self, feed: &RefCell<Feed>, lane: usize, context: &mut Context<'_>) -> Poll<Step> {
+        loop {
+            if self.sent == self.sending.len() {
+                let mut feed = feed.borrow_mut();
+                if feed.is_done() || feed.lanes[lane].kill {
+                    return Poll::Ready(Step::Lost);
+                }
+                self.sending = feed.take_out(lane, std::mem::take(&mut self.sending));
+                self.sent = 0;
+                if self.sending.is_empty() {
+                    feed.lanes[lane].waker = Some(context.waker().clone());
+                    break;
+                }
+            }
+            match Pin::new(&mut self.stream).poll_write(context, &self.sending[self.sent..]) {
+                Poll::Ready(Ok(sent)) if sent > 0 => self.sent += sent,
+                Poll::Ready(_) => return Poll::Ready(Step::Lost),
+                Poll::Pending => {
+                    let mut feed = feed.borrow_mut();
+                    if feed.is_done() || feed.lanes[lane].kill {
+                        return Poll::Ready(Step::Lost);
+                    }
+                    feed.lanes[lane].waker = Some(context.waker().clone());
+                    break;
+                }
+            }
+        }
+        match Pin::new(&mut self.stream).poll_read(context, &mut self.input[self.filled..]) {
+            Poll::Ready(Ok(received)) if received > 0 => {
+                self.filled += received;
+                Poll::Ready(Step::Received)
+            }
+            Poll::Ready(_) => Poll::Ready(Step::Lost),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

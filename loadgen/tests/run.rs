@@ -1,0 +1,130 @@
+//! `tollgate-loadgen run --verify` against a server that counts exactly, and against servers that do not: the first must
+//! pass, whatever it does to connections, and each of the others must be found out.
+#![allow(clippy::unwrap_used)]
+
+mod server;
+
+use server::{Manner, start};
+use std::process::{Command, Output};
+
+/// Runs the generator against a server of this manner, with `--verify` and these flags.
+fn run(manner: Manner, flags: &[&str]) -> Output {
+    let server = start(manner);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-loadgen"));
+    command.arg("run").args(["--target", &server.clicks.to_string()]);
+    command.args(["--verify", &format!("http://{}", server.query), "--verify-timeout", "1s"]);
+    command.args(["--ads", "5", "--seed", "11", "--timeout", "300ms", "--drain", "20s"]).args(flags);
+    command.output().unwrap()
+}
+
+fn check(manner: Manner, flags: &[&str], code: i32, says: &str) {
+    let output = run(manner, flags);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{manner:?} {flags:?}\n{text}\n{errors}");
+    assert!(text.contains(says), "{manner:?} {flags:?} should say {says:?}\n{text}\n{errors}");
+}
+
+const MIXED: [&str; 14] = [
+    "--connections",
+    "4",
+    "--batch",
+    "20",
+    "--clicks",
+    "6000",
+    "--duplicates",
+    "0.3",
+    "--late",
+    "0.2",
+    "--invalid",
+    "0.1",
+    "--pipeline",
+    "3",
+];
+const SINGLE: [&str; 8] = ["--connections", "4", "--clicks", "1500", "--duplicates", "0.2", "--invalid", "0.1"];
+
+#[test]
+fn an_exact_server_passes() {
+    check(Manner::Honest, &MIXED, 0, "verified:");
+    check(Manner::Honest, &SINGLE, 0, "verified:");
+}
+
+#[test]
+fn an_exact_server_passes_in_an_open_loop() {
+    let flags = ["--connections", "4", "--batch", "5", "--rate", "5000", "--duration", "600ms", "--pipeline", "8"];
+    let output = run(Manner::Honest, &flags);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("verified: 3000 clicks"), "{text}");
+    // A busy machine may have held the generator up: then the run says so, and nothing else.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{text}");
+    assert_eq!(output.status.code() == Some(3), text.contains("INVALID"), "{text}");
+}
+
+#[test]
+fn a_server_that_sheds_passes_because_the_same_ids_are_sent_again() {
+    check(Manner::Sheds, &MIXED, 0, "verified:");
+}
+
+#[test]
+fn a_server_that_resets_connections_passes_because_the_same_ids_are_sent_again() {
+    check(Manner::Resets, &MIXED, 0, "verified:");
+    check(Manner::Resets, &SINGLE, 0, "verified:");
+}
+
+#[test]
+fn a_server_that_leaves_requests_unanswered_passes() {
+    check(Manner::Mute, &["--connections", "4", "--batch", "20", "--clicks", "2000"], 0, "verified:");
+}
+
+#[test]
+fn clicks_of_unknown_outcome_may_be_counted_or_not() {
+    let flags = ["--connections", "2", "--batch", "10", "--clicks", "20", "--duration", "100ms", "--drain", "200ms"];
+    check(Manner::Silent, &flags, 0, "verified: 0 clicks acknowledged and counted once, 20 of unknown outcome");
+}
+
+#[test]
+fn a_lost_click_is_found() {
+    check(Manner::LosesAClick, &MIXED, 1, "1 LOST");
+}
+
+#[test]
+fn a_click_counted_for_another_ad_is_found_though_the_sum_is_right() {
+    check(Manner::MixesUpAds, &MIXED, 1, "1 COUNTED TWICE");
+}
+
+#[test]
+fn a_duplicate_counted_is_found() {
+    check(Manner::CountsDuplicates, &MIXED, 1, "COUNTED TWICE");
+}
+
+#[test]
+fn a_duplicate_called_accepted_is_found() {
+    check(Manner::LiesAboutDuplicates, &MIXED, 1, "accepted");
+}
+
+#[test]
+fn a_broken_click_taken_is_found() {
+    check(Manner::TakesBrokenClicks, &MIXED, 1, "DIFFERENCE");
+}
+
+#[test]
+fn a_seed_used_before_sends_ids_that_are_known() {
+    let server = start(Manner::Honest);
+    for (seed, code) in [("1", 0), ("2", 0), ("1", 1)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-loadgen"));
+        command.arg("run").args(["--target", &server.clicks.to_string(), "--seed", seed, "--clicks", "200"]);
+        assert_eq!(command.output().unwrap().status.code(), Some(code), "seed {seed}");
+    }
+}
+
+#[test]
+fn usage_and_absence_have_their_own_codes() {
+    let code = |flags: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tollgate-loadgen")).arg("run").args(flags).output().unwrap();
+        output.status.code()
+    };
+    assert_eq!(code(&["--nonsense"]), Some(64));
+    assert_eq!(code(&["--connections", "0"]), Some(64));
+    assert_eq!(code(&["--target", "127.0.0.1:1"]), Some(69));
+    assert_eq!(code(&["--help"]), Some(0));
+}
