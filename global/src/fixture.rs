@@ -1,14 +1,10 @@
 //! Pure. Transactions for tests, whole by construction.
 
-use tollgate_wire::{Checkpoint, EndRecord, FORMAT_VERSION, LogPosition, Partial, Transaction};
-
-use crate::transaction::crc_of;
-use crate::users::Sketch;
+use tollgate_wire::users::Users;
+use tollgate_wire::{Checkpoint, EndRecord, FORMAT_VERSION, LogPosition, LogRange, Partial, Transaction, crc_of};
 
 /// A partial of one ad, pane and class; `transaction` numbers it.
 pub fn partial(ad_id: &str, pane_start_ms: i64, class: u32, clicks: u64, users: &[u64]) -> Partial {
-    let mut sketch = Sketch::new();
-    users.iter().for_each(|&token| sketch.insert(token));
     Partial {
         format_version: FORMAT_VERSION,
         log_uuid: vec![7; 16],
@@ -18,7 +14,7 @@ pub fn partial(ad_id: &str, pane_start_ms: i64, class: u32, clicks: u64, users: 
         class,
         rules: 1,
         clicks,
-        users: sketch.to_bytes(),
+        users: Users::bytes_of(users.iter().copied()),
         ..Partial::default()
     }
 }
@@ -29,12 +25,15 @@ pub fn transaction(edge_id: &str, txn_seq: u64, watermark_ms: i64, mut partials:
         (partial.edge_id, partial.txn_seq, partial.index) = (edge_id.into(), txn_seq, index as u32);
         partial.watermark_ms = watermark_ms;
     }
+    let clicks = partials.iter().map(|partial| partial.clicks).sum();
+    let range = LogRange { log_uuid: vec![7; 16], from_lsn: 0, to_lsn: clicks, clicks, clicks_total: clicks };
     let end = EndRecord {
         format_version: FORMAT_VERSION,
         edge_id: edge_id.into(),
         txn_seq,
         partials: partials.len() as u32,
         crc: crc_of(&partials),
+        ranges: vec![range],
         watermark_ms,
         ..EndRecord::default()
     };

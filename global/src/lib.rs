@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod fixture;
 mod http;
+#[cfg(test)]
+mod http_tests;
 mod key;
 mod panes;
 mod query;
@@ -12,9 +14,8 @@ mod store;
 mod store_tests;
 mod sums;
 mod transaction;
-mod users;
 
 pub use http::serve;
 pub use store::{Snapshot, Store, StoreError};
 pub use sums::{CLASS_VALID, Sums};
-pub use transaction::{Refusal, crc_of};
+pub use transaction::Refusal;

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tollgate_wire::Partial;
+use tollgate_wire::users::{Users, UsersError};
 
 use crate::key;
-use crate::sums::Sums;
-use crate::users::NotASketch;
+use crate::records::PaneTotals;
+use crate::sums::{CLASS_VALID, Sums};
 
 /// One entry: how many clicks, and whose, a transaction adds to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +31,14 @@ pub struct Run {
     bytes: Vec<u8>,
     /// Where each entry begins in `bytes`.
     index: Vec<u32>,
-    totals: BTreeMap<i64, Sums>,
+    totals: BTreeMap<i64, PaneTotals>,
 }
 
 /// A run cannot be made of these partials or bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("entry {entry}: {source}")]
-    Users { entry: usize, source: NotASketch },
+    Users { entry: usize, source: UsersError },
     #[error("{0} bytes of entries, a run holds under 4 GiB")]
     TooLarge(usize),
     #[error("entry {0} is cut off or out of order")]
@@ -87,12 +88,16 @@ impl Run {
 
     fn with_totals(bytes: Vec<u8>, index: Vec<u32>) -> Result<Run, RunError> {
         let mut totals: BTreeMap<i64, Sums> = BTreeMap::new();
+        // Sketches of marked clicks are in no total, but one that cannot be read would stop the fold of its row.
+        let mut marked_users = Users::new();
         for (number, &at) in index.iter().enumerate() {
-            let entry = entry_at(&bytes, at);
-            let pane = totals.entry(key::pane(entry.key)).or_default();
-            pane.add(key::class(entry.key), entry.clicks, entry.users)
-                .map_err(|source| RunError::Users { entry: number, source })?;
+            let Entry { key, clicks, users } = entry_at(&bytes, at);
+            let class = key::class(key);
+            let added = totals.entry(key::pane(key)).or_default().add(class, clicks, users);
+            let read = added.and_then(|()| if class == CLASS_VALID { Ok(()) } else { marked_users.merge_bytes(users) });
+            read.map_err(|source| RunError::Users { entry: number, source })?;
         }
+        let totals = totals.into_iter().map(|(pane, sums)| (pane, sums.into_pane())).collect();
         Ok(Run { bytes, index, totals })
     }
 
@@ -125,7 +130,7 @@ impl Run {
     }
 
     /// Totals of panes in [from, to).
-    pub fn totals(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (i64, &Sums)> {
+    pub fn totals(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (i64, &PaneTotals)> {
         self.totals.range(from_ms..to_ms.max(from_ms)).map(|(&pane, totals)| (pane, totals))
     }
 }
@@ -150,7 +155,7 @@ pub struct Open {
 
 impl Open {
     /// Adds to `sums` what is open of the ad in [from, to).
-    pub fn add_ad(&self, ad_id: &str, from_ms: i64, to_ms: i64, sums: &mut Sums) -> Result<(), NotASketch> {
+    pub fn add_ad(&self, ad_id: &str, from_ms: i64, to_ms: i64, sums: &mut Sums) -> Result<(), UsersError> {
         let from_ms = from_ms.max(self.folded_before_ms);
         for open in &self.runs {
             for entry in open.run.entries_of(ad_id, from_ms, to_ms) {
@@ -161,11 +166,12 @@ impl Open {
     }
 
     /// Adds to `sums` what is open of all ads in [from, to).
-    pub fn add_totals(&self, from_ms: i64, to_ms: i64, sums: &mut Sums) {
+    pub fn add_totals(&self, from_ms: i64, to_ms: i64, sums: &mut Sums) -> Result<(), UsersError> {
         let from_ms = from_ms.max(self.folded_before_ms);
         for open in &self.runs {
-            open.run.totals(from_ms, to_ms).for_each(|(_, pane)| sums.merge(pane));
+            open.run.totals(from_ms, to_ms).try_for_each(|(_, pane)| sums.add_pane(pane))?;
         }
+        Ok(())
     }
 
     /// Bytes of all runs: what the open panes take of memory, without their index.
@@ -201,17 +207,6 @@ pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: 
         }
     }
     rows
-}
-
-/// The totals of panes in [from, to) of all these runs, merged by pane.
-pub fn merge_totals<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: i64) -> BTreeMap<i64, Sums> {
-    let mut totals: BTreeMap<i64, Sums> = BTreeMap::new();
-    for run in runs {
-        for (pane, sums) in run.totals(from_ms, to_ms) {
-            totals.entry(pane).or_default().merge(sums);
-        }
-    }
-    totals
 }
 
 fn append_entry(partial: &Partial, out: &mut Vec<u8>) {

@@ -154,7 +154,10 @@ mod tests {
 
     const NOW_MS: i64 = 1_712_912_405_678;
 
-    fn parse(query: &[(&str, &str)]) -> Result<Span, BadParameter> {
+    /// Parameters as they stand in a URL.
+    type Given = &'static [(&'static str, &'static str)];
+
+    fn parse(query: Given) -> Result<Span, BadParameter> {
         let owned: Vec<_> = query.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         Span::parse(&owned, NOW_MS)
     }
@@ -162,7 +165,7 @@ mod tests {
     /// Each pair of parameters gives this span, widened to panes.
     #[test]
     fn spans() {
-        let cases: &[(&[(&str, &str)], i64, i64)] = &[
+        let cases: &[(Given, i64, i64)] = &[
             (&[], 1_712_908_800_000, 1_712_912_410_000),
             (&[("from", "1712908800")], 1_712_908_800_000, 1_712_912_410_000),
             (&[("to", "1712908800")], 1_712_905_200_000, 1_712_908_800_000),
@@ -194,7 +197,7 @@ mod tests {
     /// Each of these is refused, naming the parameter, with these words in the detail.
     #[test]
     fn refused_spans() {
-        let cases: &[(&[(&str, &str)], &str, &str)] = &[
+        let cases: &[(Given, &str, &str)] = &[
             (&[("from", "")], "from", "no time"),
             (&[("from", "yesterday")], "from", "\"yesterday\" is no time"),
             (&[("to", "-1")], "to", "no time"),

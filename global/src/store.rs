@@ -1,24 +1,25 @@
 //! The store of the global tier, one redb file: a commit is one blob, rows are written when their pane closes. One thread
 //! commits (the exporter); any number read. A reader takes a snapshot of the file and of the open panes that belong together.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use prost::Message;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use tollgate_wire::users::{Users, UsersError};
 use tollgate_wire::{Checkpoint, Transaction};
 
 use crate::key::{self, PANE_MS};
 use crate::panes::{self, Open, OpenRun, RowDelta, Run, RunError};
-use crate::records::{Edge, PaneTotals, Row};
+use crate::records::{Edge, Row};
 use crate::sums::Sums;
 use crate::transaction::{self, Refusal};
-use crate::users::{NotASketch, Sketch};
 
 /// Row key (see `key`) to [`Row`].
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
-/// Pane start to [`PaneTotals`].
+/// Pane start to [`crate::records::PaneTotals`].
 const TOTALS: TableDefinition<i64, &[u8]> = TableDefinition::new("totals");
 /// Runs with a pane that is still open, by edge and transaction.
 const RUNS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("runs");
@@ -199,9 +200,9 @@ impl Snapshot {
         let table = self.file.open_table(TOTALS).map_err(redb::Error::from)?;
         for entry in table.range(from_ms..to_ms).map_err(redb::Error::from)? {
             let (_, value) = entry.map_err(redb::Error::from)?;
-            sums.merge(&sums_of(&decode(value.value())?)?);
+            sums.add_pane(&decode(value.value())?).map_err(damaged_users)?;
         }
-        self.open.add_totals(from_ms, to_ms, &mut sums);
+        self.open.add_totals(from_ms, to_ms, &mut sums).map_err(damaged_users)?;
         Ok(sums)
     }
 }
@@ -331,21 +332,32 @@ fn add_to_rows<'a>(
         let row = add_to_row(before.transpose()?, &delta).map_err(damaged_users)?;
         rows.insert(delta.key, row.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
+    add_to_totals(file, runs, from_ms, to_ms)
+}
+
+fn add_to_totals<'a>(
+    file: &WriteTransaction,
+    runs: impl Iterator<Item = &'a Run>,
+    from_ms: i64,
+    to_ms: i64,
+) -> Result<(), StoreError> {
+    let mut added: BTreeMap<i64, Sums> = BTreeMap::new();
+    for run in runs {
+        for (pane_ms, pane) in run.totals(from_ms, to_ms) {
+            added.entry(pane_ms).or_default().add_pane(pane).map_err(damaged_users)?;
+        }
+    }
     let mut totals = file.open_table(TOTALS).map_err(redb::Error::from)?;
-    for (pane_ms, added) in panes::merge_totals(runs, from_ms, to_ms) {
-        let mut sums = match totals.get(pane_ms).map_err(redb::Error::from)? {
-            Some(value) => sums_of(&decode(value.value())?)?,
-            None => Sums::default(),
-        };
-        sums.merge(&added);
-        let record =
-            PaneTotals { clicks_by_class: sums.clicks_by_class().clone(), net_users: sums.net_users().to_bytes() };
-        totals.insert(pane_ms, record.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+    for (pane_ms, mut sums) in added {
+        if let Some(before) = totals.get(pane_ms).map_err(redb::Error::from)? {
+            sums.add_pane(&decode(before.value())?).map_err(damaged_users)?;
+        }
+        totals.insert(pane_ms, sums.into_pane().encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
     Ok(())
 }
 
-fn add_to_row(before: Option<Row>, delta: &RowDelta<'_>) -> Result<Row, NotASketch> {
+fn add_to_row(before: Option<Row>, delta: &RowDelta<'_>) -> Result<Row, UsersError> {
     let before = before.unwrap_or_default();
     let clicks = before.clicks + delta.clicks;
     // One sketch alone is kept as it came.
@@ -353,7 +365,7 @@ fn add_to_row(before: Option<Row>, delta: &RowDelta<'_>) -> Result<Row, NotASket
         (_, []) => before.users,
         (true, [only]) => only.to_vec(),
         (_, several) => {
-            let mut sketch = Sketch::new();
+            let mut sketch = Users::new();
             sketch.merge_bytes(&before.users)?;
             several.iter().try_for_each(|bytes| sketch.merge_bytes(bytes))?;
             sketch.to_bytes()
@@ -371,10 +383,6 @@ fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), Stor
     }
     open.runs.retain(|open| !is_folded(open));
     Ok(())
-}
-
-fn sums_of(record: &PaneTotals) -> Result<Sums, StoreError> {
-    Sums::from_parts(record.clicks_by_class.clone(), &record.net_users).map_err(damaged_users)
 }
 
 fn read<T: Message + Default>(
@@ -411,7 +419,7 @@ fn commit_file(file: WriteTransaction) -> Result<(), StoreError> {
     Ok(file.commit().map_err(redb::Error::from)?)
 }
 
-fn damaged_users(error: NotASketch) -> StoreError {
+fn damaged_users(error: UsersError) -> StoreError {
     StoreError::Damaged(error.to_string())
 }
 

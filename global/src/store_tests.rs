@@ -183,7 +183,7 @@ fn what_is_refused_leaves_nothing() {
     let (_folder, store) = new_store();
     let mut torn = transaction("e", 1, 0, vec![partial("a", 0, 0, 1, &[]), partial("a", 0, 0, 1, &[])]);
     torn.partials.pop();
-    assert!(matches!(store.commit(&torn), Err(StoreError::Refused(Refusal::Count { .. }))));
+    assert!(matches!(store.commit(&torn), Err(StoreError::Refused(Refusal::Torn(_)))));
     for class in [0, 1] {
         let mut broken = partial("a", 0, class, 1, &[1]);
         broken.users.truncate(5);

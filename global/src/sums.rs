@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::users::{self, NotASketch, Sketch};
+use tollgate_wire::users::{Users, UsersError};
+
+use crate::records::PaneTotals;
 
 /// The class of clicks that count as net.
 pub const CLASS_VALID: u32 = 0;
@@ -12,31 +14,31 @@ pub const CLASS_VALID: u32 = 0;
 pub struct Sums {
     clicks_by_class: BTreeMap<u32, u64>,
     /// Users of net clicks only, as they stand beside the net count: a marked click must not widen an ad's reach.
-    net_users: Sketch,
+    net_users: Users,
 }
 
 impl Sums {
-    pub fn from_parts(clicks_by_class: BTreeMap<u32, u64>, net_users: &[u8]) -> Result<Sums, NotASketch> {
-        let mut sums = Sums { clicks_by_class, net_users: Sketch::new() };
-        sums.net_users.merge_bytes(net_users)?;
-        Ok(sums)
-    }
-
-    pub fn add(&mut self, class: u32, clicks: u64, users: &[u8]) -> Result<(), NotASketch> {
+    /// Adds one row's clicks, with the sketch of their users.
+    pub fn add(&mut self, class: u32, clicks: u64, users: &[u8]) -> Result<(), UsersError> {
         if class == CLASS_VALID {
             self.net_users.merge_bytes(users)?;
-        } else {
-            users::check(users)?;
         }
         *self.clicks_by_class.entry(class).or_default() += clicks;
         Ok(())
     }
 
-    pub fn merge(&mut self, other: &Sums) {
-        for (&class, clicks) in &other.clicks_by_class {
+    /// Adds all rows of one pane.
+    pub fn add_pane(&mut self, pane: &PaneTotals) -> Result<(), UsersError> {
+        self.net_users.merge_bytes(&pane.net_users)?;
+        for (&class, clicks) in &pane.clicks_by_class {
             *self.clicks_by_class.entry(class).or_default() += clicks;
         }
-        self.net_users.merge(&other.net_users);
+        Ok(())
+    }
+
+    /// The sums as what is kept of one pane.
+    pub fn into_pane(self) -> PaneTotals {
+        PaneTotals { net_users: self.net_users.to_bytes(), clicks_by_class: self.clicks_by_class }
     }
 
     /// Clicks of all classes.
@@ -56,9 +58,5 @@ impl Sums {
     /// Estimate of the distinct users of net clicks, never above the number of those clicks.
     pub fn users(&self) -> u64 {
         (self.net_users.estimate().round() as u64).min(self.net())
-    }
-
-    pub fn net_users(&self) -> &Sketch {
-        &self.net_users
     }
 }

@@ -75,7 +75,8 @@ pub struct Exporter {
     /// The stored checkpoint, once it was compared with the logs; `Some(None)`: there is none.
     known: Option<Option<Checkpoint>>,
     sent: Option<Sent>,
-    outputs: VecDeque<(LogId, Exported)>,
+    /// What goes back to cores: tables, and how many export credits.
+    outputs: VecDeque<(LogId, Option<CutTable>, u32)>,
     pub(super) bounds: Bounds,
     halvings: u32,
     retry_after_ns: u64,
@@ -129,8 +130,12 @@ impl Exporter {
         if let State::Halted(halt) = &self.state {
             return Step::Halt(halt.clone());
         }
-        if let Some((log, exported)) = self.outputs.pop_front() {
-            return Step::Exported(log, Box::new(exported));
+        // An exported LSN never goes back: before the checkpoint is known none is named.
+        if self.known.is_some()
+            && let Some((id, table, cuts)) = self.outputs.pop_front()
+        {
+            let lsn = self.logs[&id].exported.lsn;
+            return Step::Exported(id, Box::new(Exported { lsn, table, cuts }));
         }
         match &self.state {
             State::Unknown { retry_ns } if now.mono_ns < *retry_ns => Step::Wait { until_ns: *retry_ns },
@@ -163,11 +168,8 @@ impl Exporter {
     fn take_cut(&mut self, cut: Cut) {
         let id = cut.to.log_id;
         let log = self.logs.get_mut(&id).expect("a core writes only to a log that the exporter was started with");
-        let without_table = cut.table.is_none();
-        let unused = log.push(cut);
-        if without_table || unused.is_some() {
-            let lsn = log.exported.lsn;
-            self.outputs.push_back((id, Exported { lsn, table: unused.map(cleared), cuts: 1 }));
+        if let Some(table) = log.push(cut) {
+            self.outputs.push_back((id, Some(cleared(table)), 0));
         }
     }
 
@@ -249,9 +251,8 @@ impl Exporter {
 
     fn rebuilt(&mut self, rebuilt: Result<Rebuilt, String>) -> Result<(), Halt> {
         let State::Rebuilding { log, rows_max } = self.state else { panic!("a rebuild nobody asked for") };
-        let Rebuilt { to, totals, horizon_ms, watermark_ms, table } = rebuilt.map_err(Halt::Log)?;
         let log = self.logs.get_mut(&log).expect("logs are never removed");
-        log.rebuilt(to, totals.clicks, Times { horizon_ms, watermark_ms }, table, rows_max)?;
+        log.rebuilt(rebuilt.map_err(Halt::Log)?, rows_max)?;
         self.state = State::Ready;
         Ok(())
     }
@@ -277,11 +278,11 @@ impl Exporter {
                 (log.exported, log.exported_clicks) = (range.to, range.to_clicks);
                 log.ended |= range.last;
                 log.exported_times = Some(Times { horizon_ms: range.horizon_ms, watermark_ms: range.watermark_ms });
-                let (table, cuts) = match range.content {
-                    Content::Handed(table) => (Some(cleared(table)), 1),
-                    Content::Absent | Content::Rebuilt(..) => (None, 0),
+                let table = match range.content {
+                    Content::Handed(table) => Some(cleared(table)),
+                    Content::Absent | Content::Rebuilt(..) => None,
                 };
-                self.outputs.push_back((*id, Exported { lsn: range.to.lsn, table, cuts }));
+                self.outputs.push_back((*id, table, range.cuts));
             }
             log.sent = 0;
         }
@@ -302,9 +303,9 @@ impl Exporter {
         let rows_max = (self.bounds.rows >> self.halvings).max(1);
         if let Some(log) = self.first_to_rebuild(rows_max) {
             let front = &log.queue[0];
-            let (log, from_lsn, to_lsn) = (log.id(), front.from_lsn, front.to.lsn);
+            let (log, from_lsn, to_lsn, from_clicks) = (log.id(), front.from_lsn, front.to.lsn, front.from_clicks);
             self.state = State::Rebuilding { log, rows_max };
-            return Ok(Step::Rebuild { log, from_lsn, to_lsn, rows_max });
+            return Ok(Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max });
         }
         let transaction = self.build(rows_max, now)?;
         self.state = State::Committing;
@@ -316,12 +317,11 @@ impl Exporter {
         let waiting: Vec<LogId> = self.logs.values().filter(|log| !log.queue.is_empty()).map(Log::id).collect();
         let id = *waiting.get(self.turn % waiting.len().max(1))?;
         let log = self.logs.get_mut(&id)?;
-        let lsn = log.exported.lsn;
         let front = log.queue.front_mut()?;
         if front.may_split(rows_max)
             && let Content::Handed(table) = std::mem::replace(&mut front.content, Content::Absent)
         {
-            self.outputs.push_back((id, Exported { lsn, table: Some(cleared(table)), cuts: 1 }));
+            self.outputs.push_back((id, Some(cleared(table)), 0));
         }
         front.wants_rebuild().then_some(log)
     }

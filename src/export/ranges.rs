@@ -1,7 +1,7 @@
 //! Pure. What awaits export of one log: its ranges in order, each with the table that is exactly it, or without.
 
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
-use crate::export::Halt;
+use crate::export::{Halt, Rebuilt};
 use std::collections::VecDeque;
 use tollgate_wire::LogPosition;
 
@@ -42,6 +42,8 @@ pub(super) struct Range {
     pub horizon_ms: i64,
     pub watermark_ms: i64,
     pub content: Content,
+    /// Cuts that it came in; their credits go back when it is exported.
+    pub cuts: u32,
     pub last: bool,
 }
 
@@ -97,7 +99,7 @@ pub(super) struct Log {
     /// Its core's last cut is exported.
     pub ended: bool,
     /// Where the next cut must begin.
-    tail: u64,
+    tail: Position,
     tail_clicks: u64,
 }
 
@@ -116,7 +118,7 @@ impl Log {
             queue: VecDeque::new(),
             sent: 0,
             ended: false,
-            tail: start.end.lsn,
+            tail: start.end,
             tail_clicks: start.totals.clicks,
             start,
         }
@@ -128,22 +130,26 @@ impl Log {
 
     /// Queues a cut. Its table comes straight back where it is not needed.
     pub fn push(&mut self, cut: Cut) -> Option<CutTable> {
-        assert_eq!(cut.from.lsn, self.tail, "a cut must begin where the one before it ended");
+        assert_eq!(cut.from.lsn, self.tail.lsn, "a cut must begin where the one before it ended");
         assert!(
             cut.to.lsn >= cut.from.lsn && cut.totals.clicks >= self.tail_clicks,
             "a cut cannot end before it begins"
         );
+        // A frame without records ends where the one before it did, and may be lost without any record being lost: the
+        // position keeps the older chain, which is on disk.
+        let to = if cut.to.lsn == self.tail.lsn { self.tail } else { cut.to };
         let mut range = Range {
             from_lsn: cut.from.lsn,
-            to: cut.to,
+            to,
             from_clicks: self.tail_clicks,
             to_clicks: cut.totals.clicks,
             horizon_ms: cut.horizon_ms,
             watermark_ms: cut.watermark_ms,
             content: Content::Absent,
+            cuts: 1,
             last: cut.last,
         };
-        (self.tail, self.tail_clicks) = (cut.to.lsn, cut.totals.clicks);
+        (self.tail, self.tail_clicks) = (to, cut.totals.clicks);
         let mut unused = None;
         match cut.table {
             Some(table) if range.clicks() > 0 => range.content = Content::Handed(table),
@@ -158,7 +164,8 @@ impl Log {
         let unsent = self.queue.len() > self.sent;
         match self.queue.back_mut() {
             Some(back) if unsent && back.table().is_none() && range.table().is_none() => {
-                *back = Range { from_lsn: back.from_lsn, from_clicks: back.from_clicks, ..range };
+                let cuts = back.cuts + range.cuts;
+                *back = Range { from_lsn: back.from_lsn, from_clicks: back.from_clicks, cuts, ..range };
             }
             Some(_) | None => self.queue.push_back(range),
         }
@@ -185,50 +192,46 @@ impl Log {
             horizon_ms: times.horizon_ms,
             watermark_ms: times.watermark_ms,
             content: Content::Absent,
+            cuts: 0,
             last: false,
         });
         Ok(())
     }
 
     /// Puts what was rebuilt in the place of the front range; what lies behind it stays to be rebuilt.
-    pub fn rebuilt(
-        &mut self,
-        to: Position,
-        to_clicks: u64,
-        times: Times,
-        table: CutTable,
-        rows_max: usize,
-    ) -> Result<(), Halt> {
+    pub fn rebuilt(&mut self, rebuilt: Rebuilt, rows_max: usize) -> Result<(), Halt> {
+        let Rebuilt { to, totals, lost_clicks, horizon_ms, watermark_ms, table } = rebuilt;
         let front =
             self.queue.pop_front().expect("a rebuild is asked for the front range, which stays until it is told");
-        if to.lsn <= front.from_lsn
-            || to.lsn > front.to.lsn
-            || to_clicks < front.from_clicks
-            || to_clicks > front.to_clicks
-        {
-            let log = self.id();
-            let why =
-                format!("asked for LSN {} to {} of {log:02x?}, got up to {}", front.from_lsn, front.to.lsn, to.lsn);
+        let lsns = front.from_lsn + 1..=front.to.lsn;
+        let clicks = front.from_clicks + lost_clicks..=front.to_clicks;
+        if !lsns.contains(&to.lsn) || !clicks.contains(&totals.clicks) {
+            let why = format!(
+                "asked for LSN {lsns:?} and clicks {clicks:?} of log {:02x?}, it gave LSN {} and click {}",
+                self.id(),
+                to.lsn,
+                totals.clicks
+            );
             return Err(Halt::Log(why));
         }
+        let (from_lsn, from_clicks) = (front.from_lsn, front.from_clicks + lost_clicks);
         let content = Content::Rebuilt(table, rows_max);
-        if to.lsn < front.to.lsn {
-            let Times { horizon_ms, watermark_ms } = times;
-            let (from_lsn, from_clicks) = (front.from_lsn, front.from_clicks);
-            self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: to_clicks, ..front });
-            self.queue.push_front(Range {
-                from_lsn,
-                to,
-                from_clicks,
-                to_clicks,
-                horizon_ms,
-                watermark_ms,
-                content,
-                last: false,
-            });
-        } else {
-            self.queue.push_front(Range { content, ..front });
+        if to.lsn == front.to.lsn {
+            self.queue.push_front(Range { from_clicks, content, ..front });
+            return Ok(());
         }
+        self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: totals.clicks, ..front });
+        self.queue.push_front(Range {
+            from_lsn,
+            to,
+            from_clicks,
+            to_clicks: totals.clicks,
+            horizon_ms,
+            watermark_ms,
+            content,
+            cuts: 0,
+            last: false,
+        });
         Ok(())
     }
 

@@ -43,6 +43,8 @@ pub struct Rebuilt {
     pub to: Position,
     /// From the header of the frame that ends at `to`.
     pub totals: Totals,
+    /// Clicks of the range that a person accepted as lost (`wal repair --accept-loss`): no table will ever hold them.
+    pub lost_clicks: u64,
     pub horizon_ms: i64,
     pub watermark_ms: i64,
     pub table: CutTable,
@@ -70,6 +72,8 @@ pub enum Step {
         log: LogId,
         from_lsn: u64,
         to_lsn: u64,
+        /// Clicks of the log up to `from_lsn`.
+        from_clicks: u64,
         rows_max: usize,
     },
     Commit(Box<Transaction>),

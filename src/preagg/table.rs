@@ -113,19 +113,14 @@ impl Table {
         rows.max(users).max(keys)
     }
 
-    /// Rows since the last cut.
-    pub fn rows(&self) -> usize {
-        self.open.rows.len()
-    }
-
     /// Nothing was merged since the last cut.
     pub fn is_empty(&self) -> bool {
         self.open.rows.is_empty()
     }
 
-    /// Clicks merged since the last cut.
-    pub fn clicks(&self) -> u64 {
-        self.open.clicks()
+    /// Rows since the last cut.
+    pub fn rows(&self) -> usize {
+        self.open.rows.len()
     }
 
     /// Ends the table at a cut: hands it over, goes on with `empty`, which is a spare or one that came back.
