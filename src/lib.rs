@@ -4,6 +4,7 @@
 //! [`event::Event`]s, [`core::Core::apply`] turns a batch of them into [`event::Action`]s, drivers carry those out.
 
 pub mod click;
+pub mod commands;
 pub mod config;
 pub mod cut;
 pub mod dedup;
