@@ -300,6 +300,21 @@ fn a_reader_slower_than_its_requests_is_paused_then_cut_off() {
 }
 
 #[test]
+fn what_is_written_in_two_sends_is_owed_until_both_are_taken() {
+    let mut driver = received(limits(), &click().repeat(2));
+    let (limits, letterhead, mut out) = (driver.limits.clone(), Letterhead::new(WALL_MS), Vec::new());
+    let mut written = Vec::new();
+    for index in 0..2 {
+        settle(&mut driver, index, accepted(1), 0);
+        written.push(driver.connection.release(0, 0, &limits, &letterhead, &mut out).bytes);
+    }
+    driver.connection.sent(written[0], MS, &limits);
+    assert!(!driver.connection.is_idle());
+    driver.connection.sent(written[1], MS, &limits);
+    assert!(driver.connection.is_idle());
+}
+
+#[test]
 fn a_drip_of_bytes_does_not_extend_the_head() {
     let mut driver = received(limits(), b"");
     driver.now_ns = 7 * MS;
