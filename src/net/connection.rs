@@ -189,14 +189,14 @@ impl Connection {
         self.receive_deadline = Some((Timer::Idle, after_ms(now_ns, limits.idle_timeout_ms)));
     }
 
-    /// The connection is gone: buffers go back, replies are forgotten.
+    /// The connection is gone: buffers go back, replies are forgotten. The remembered head stays: equal bytes mean the same,
+    /// whoever sends them.
     pub fn clear(&mut self, pool: &mut AssemblyPool) {
         pool.reclaim(&mut self.assembly);
         pool.reclaim(&mut self.held);
         self.held_from = 0;
         self.assembly_spent = false;
         self.phase = Phase::Ended;
-        self.remembered.forget();
         self.current = None;
         self.close_after = false;
         self.blank_line_read = false;

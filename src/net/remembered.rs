@@ -29,10 +29,6 @@ impl Default for Remembered {
 }
 
 impl Remembered {
-    pub fn forget(&mut self) {
-        self.bytes.clear();
-    }
-
     /// `digits`: where in `head` they lie. A head that is not in one piece (empty) or too long leaves things as they are.
     pub fn remember(&mut self, head: &[u8], digits: (usize, usize), request: RequestInfo) {
         if head.is_empty() || head.len() > HEAD_BYTES_MAX {
@@ -67,5 +63,39 @@ impl Remembered {
             return None;
         }
         Some((before.len() + digits + after.len(), length, self.request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recognises_the_same_head_with_another_length_and_nothing_else() {
+        let request = RequestInfo { format: BodyFormat::Ndjson, prefetch: true };
+        let mut remembered = Remembered::default();
+        assert_eq!(remembered.recognise(b""), None);
+        assert_eq!(remembered.recognise(b"1"), None);
+        remembered.remember(b"P\r\nLength: 12\r\nA: b\r\n\r\n", (11, 13), request);
+        for (source, expected) in [
+            ("P\r\nLength: 12\r\nA: b\r\n\r\n{}", Some((23, 12))),
+            ("P\r\nLength: 7\r\nA: b\r\n\r\n", Some((22, 7))),
+            ("P\r\nLength: 000000123\r\nA: b\r\n\r\n", Some((30, 123))),
+            ("P\r\nLength: 0000001234\r\nA: b\r\n\r\n", None),
+            ("P\r\nLength: \r\nA: b\r\n\r\n", None),
+            ("P\r\nLength: +2\r\nA: b\r\n\r\n", None),
+            ("P\r\nLength: 12 \r\nA: b\r\n\r\n", None),
+            ("P\r\nLength: 12\r\nA: c\r\n\r\n", None),
+            ("p\r\nLength: 12\r\nA: b\r\n\r\n", None),
+            ("P\r\nLength: 12\r\nA: b\r\n\r", None),
+            ("P\r\nLength: 12", None),
+        ] {
+            let seen = remembered.recognise(source.as_bytes());
+            assert_eq!(seen, expected.map(|(bytes, length)| (bytes, length, request)), "{source:?}");
+        }
+        let long = vec![b'x'; HEAD_BYTES_MAX + 1];
+        remembered.remember(&long, (1, 2), request);
+        remembered.remember(&[], (0, 0), request);
+        assert!(remembered.recognise(b"P\r\nLength: 1\r\nA: b\r\n\r\n").is_some(), "neither replaced the last");
     }
 }

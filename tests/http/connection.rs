@@ -251,6 +251,23 @@ fn a_full_pipeline_pauses_and_loses_nothing() {
 }
 
 #[test]
+fn what_is_held_grows_and_shrinks_and_loses_nothing() {
+    let bodies: Vec<String> = (0..200).map(|index| format!("{index}:{}", "x".repeat(index * 37 % 3000))).collect();
+    let stream: Vec<u8> = bodies.iter().flat_map(|body| request("", body)).collect();
+    let mut driver = Driver::new(HttpConfig { pipeline_max: 3, ..limits() });
+    for (index, piece) in stream.chunks(1500).enumerate() {
+        driver.receive(piece);
+        if index % 5 == 0 {
+            driver.release();
+        }
+    }
+    driver.release_all();
+    let seen: Vec<&[u8]> = driver.transcript.requests.iter().map(|seen| &seen.body[..]).collect();
+    assert_eq!(seen, bodies.iter().map(|body| body.as_bytes()).collect::<Vec<_>>());
+    assert_eq!(driver.pool.lent_bytes(), 0);
+}
+
+#[test]
 fn more_than_may_be_held_ends_the_connection_after_its_answers() {
     let mut driver = received(HttpConfig { pipeline_max: 1, ..limits() }, &click().repeat(2));
     driver.receive(&vec![b'x'; HELD_BYTES_MAX]);
@@ -280,6 +297,21 @@ fn a_reader_slower_than_its_requests_is_paused_then_cut_off() {
     assert_eq!(driver.tickets.len(), 10);
     let deadline = 6 + limits.send_timeout_ms;
     assert_eq!(expire(&mut driver, deadline), Expired::CutOff);
+}
+
+#[test]
+fn what_is_written_in_two_sends_is_owed_until_both_are_taken() {
+    let mut driver = received(limits(), &click().repeat(2));
+    let (limits, letterhead, mut out) = (driver.limits.clone(), Letterhead::new(WALL_MS), Vec::new());
+    let mut written = Vec::new();
+    for index in 0..2 {
+        settle(&mut driver, index, accepted(1), 0);
+        written.push(driver.connection.release(0, 0, &limits, &letterhead, &mut out).bytes);
+    }
+    driver.connection.sent(written[0], MS, &limits);
+    assert!(!driver.connection.is_idle());
+    driver.connection.sent(written[1], MS, &limits);
+    assert!(driver.connection.is_idle());
 }
 
 #[test]
@@ -445,6 +477,7 @@ fn without_assembly_memory_one_request_is_shed_and_the_next_is_taken() {
     driver.receive(&click());
     assert_eq!(driver.transcript.requests[1].end, End::Abandoned(Some(503)));
     assert_eq!(driver.tickets.len(), 2);
+    assert_eq!(driver.transcript.requests[2].body, driver.transcript.requests[0].body);
     assert_eq!(driver.pool.lent_bytes(), 0, "the shed request holds nothing");
     for index in 0..2 {
         settle(&mut driver, index, accepted(1), 0);

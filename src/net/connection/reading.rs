@@ -60,7 +60,6 @@ impl Connection {
             self.blank_line_read = true;
             return (2, None);
         }
-        self.receive_deadline = None;
         if let Some((bytes, length, request)) = self.remembered.recognise(source)
             && length <= u64::from(limits.body_bytes_max)
         {
