@@ -14,8 +14,10 @@ use axum::{Json, Router};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::query::{Answer, BadParameter, Span, parse_ad_id};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
 use crate::sums::Sums;
+use crate::tables::StoreError;
 
 /// Scans at a time: the query side shares its cores with the edge.
 const SCANS_MAX: usize = 2;

@@ -33,9 +33,14 @@ pub fn start(ad_id: &str, pane_start_ms: i64) -> Vec<u8> {
     out
 }
 
+/// The bytes of the ad_id that a key of ours begins with.
+pub fn ad_id(key: &[u8]) -> &[u8] {
+    &key[2..2 + usize::from(u16::from_be_bytes([key[0], key[1]]))]
+}
+
 /// The pane that a key of ours names.
 pub fn pane(key: &[u8]) -> i64 {
-    let at = 2 + usize::from(u16::from_be_bytes([key[0], key[1]]));
+    let at = 2 + ad_id(key).len();
     let bytes: [u8; 8] = key[at..at + 8].try_into().expect("eight bytes were taken");
     (u64::from_be_bytes(bytes) ^ SIGN) as i64
 }
@@ -79,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn pane_and_class_are_read_back() {
+    fn ad_pane_and_class_are_read_back() {
         for pane_start_ms in [i64::MIN / 10_000 * 10_000, -10_000, 0, 10_000, 1_712_908_800_000] {
             let key = key_of("ad_1", pane_start_ms, "US-CA", 7);
-            assert_eq!((pane(&key), class(&key)), (pane_start_ms, 7));
+            assert_eq!((ad_id(&key), pane(&key), class(&key)), (b"ad_1".as_slice(), pane_start_ms, 7));
         }
     }
 

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod fixture;
+mod fold;
 mod http;
 #[cfg(test)]
 mod http_tests;
@@ -9,13 +10,17 @@ mod key;
 mod panes;
 mod query;
 mod records;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod store_tests;
 mod sums;
+mod tables;
 mod transaction;
 
 pub use http::serve;
-pub use store::{Snapshot, Store, StoreError};
+pub use snapshot::{Count, Snapshot};
+pub use store::Store;
 pub use sums::{CLASS_VALID, Sums};
+pub use tables::StoreError;
 pub use transaction::Refusal;

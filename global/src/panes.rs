@@ -174,6 +174,12 @@ impl Open {
         Ok(())
     }
 
+    /// All that is open, run by run.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let is_open = |entry: &Entry<'_>| key::pane(entry.key) >= self.folded_before_ms;
+        self.runs.iter().flat_map(|open| open.run.entries()).filter(is_open)
+    }
+
     /// Bytes of all runs: what the open panes take of memory, without their index.
     pub fn bytes(&self) -> usize {
         self.runs.iter().map(|open| open.run.bytes().len()).sum()

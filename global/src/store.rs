@@ -1,41 +1,25 @@
 //! The store of the global tier, one redb file: a commit is one blob, rows are written when their pane closes. One thread
 //! commits (the exporter); any number read. A reader takes a snapshot of the file and of the open panes that belong together.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use prost::Message;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use tollgate_wire::users::{Users, UsersError};
-use tollgate_wire::{Checkpoint, Transaction};
+use redb::{Database, ReadableTable, WriteTransaction};
+use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
-use crate::key::{self, PANE_MS};
-use crate::panes::{self, Open, OpenRun, RowDelta, Run, RunError};
-use crate::records::{Edge, Row};
-use crate::sums::Sums;
+use crate::fold::add_to_rows;
+use crate::key::PANE_MS;
+use crate::panes::{Open, OpenRun, Run, RunError};
+use crate::records::Edge;
+use crate::snapshot::Snapshot;
+use crate::tables::{
+    CHECKPOINTS, EDGES, FOLDED_BEFORE_MS, GENERATION, ROWS, RUNS, STATE, STORE_VERSION, StoreError, TOTALS, VERSION,
+    begin_read, begin_write, commit_file, decode, put_state, read, state_value,
+};
 use crate::transaction::{self, Refusal};
 
-/// Row key (see `key`) to [`Row`].
-const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
-/// Pane start to [`crate::records::PaneTotals`].
-const TOTALS: TableDefinition<i64, &[u8]> = TableDefinition::new("totals");
-/// Runs with a pane that is still open, by edge and transaction.
-const RUNS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("runs");
-/// Edge to [`Checkpoint`].
-const CHECKPOINTS: TableDefinition<&str, &[u8]> = TableDefinition::new("checkpoints");
-/// Edge to [`Edge`].
-const EDGES: TableDefinition<&str, &[u8]> = TableDefinition::new("edges");
-/// Single numbers by name.
-const STATE: TableDefinition<&str, i64> = TableDefinition::new("state");
-
-const VERSION: &str = "version";
-const GENERATION: &str = "generation";
-const FOLDED_BEFORE_MS: &str = "folded_before_ms";
-
-/// Version of everything above; an older tollgate refuses a newer store.
-const STORE_VERSION: i64 = 1;
 /// What redb may hold of the file in memory.
 const CACHE_BYTES: usize = 32 << 20;
 /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
@@ -45,34 +29,6 @@ const OPEN_RUNS_MAX: usize = 256;
 /// A pane this far ahead of its edge's watermark goes to its row at once: it would stay open too long.
 const OPEN_AHEAD_MS: i64 = 5 * 60 * 1000;
 
-/// Why the store did not do as asked; the variants say what the caller does next.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Nothing to do: this very transaction is in the store.
-    #[error("transaction {txn_seq} of edge {edge_id:?} is already committed, with this checkpoint")]
-    AlreadyCommitted { edge_id: String, txn_seq: u64 },
-    /// Another writer, or a store that was put back: stop.
-    #[error(
-        "edge {edge_id:?} sent transaction {found}, the store expects {expected}: another writer, or an older store"
-    )]
-    Sequence { edge_id: String, expected: u64, found: u64 },
-    /// A bug of the sender, or damage on the way: the same transaction will never be taken.
-    #[error("transaction refused: {0}")]
-    Refused(#[from] Refusal),
-    /// Stop: this file is not for this version.
-    #[error("the store has format {found}, this tollgate reads {STORE_VERSION}: run the version that wrote it")]
-    Version { found: i64 },
-    /// Stop: what the store holds cannot be read.
-    #[error("the store is damaged: {0}")]
-    Damaged(String),
-    /// An earlier commit failed with its outcome unknown: open the store again and read the checkpoint.
-    #[error("an earlier commit failed and its outcome is unknown: open the store again and read the checkpoint")]
-    Failed,
-    /// The outcome of a commit is unknown, a read failed: open the store again and read the checkpoint.
-    #[error("store: {0}")]
-    Database(#[from] redb::Error),
-}
-
 /// The store. Shared by the exporter's thread and the query side.
 pub struct Store {
     database: Database,
@@ -81,12 +37,6 @@ pub struct Store {
     /// Held through a commit.
     committing: Mutex<()>,
     failed: AtomicBool,
-}
-
-/// The file and the open panes after the same commit.
-pub struct Snapshot {
-    file: ReadTransaction,
-    open: Arc<Open>,
 }
 
 impl Store {
@@ -125,6 +75,13 @@ impl Store {
         read(&table, edge_id)
     }
 
+    /// The end record of the edge's last transaction, for the audit.
+    pub fn last_end(&self, edge_id: &str) -> Result<Option<EndRecord>, StoreError> {
+        let file = begin_read(&self.database)?;
+        let table = file.open_table(EDGES).map_err(redb::Error::from)?;
+        Ok(read::<Edge>(&table, edge_id)?.map(|edge| edge.end))
+    }
+
     /// What is committed, for one query.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         loop {
@@ -135,7 +92,7 @@ impl Store {
                 state_value(&state, GENERATION)?.unwrap_or(0)
             };
             if generation == open.generation {
-                return Ok(Snapshot { file, open });
+                return Ok(Snapshot::new(file, open));
             }
             if self.failed.load(Ordering::Acquire) {
                 return Err(StoreError::Failed);
@@ -168,56 +125,17 @@ impl Store {
     }
 }
 
-impl Snapshot {
-    /// What the edges claim to be complete up to: the smallest watermark of those that have not stopped.
-    pub fn watermark_ms(&self) -> Option<i64> {
-        self.open.watermark_ms
-    }
-
-    /// Sums of one ad over panes in [from, to).
-    pub fn ad(&self, ad_id: &str, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        let mut sums = Sums::default();
-        if from_ms >= to_ms || ad_id.len() > key::TEXT_BYTES_MAX {
-            return Ok(sums);
-        }
-        let rows = self.file.open_table(ROWS).map_err(redb::Error::from)?;
-        let (first, end) = (key::start(ad_id, from_ms), key::start(ad_id, to_ms));
-        for entry in rows.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
-            let (key, value) = entry.map_err(redb::Error::from)?;
-            let row: Row = decode(value.value())?;
-            sums.add(key::class(key.value()), row.clicks, &row.users).map_err(damaged_users)?;
-        }
-        self.open.add_ad(ad_id, from_ms, to_ms, &mut sums).map_err(damaged_users)?;
-        Ok(sums)
-    }
-
-    /// Sums of all ads over panes in [from, to).
-    pub fn totals(&self, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        let mut sums = Sums::default();
-        if from_ms >= to_ms {
-            return Ok(sums);
-        }
-        let table = self.file.open_table(TOTALS).map_err(redb::Error::from)?;
-        for entry in table.range(from_ms..to_ms).map_err(redb::Error::from)? {
-            let (_, value) = entry.map_err(redb::Error::from)?;
-            sums.add_pane(&decode(value.value())?).map_err(damaged_users)?;
-        }
-        self.open.add_totals(from_ms, to_ms, &mut sums).map_err(damaged_users)?;
-        Ok(sums)
-    }
-}
-
 /// Makes the tables where they are not there, and reads what belongs in memory.
 fn load(file: &WriteTransaction) -> Result<Open, StoreError> {
-    file.open_table(ROWS).map_err(redb::Error::from)?;
-    file.open_table(TOTALS).map_err(redb::Error::from)?;
-    file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
     let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
     match state_value(&state, VERSION)? {
         Some(STORE_VERSION) => {}
         Some(found) => return Err(StoreError::Version { found }),
         None => put_state(&mut state, VERSION, STORE_VERSION)?,
     }
+    file.open_table(ROWS).map_err(redb::Error::from)?;
+    file.open_table(TOTALS).map_err(redb::Error::from)?;
+    file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
     let mut runs = Vec::new();
     let stored = file.open_table(RUNS).map_err(redb::Error::from)?;
     for entry in stored.iter().map_err(redb::Error::from)? {
@@ -319,61 +237,6 @@ fn put_partials(
     Ok(open)
 }
 
-/// Adds the runs' entries of panes in [from, to) to rows and totals, which may be there already.
-fn add_to_rows<'a>(
-    file: &WriteTransaction,
-    runs: impl Iterator<Item = &'a Run> + Clone,
-    from_ms: i64,
-    to_ms: i64,
-) -> Result<(), StoreError> {
-    let mut rows = file.open_table(ROWS).map_err(redb::Error::from)?;
-    for delta in panes::merge_rows(runs.clone(), from_ms, to_ms) {
-        let before = rows.get(delta.key).map_err(redb::Error::from)?.map(|value| decode(value.value()));
-        let row = add_to_row(before.transpose()?, &delta).map_err(damaged_users)?;
-        rows.insert(delta.key, row.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
-    }
-    add_to_totals(file, runs, from_ms, to_ms)
-}
-
-fn add_to_totals<'a>(
-    file: &WriteTransaction,
-    runs: impl Iterator<Item = &'a Run>,
-    from_ms: i64,
-    to_ms: i64,
-) -> Result<(), StoreError> {
-    let mut added: BTreeMap<i64, Sums> = BTreeMap::new();
-    for run in runs {
-        for (pane_ms, pane) in run.totals(from_ms, to_ms) {
-            added.entry(pane_ms).or_default().add_pane(pane).map_err(damaged_users)?;
-        }
-    }
-    let mut totals = file.open_table(TOTALS).map_err(redb::Error::from)?;
-    for (pane_ms, mut sums) in added {
-        if let Some(before) = totals.get(pane_ms).map_err(redb::Error::from)? {
-            sums.add_pane(&decode(before.value())?).map_err(damaged_users)?;
-        }
-        totals.insert(pane_ms, sums.into_pane().encode_to_vec().as_slice()).map_err(redb::Error::from)?;
-    }
-    Ok(())
-}
-
-fn add_to_row(before: Option<Row>, delta: &RowDelta<'_>) -> Result<Row, UsersError> {
-    let before = before.unwrap_or_default();
-    let clicks = before.clicks + delta.clicks;
-    // One sketch alone is kept as it came.
-    let users = match (before.users.is_empty(), delta.users.as_slice()) {
-        (_, []) => before.users,
-        (true, [only]) => only.to_vec(),
-        (_, several) => {
-            let mut sketch = Users::new();
-            sketch.merge_bytes(&before.users)?;
-            several.iter().try_for_each(|bytes| sketch.merge_bytes(bytes))?;
-            sketch.to_bytes()
-        }
-    };
-    Ok(Row { clicks, users })
-}
-
 fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
     let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
     let folded_before_ms = open.folded_before_ms;
@@ -383,44 +246,6 @@ fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), Stor
     }
     open.runs.retain(|open| !is_folded(open));
     Ok(())
-}
-
-fn read<T: Message + Default>(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &str,
-) -> Result<Option<T>, StoreError> {
-    let value = table.get(name).map_err(redb::Error::from)?;
-    value.map(|value| decode(value.value())).transpose()
-}
-
-fn decode<T: Message + Default>(bytes: &[u8]) -> Result<T, StoreError> {
-    T::decode(bytes).map_err(|error| StoreError::Damaged(error.to_string()))
-}
-
-fn state_value(table: &impl ReadableTable<&'static str, i64>, name: &str) -> Result<Option<i64>, StoreError> {
-    Ok(table.get(name).map_err(redb::Error::from)?.map(|value| value.value()))
-}
-
-fn put_state(table: &mut redb::Table<'_, &'static str, i64>, name: &str, value: i64) -> Result<(), StoreError> {
-    table.insert(name, value).map_err(redb::Error::from)?;
-    Ok(())
-}
-
-fn begin_read(database: &Database) -> Result<ReadTransaction, StoreError> {
-    Ok(database.begin_read().map_err(redb::Error::from)?)
-}
-
-/// A transaction whose commit is on disk when it returns (`Durability::Immediate` is redb's default).
-fn begin_write(database: &Database) -> Result<WriteTransaction, StoreError> {
-    Ok(database.begin_write().map_err(redb::Error::from)?)
-}
-
-fn commit_file(file: WriteTransaction) -> Result<(), StoreError> {
-    Ok(file.commit().map_err(redb::Error::from)?)
-}
-
-fn damaged_users(error: UsersError) -> StoreError {
-    StoreError::Damaged(error.to_string())
 }
 
 fn refused(error: RunError) -> StoreError {

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 
 use crate::fixture::{partial, transaction};
 use crate::key::PANE_MS;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::sums::Sums;
+use crate::tables::StoreError;
 use crate::transaction::Refusal;
 use tollgate_wire::Partial;
 
@@ -137,7 +138,15 @@ proptest! {
             }
             assert_equal(&store, &model, i64::MIN, i64::MAX);
         }
+        let mut clicks: BTreeMap<(String, i64, u32), u64> = BTreeMap::new();
+        let visited = store.snapshot().expect("snapshot").visit_counts(|count| {
+            *clicks.entry((count.ad_id.to_owned(), count.pane_start_ms, count.class)).or_default() += count.clicks;
+        });
+        visited.expect("visit");
+        let expected: BTreeMap<_, _> = model.rows.into_iter().map(|(key, (clicks, _))| (key, clicks)).collect();
+        prop_assert_eq!(clicks, expected);
         for (edge, seq) in &model.seqs {
+            prop_assert_eq!(store.last_end(edge).expect("read").expect("committed").txn_seq, *seq);
             let checkpoint = store.checkpoint(edge).expect("read").expect("committed");
             prop_assert_eq!(checkpoint.txn_seq, *seq);
         }
@@ -240,7 +249,7 @@ fn open_panes_are_bounded_when_nothing_closes() {
 /// A pane closes, its run goes; panes yet open stay in memory.
 #[test]
 fn runs_go_when_their_last_pane_closes() {
-    let (_folder, store) = new_store();
+    let (folder, store) = new_store();
     let two_panes = vec![partial("a", 0, 0, 1, &[]), partial("a", 10_000, 0, 1, &[])];
     store.commit(&transaction("e", 1, 5_000, two_panes)).expect("commit");
     assert_eq!(store.open_runs(), 1);
@@ -248,6 +257,9 @@ fn runs_go_when_their_last_pane_closes() {
     assert_eq!(store.open_runs(), 1, "the second pane is open");
     store.commit(&transaction("e", 3, 20_000, vec![])).expect("commit");
     assert_eq!(store.open_runs(), 0);
+    drop(store);
+    let store = Store::open(&folder.path().join("store")).expect("the same store");
+    assert_eq!(store.open_runs(), 0, "gone from the file too");
     assert_eq!(gross(&store), 2);
 }
 
