@@ -23,6 +23,10 @@ const VALUES_MAX: usize = FIELDS;
 const DIGITS_MIN: usize = 9;
 const DIGITS_MAX: usize = 15;
 
+/// A click longer than this is not scanned at the very end of a piece, where it would have to be copied; so a long click does
+/// not make every short one after it cost a long copy.
+pub(super) const CLICK_BYTES_MAX: usize = 4096;
+
 /// Digits of a whole number that is skipped.
 const SKIPPED_DIGITS_MAX: usize = 18;
 
@@ -94,7 +98,7 @@ impl Layout {
     /// How many bytes a scan may look at, when the next click is as long as the last; 0 where nothing is learned.
     #[inline]
     pub(super) fn reach(&self) -> usize {
-        if self.used == 0 { 0 } else { self.click_bytes + PADDING }
+        if self.used == 0 { 0 } else { self.click_bytes.min(CLICK_BYTES_MAX) + PADDING }
     }
 
     /// The click had this layout, and that length.
