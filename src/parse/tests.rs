@@ -222,3 +222,20 @@ fn a_refused_click_is_handed_back_as_it_was_sent() {
     assert_eq!(raw, sent.as_bytes(), "not unescaped in place");
     assert!(key.is_some(), "too old, but known");
 }
+
+#[test]
+fn clicks_of_two_layouts_are_soon_all_scanned() {
+    let with = r#"{"request_id":"0190d5a4-89ab-cdef-0f1e-2d3c4b5a6978","ad_id":"a","user_id":"u","n":7,"timestamp":1763791000000}"#;
+    let without = r#"{"request_id":"0190d5a4-89ab-cdef-0f1e-2d3c4b5a6979","ad_id":"b","timestamp":1763791000001}"#;
+    let mut parser = Parser::new(&config(DedupKey::Auto));
+    let mut layout = Layout::new();
+    for (round, click) in [with, without, without, with, with, without, with, without].into_iter().enumerate() {
+        let mut cursor = parser.open(Format::Json, click.as_bytes()).expect("an object");
+        let item = parser.next(&mut cursor, &mut layout, &CONTEXT).expect("a click");
+        let user_id = item.outcome.expect("a good click").user_id;
+        assert_eq!(user_id, if click == with { &b"u"[..] } else { b"" });
+        assert_eq!(layout.misses() > 0, round < 2, "click {round}");
+    }
+    layout.reset();
+    assert_eq!(layout.reach(), 0, "forgotten");
+}
