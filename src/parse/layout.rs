@@ -117,7 +117,7 @@ impl Layout {
     #[inline(never)]
     fn scan_other<'a>(&mut self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
         let other = (self.recent + 1) % 2;
-        // What the first plan took before it failed is not this one's.
+        // What the first plan took before it failed, this one takes again where it fits: nothing is left to rely on that.
         *fields = Fields::new();
         let length = self.plans[other].scan(bytes, fields)?;
         self.recent = other;
