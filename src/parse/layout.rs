@@ -1,4 +1,4 @@
-//! Pure. How the last click of a connection was laid out, so that the next one is scanned by comparing instead of parsing.
+//! Pure. How the last clicks of a connection were laid out, so that the next one is scanned by comparing instead of parsing.
 //!
 //! A program that sends clicks writes them all alike. So a click is cut into what stays and what changes:
 //!
@@ -22,6 +22,10 @@ const VALUES_MAX: usize = FIELDS;
 /// Digits of a time that are read in one step: seconds have 10, milliseconds 13.
 const DIGITS_MIN: usize = 9;
 const DIGITS_MAX: usize = 15;
+
+/// A click longer than this is not scanned at the very end of a piece, where it would have to be copied; so a long click does
+/// not make every short one after it cost a long copy.
+pub(super) const CLICK_BYTES_MAX: usize = 4096;
 
 /// Digits of a whole number that is skipped.
 const SKIPPED_DIGITS_MAX: usize = 18;
@@ -63,14 +67,15 @@ struct Slot {
 
 const NO_SLOT: Slot = Slot { literal: [0; 32], mask: 0, bytes: 0, value: Value::End };
 
-/// The layout that a connection's clicks are expected to have.
+/// The layouts that a connection's clicks are expected to have: two, since a program that leaves a field out now and then
+/// has two. 1.6 KB a connection.
 pub struct Layout {
-    slots: [Slot; VALUES_MAX + 1],
-    /// 0: nothing is learned.
-    used: usize,
-    /// Length of the last click that had this layout.
+    plans: [Plan; 2],
+    /// The plan that is tried first.
+    recent: usize,
+    /// Length of the last click that had one of these layouts.
     click_bytes: usize,
-    /// Clicks since the last that had this layout.
+    /// Clicks since the last that had one of these layouts.
     misses: u32,
 }
 
@@ -82,31 +87,87 @@ impl Default for Layout {
 
 impl Layout {
     pub const fn new() -> Layout {
-        Layout { slots: [NO_SLOT; VALUES_MAX + 1], used: 0, click_bytes: 0, misses: 0 }
+        Layout { plans: [NO_PLAN; 2], recent: 0, click_bytes: 0, misses: 0 }
     }
 
     /// Forgets what was learned: another connection has the slot.
     pub fn reset(&mut self) {
-        self.used = 0;
+        for plan in &mut self.plans {
+            plan.used = 0;
+        }
+        self.recent = 0;
         self.misses = 0;
     }
 
     /// How many bytes a scan may look at, when the next click is as long as the last; 0 where nothing is learned.
     #[inline]
     pub(super) fn reach(&self) -> usize {
-        if self.used == 0 { 0 } else { self.click_bytes + PADDING }
+        if self.plans[self.recent % 2].used == 0 { 0 } else { self.click_bytes.min(CLICK_BYTES_MAX) + PADDING }
     }
 
-    /// The click had this layout, and that length.
+    /// Reads the click that `bytes` begin with, if it is laid out as expected: its length. Without one, some fields may be set.
+    #[inline(always)]
+    pub(super) fn scan<'a>(&mut self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
+        match self.plans[self.recent % 2].scan(bytes, fields) {
+            Some(length) => Some(length),
+            None => self.scan_other(bytes, fields),
+        }
+    }
+
+    #[inline(never)]
+    fn scan_other<'a>(&mut self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
+        let other = (self.recent + 1) % 2;
+        // What the first plan took before it failed, this one takes again where it fits: nothing is left to rely on that.
+        *fields = Fields::new();
+        let length = self.plans[other].scan(bytes, fields)?;
+        self.recent = other;
+        Some(length)
+    }
+
+    /// The click was found to end where the scan said.
     #[inline]
     pub(super) fn hit(&mut self, click_bytes: usize) {
         self.click_bytes = click_bytes;
         self.misses = 0;
     }
 
+    /// Clicks since the last that had one of these layouts.
+    #[cfg(test)]
+    pub(super) fn misses(&self) -> u32 {
+        self.misses
+    }
+
+    /// Learns from a click that the strict reading has found to be JSON without a repeated field, in place of the plan that
+    /// was of use longer ago. Clicks that go on being surprises are learned from ever more rarely.
+    pub(super) fn learn(&mut self, raw: &[u8]) {
+        self.misses = self.misses.saturating_add(1);
+        if !self.misses.is_power_of_two() {
+            return;
+        }
+        let older = (self.recent + 1) % 2;
+        let plan = &mut self.plans[older];
+        plan.used = 0;
+        if let Some(used) = plan.cut(raw) {
+            plan.used = used;
+            self.recent = older;
+            self.click_bytes = raw.len();
+        }
+    }
+}
+
+/// One layout.
+struct Plan {
+    slots: [Slot; VALUES_MAX + 1],
+    /// 0: nothing is learned.
+    used: usize,
+}
+
+const NO_PLAN: Plan = Plan { slots: [NO_SLOT; VALUES_MAX + 1], used: 0 };
+
+impl Plan {
     /// Reads the click that `bytes` begin with, if it is laid out as expected: its length. Without one, some fields may be set.
     #[inline(always)]
-    pub(super) fn scan<'a>(&self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
+    fn scan<'a>(&self, bytes: &'a [u8], fields: &mut Fields<'a>) -> Option<usize> {
         let mut at = 0;
         for slot in self.slots.get(..self.used)? {
             let window = bytes.get(at..)?.first_chunk::<WINDOW_BYTES>()?;
@@ -146,23 +207,6 @@ impl Layout {
             }
         }
         None
-    }
-
-    /// Clicks since the last that had this layout.
-    #[cfg(test)]
-    pub(super) fn misses(&self) -> u32 {
-        self.misses
-    }
-
-    /// Learns from a click that the strict reading has found to be JSON without a repeated field. Clicks that go on being
-    /// surprises are learned from ever more rarely.
-    pub(super) fn learn(&mut self, raw: &[u8]) {
-        self.misses = self.misses.saturating_add(1);
-        if self.misses.is_power_of_two() {
-            self.used = 0;
-            self.used = self.cut(raw).unwrap_or(0);
-            self.click_bytes = raw.len();
-        }
     }
 
     /// Cuts a click into literals and values: how many, if it has only such as can be scanned.

@@ -45,7 +45,8 @@ pub struct Item<'a> {
 
 impl Parser {
     pub fn new(config: &ClickConfig) -> Parser {
-        Parser { strict: strict::Strict::new(), rules: fields::Rules::new(config), tail: Vec::new() }
+        let tail = Vec::with_capacity(layout::CLICK_BYTES_MAX + 2 * layout::PADDING);
+        Parser { strict: strict::Strict::new(), rules: fields::Rules::new(config), tail }
     }
 
     /// Begins a body, or one piece of an NDJSON body, which must be whole lines (the last may lack its LF in the last piece).
