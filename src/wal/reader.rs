@@ -122,8 +122,7 @@ impl LogReader {
                     return self.enter(place, base.segment, SEGMENT_HEADER_BYTES as u64).map(ControlFlow::Continue);
                 }
                 Step::Bad { bad, .. } => {
-                    let repairs = &place.map.repairs;
-                    let Some(repair) = repairs.iter().find(|r| r.applies(&place.replay, segment, place.offset)) else {
+                    let Some(repair) = place.map.repair_at(&place.replay, place.index, place.offset) else {
                         let fault = Fault::Frame { bad, proof: Proof::Acknowledged { lsn: to_lsn } };
                         let damage = place.replay.damage(segment, place.offset, fault);
                         return Err(LogError::Damaged(Box::new(damage)));

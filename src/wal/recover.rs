@@ -192,6 +192,18 @@ impl LogMap {
         self.probes.iter().position(|probe| probe.segment == segment)
     }
 
+    /// The repair to go on with at a bad frame: of this very place, or, where a later segment has a header, of one in
+    /// between whose own header is damaged.
+    pub fn repair_at(&self, replay: &LogReplay, index: usize, offset: u64) -> Option<&Repair> {
+        let applying = |segment, offset| self.repairs.iter().find(|repair| repair.applies(replay, segment, offset));
+        let headerless = || {
+            self.base_after(index)?;
+            let between = self.probes[index + 1..].iter().take_while(|probe| probe.header.is_err());
+            between.filter_map(|probe| applying(probe.segment, 0)).next()
+        };
+        applying(self.probes[index].segment, offset).or_else(headerless)
+    }
+
     /// Where the next segment with a header after `index` begins.
     pub fn base_after(&self, index: usize) -> Option<Base> {
         self.probes[index + 1..].iter().find_map(|probe| {
@@ -300,7 +312,7 @@ impl<'m> Walk<'m> {
             })?;
             done.records = self.walked.records;
             let Some((bad, torn)) = end else { return Ok(()) };
-            let Some(repair) = self.map.repairs.iter().find(|r| r.applies(&self.replay, probe.segment, offset)) else {
+            let Some(repair) = self.map.repair_at(&self.replay, index, offset) else {
                 return self.segment_end(probe, offset, bad, torn, cut.as_ref());
             };
             self.go_on_after(repair);
