@@ -62,7 +62,7 @@ impl UserPair {
     }
 
     pub fn token(self) -> u64 {
-        u64::from(self.token[0]) | u64::from(self.token[1]) << 32
+        u64::from(self.token[0]) | (u64::from(self.token[1]) << 32)
     }
 }
 

@@ -11,6 +11,8 @@ mod steps;
 pub mod thread;
 
 #[cfg(test)]
+mod rebuild_tests;
+#[cfg(test)]
 mod tests;
 
 pub use compare::positions;

@@ -46,7 +46,7 @@ impl Rebuilder {
     pub fn frame(&mut self, frame: &ReplayedFrame<'_>) -> ControlFlow<()> {
         let header = &frame.header;
         let records = frame.records.len();
-        if header.first_lsn + records as u64 <= self.lsn + 1 {
+        if records == 0 || header.first_lsn + records as u64 <= self.lsn + 1 {
             return ControlFlow::Continue(()); // Without records, or before the range.
         }
         let full = !self.table.has_room(records) || self.table.rows() + records > self.rows_max;

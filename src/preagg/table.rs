@@ -65,7 +65,7 @@ impl Table {
         CutTable::with_capacity(self.rows_max, self.key_bytes_max, self.users_max)
     }
 
-    /// Begins to fetch the line that [`Table::merge`] looks at first. Worth it a few clicks ahead, beyond some thousand keys.
+    /// Begins to fetch the line that [`Table::merge`] looks at first. Costs more than it saves while the table is in cache.
     #[inline]
     pub fn prefetch(&self, pane: Pane, dims_hash: u32) {
         // A load nobody waits for is the prefetch that safe code has.
@@ -153,7 +153,7 @@ impl Table {
 
     #[inline]
     fn mix(&self, pane: Pane, dims_hash: u32) -> u64 {
-        folded_multiply((u64::from(dims_hash) | (pane.0 as u64) << 32) ^ self.secret)
+        folded_multiply((u64::from(dims_hash) | ((pane.0 as u64) << 32)) ^ self.secret)
     }
 
     #[inline]
@@ -215,7 +215,7 @@ impl Table {
         let key_offset = self.open.keys.len() as u32;
         self.open.keys.extend_from_slice(partial_key);
         self.open.rows.push(CutRow { pane: pane.0, clicks: 1, key_offset, key_bytes: partial_key.len() as u32 });
-        self.slots[slot] = u64::from(tag) << 32 | u64::from(self.generation) << ROW_BITS | row as u64;
+        self.slots[slot] = (u64::from(tag) << 32) | (u64::from(self.generation) << ROW_BITS) | row as u64;
         row
     }
 }

@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn each_disagreement_is_found() {
         assert_eq!(transaction().check(), Ok(()));
-        let broken: [(&str, fn(&mut Transaction)); 9] = [
+        type Breaks = fn(&mut Transaction);
+        let broken: [(&str, Breaks); 9] = [
             ("a partial is missing", |transaction| drop(transaction.partials.pop())),
             ("two partials changed places", |transaction| transaction.partials.swap(0, 1)),
             ("another edge", |transaction| transaction.partials[0].edge_id.push('x')),
