@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::units::about_bytes;
+
 /// Which field of a click makes its key. Part of the log's segment headers: another rule over a live log starts a new
 /// horizon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,39 @@ pub enum DedupKey {
     ImpressionId = 3,
     /// A hash of all fields.
     Content = 4,
+}
+
+impl DedupKey {
+    pub const ALL: [DedupKey; 5] =
+        [DedupKey::Auto, DedupKey::RequestId, DedupKey::ClickId, DedupKey::ImpressionId, DedupKey::Content];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            DedupKey::Auto => "auto",
+            DedupKey::RequestId => "request_id",
+            DedupKey::ClickId => "click_id",
+            DedupKey::ImpressionId => "impression_id",
+            DedupKey::Content => "content",
+        }
+    }
+}
+
+/// How the process writes what it has to say to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    pub const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
 }
 
 /// Everything in force, checked. Times in milliseconds, microseconds or seconds, sizes in bytes, as the names say.
@@ -34,6 +69,7 @@ pub struct Config {
     pub export: ExportConfig,
     /// How long `/readyz` fails before a stop begins to drain.
     pub drain_delay_ms: u64,
+    pub log_format: LogFormat,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,8 +153,28 @@ const GIB: u64 = 1 << 30;
 /// Generations of a dedup window; an epoch is one of them.
 pub const GENERATIONS: i64 = 16;
 
-/// Frame buffers of a core: one on its way to the disk, one sealed behind it, one open.
-pub const FRAME_BUFFERS: usize = 3;
+/// Frame buffers of a core. One is on its way to the disk, one sealed behind it, one open; and the largest request must
+/// find room where nothing else is in flight, or it would be shed for ever: 6 × 252 KiB of records for a body of 1 MiB
+/// with 5,000 clicks, which is 1.4 MiB (see [`HttpConfig::records_bytes_max`]).
+pub const FRAME_BUFFERS: usize = 6;
+
+/// What a core keeps of a connection beside its buffers: its state, its queue of replies, its slot in the driver.
+pub const CONNECTION_BYTES: u64 = 2 * KIB;
+
+/// What the process takes before a click comes: code, stacks, the reader of user agents, runtime of the query side.
+pub const PROCESS_BYTES: u64 = 48 * MIB;
+
+/// Page cache of the embedded store.
+pub const STORE_CACHE_BYTES: u64 = 64 * MIB;
+
+/// Memory of a remembered key: a slot of 16 B, at a load of 0.9, of which 1/16 is a generation that is being forgotten.
+pub const DEDUP_BYTES_PER_KEY: u64 = 19;
+
+/// A typical click in the log: 48 B, its dimensions and what it names beside them; frames, headers and padding included.
+pub const RECORD_BYTES_TYPICAL: u64 = 110;
+
+/// Clicks a second that a core reads back from its log at least; a test of recovery holds it to that.
+pub const RECOVERY_CLICKS_PER_SECOND: u64 = 3_000_000;
 
 /// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table.
 pub const EXPORT_CREDITS: u32 = 4;
@@ -129,11 +185,66 @@ pub const TABLE_ROWS_MAX: usize = 1 << 17;
 /// (row, user) pairs of one cut: 1 s at 2 M clicks/s; 16 B each = 32 MiB at most; full: cut early.
 pub const TABLE_USERS_MAX: usize = 1 << 21;
 
+/// Bytes kept of one connection while its replies wait: a receive is stopped late, after as many as 32 buffers of 16 KiB,
+/// and those of the turn before; beyond it the connection ends.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// Records of requests that wait for room in the log, all of a core; beyond it requests are shed. Eight of the largest.
+pub const STAGING_BYTES_MAX: usize = 12 << 20;
+
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 
 /// Raw bytes kept of one dead letter.
 pub const DEAD_LETTER_RAW_BYTES_MAX: usize = 4096;
+
+/// One line of the sum of memory: what it is for and how it came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryLine {
+    pub name: &'static str,
+    pub bytes: u64,
+    pub sum: String,
+}
+
+impl HttpConfig {
+    /// The most that the records of one request can take up in the log. A record holds the text of its click and at most
+    /// 64 B beside it (fixed part, lengths, tags); a dead letter holds its raw bytes with one byte more in 255.
+    pub fn records_bytes_max(&self) -> u64 {
+        u64::from(self.body_bytes_max) * 256 / 255 + 64 * u64::from(self.batch_clicks_max)
+    }
+}
+
+impl Config {
+    /// Everything that is taken at start or bounded by a limit, in bytes. Kernel memory (sockets, page cache) is not in it.
+    pub fn memory(&self) -> Vec<MemoryLine> {
+        let line = |name, bytes, sum| MemoryLine { name, bytes, sum };
+        let counted = |name, number: u64, each: u64| {
+            line(name, number.saturating_mul(each), format!("{number} × {}", about_bytes(each)))
+        };
+        let connections = u64::from(self.http.connections_max);
+        let recv_bytes = u64::from(self.ring.recv_buffer_bytes);
+        let tables = 2 * (TABLE_ROWS_MAX as u64 * 88 + TABLE_USERS_MAX as u64 * 16);
+        vec![
+            line("dedup table", self.dedup.memory_bytes, "--dedup-memory-bytes".to_owned()),
+            line(
+                "tables of partials",
+                tables,
+                format!("2 × ({TABLE_ROWS_MAX} rows × 88 B + {TABLE_USERS_MAX} users × 16 B)"),
+            ),
+            counted("frame buffers", FRAME_BUFFERS as u64, u64::from(self.log.frame_bytes)),
+            counted("receive buffers", u64::from(self.ring.recv_buffers), recv_bytes),
+            line("requests not yet whole", self.http.assembly_bytes_max, "--assembly-bytes-max".to_owned()),
+            counted("connections", connections, CONNECTION_BYTES),
+            counted("replies not yet taken", connections, u64::from(self.http.reply_bytes_max)),
+            line("embedded store", STORE_CACHE_BYTES, "page cache".to_owned()),
+            line("process", PROCESS_BYTES, "code, stacks, query side".to_owned()),
+        ]
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory().iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
+    }
+}
 
 impl Default for Config {
     /// What `tollgate up` runs with when nothing is said.
@@ -174,6 +285,7 @@ impl Default for Config {
             dedup: DedupConfig { window_ms: 600_000, window_min_ms: 60_000, memory_bytes: 256 * MIB },
             export: ExportConfig { edge_id: "edge".to_owned(), interval_ms: 1_000, watermark_delay_ms: 5_000 },
             drain_delay_ms: 0,
+            log_format: LogFormat::Text,
         }
     }
 }

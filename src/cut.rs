@@ -48,16 +48,43 @@ pub struct CutRow {
     pub key_bytes: u32,
 }
 
-/// The open partials as plain data: rows, the bytes of their keys (see `preagg::key`), and one (row, user token) pair for
-/// each click that names a user; the exporter builds the distinct-user sketches from the pairs.
+/// The user of one click: a row of the table, and the user's token. 12 bytes, because one is written for each click.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserPair {
+    pub row: u32,
+    token: [u32; 2],
+}
+
+impl UserPair {
+    #[inline]
+    pub fn new(row: u32, token: u64) -> UserPair {
+        UserPair { row, token: [token as u32, (token >> 32) as u32] }
+    }
+
+    pub fn token(self) -> u64 {
+        u64::from(self.token[0]) | u64::from(self.token[1]) << 32
+    }
+}
+
+/// The open partials as plain data: rows, the bytes of their keys (see `preagg::key`), and one pair for each click that
+/// names a user; the exporter builds the distinct-user sketches from the pairs.
 #[derive(Debug, Default)]
 pub struct CutTable {
     pub rows: Vec<CutRow>,
     pub keys: Vec<u8>,
-    pub users: Vec<(u32, u64)>,
+    pub users: Vec<UserPair>,
 }
 
 impl CutTable {
+    pub fn with_capacity(rows: usize, key_bytes: usize, users: usize) -> CutTable {
+        CutTable {
+            rows: Vec::with_capacity(rows),
+            keys: Vec::with_capacity(key_bytes),
+            users: Vec::with_capacity(users),
+        }
+    }
+
+    #[inline]
     pub fn key(&self, row: &CutRow) -> &[u8] {
         let from = row.key_offset as usize;
         &self.keys[from..from + row.key_bytes as usize]

@@ -105,6 +105,8 @@ pub enum Event<'a> {
     Exported(Box<Exported>),
     /// The admin side asks for the counters as they are between two turns.
     Scrape,
+    /// Nothing else happened and nothing is queued: the worker will sleep after this turn.
+    Idle,
     /// Stop taking connections and requests; finish what was wholly received; then the last cut.
     Stop,
 }

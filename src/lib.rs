@@ -3,15 +3,31 @@
 //! Read `docs/ARCHITECTURE.md` for the house and a click's way through it. In one line: drivers turn completions into
 //! [`event::Event`]s, [`core::Core::apply`] turns a batch of them into [`event::Action`]s, drivers carry those out.
 
+pub mod admin;
+pub mod cli;
 pub mod click;
+pub mod commands;
 pub mod config;
+pub mod core;
 pub mod cut;
 pub mod dedup;
 pub mod event;
 pub mod exit;
 pub mod export;
+pub mod flags;
+pub mod inbox;
+pub mod limits;
+pub mod machine;
 pub mod metrics;
+pub mod metrics_text;
 pub mod net;
 pub mod parse;
 pub mod preagg;
+pub mod probe;
+pub mod run;
+pub mod settings;
+pub mod start;
+pub mod units;
+pub mod wake;
 pub mod wal;
+pub mod worker;

@@ -1,1 +1,42 @@
-fn main() {}
+//! The binary: reads the command line, calls the command, ends the process with its exit code. Nothing else ends it.
+
+use std::io::Write as _;
+
+use tollgate::cli::{Command, Read, read_command_line};
+use tollgate::commands;
+use tollgate::exit::Exit;
+use tollgate::flags::{Role, UsageError};
+use tollgate::machine::Machine;
+
+fn main() {
+    let exit = match read_command_line(std::env::args_os()) {
+        Ok(Read::Command(command)) => dispatch(&command).unwrap_or_else(|error| refuse(&error)),
+        Ok(Read::Print(text)) => {
+            print!("{text}");
+            Exit::Clean
+        }
+        Err(error) => refuse(&error),
+    };
+    // A closed pipe on the other side of standard output is no reason to end in another way.
+    let _ = std::io::stdout().flush();
+    std::process::exit(exit.code())
+}
+
+fn dispatch(command: &Command) -> Result<Exit, UsageError> {
+    let machine = Machine::read();
+    match command {
+        Command::Check(args) => {
+            let role = args.role.role();
+            Ok(commands::check::run(&args.settings.load(role, &machine)?, role, &machine, args.json))
+        }
+        Command::Up(args) => Ok(tollgate::run::run(&args.load(Role::Up, &machine)?.config)),
+        Command::Serve(args) => Ok(tollgate::run::run(&args.load(Role::Serve, &machine)?.config)),
+        Command::Wal(_) | Command::Audit(_) => Err(UsageError("this command is not built in".to_owned())),
+    }
+}
+
+/// One line that says what is wrong, where, the limit and the way out.
+fn refuse(error: &UsageError) -> Exit {
+    eprintln!("tollgate: {error}");
+    Exit::Usage
+}

@@ -66,9 +66,148 @@ impl Ledger {
         self.shed.iter().sum()
     }
 
+    /// A request's clicks have their verdicts.
+    pub fn settle(&mut self, clicks: u32, accepted: u32, duplicates: u32) {
+        self.in_flight -= u64::from(clicks);
+        self.accepted += u64::from(accepted);
+        self.duplicate += u64::from(duplicates);
+    }
+
     /// Whether every click received is accounted for.
     pub fn balances(&self) -> bool {
         self.received == self.accepted + self.duplicate + self.rejected_all() + self.shed_all() + self.in_flight
+    }
+}
+
+/// Octaves of a histogram: 2^13 ns (8 µs) to 2^34 ns (17 s).
+const OCTAVES: usize = 21;
+const FIRST_EXPONENT: u32 = 13;
+
+/// Buckets of a [`Histogram`]: one up to the smallest bound, two an octave, one beyond the largest bound.
+pub const BUCKETS: usize = 2 * OCTAVES + 2;
+
+/// Durations by size, in buckets whose upper bounds are 8.2 µs × 1, 1.5, 2, 3, 4, 6 … 17 s. One add a duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    pub buckets: [u64; BUCKETS],
+    pub sum_ns: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { buckets: [0; BUCKETS], sum_ns: 0 }
+    }
+}
+
+impl Histogram {
+    pub fn record(&mut self, ns: u64) {
+        self.record_many(ns, 1);
+    }
+
+    /// `times` durations of the same length: the clicks of one reply.
+    pub fn record_many(&mut self, ns: u64, times: u64) {
+        self.buckets[Histogram::bucket(ns)] += times;
+        self.sum_ns = self.sum_ns.saturating_add(ns.saturating_mul(times));
+    }
+
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The largest duration that bucket `index` holds; `None` for the last one, which has no bound.
+    pub fn bound_ns(index: usize) -> Option<u64> {
+        let octave = 1u64 << (FIRST_EXPONENT + (index / 2) as u32);
+        (index + 1 < BUCKETS).then_some(if index.is_multiple_of(2) { octave } else { octave + octave / 2 })
+    }
+
+    /// Bounds are inclusive, so the bits of `ns - 1` decide: the highest one the octave, the next one its half.
+    fn bucket(ns: u64) -> usize {
+        let below = ns.saturating_sub(1);
+        let exponent = below.checked_ilog2().unwrap_or(0);
+        if exponent < FIRST_EXPONENT {
+            return 0;
+        }
+        let half = (below >> (exponent - 1)) & 1;
+        let index = 2 * (exponent - FIRST_EXPONENT) as usize + half as usize + 1;
+        index.min(BUCKETS - 1)
+    }
+}
+
+/// The log, since the process started unless it says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogMetrics {
+    /// End of the gap-free prefix on disk.
+    pub durable_lsn: u64,
+    /// The last record that was given an LSN.
+    pub end_lsn: u64,
+    /// Frames written and synced: one commit each. Seal frames are among them.
+    pub commits: u64,
+    pub seal_frames: u64,
+    pub bytes_written: u64,
+    /// Segments on disk now.
+    pub segments: u64,
+    /// From the write's start to its completion, synced.
+    pub commit: Histogram,
+}
+
+/// What left the host, since the process started unless it says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportMetrics {
+    /// Every record up to it has left the host exactly once.
+    pub exported_lsn: u64,
+    pub transactions: u64,
+    /// Partials in them.
+    pub partials: u64,
+    /// Ranges of the log that are cut and not yet exported, now.
+    pub pending_ranges: u64,
+    /// CPU time of the exporter's thread.
+    pub cpu_ns: u64,
+}
+
+/// Remembered ids, now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DedupMetrics {
+    pub keys: u64,
+    pub slots: u64,
+    /// Oldest event time from which every key is still remembered.
+    pub horizon_ms: i64,
+    /// From the horizon to the clock.
+    pub window_held_ms: i64,
+    /// Generations that went before their time because memory was short, since the process started.
+    pub generations_dropped_early: u64,
+    pub watermark_ms: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionMetrics {
+    pub open: u64,
+    pub accepted: u64,
+    /// Closed on arrival because `--connections-max` were open.
+    pub refused: u64,
+    /// Cut off for breaking a deadline.
+    pub timed_out: u64,
+    /// Times that a receive found no free buffer.
+    pub receive_buffers_starved: u64,
+}
+
+/// The statuses that tollgate answers with.
+pub const STATUSES: [u16; 15] = [202, 400, 404, 405, 408, 411, 413, 415, 417, 422, 431, 500, 501, 503, 505];
+
+/// Replies sent, by status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replies {
+    /// Indexed as [`STATUSES`].
+    pub by_status: [u64; STATUSES.len()],
+}
+
+impl Replies {
+    /// Counts a reply; `status` is one of [`STATUSES`].
+    pub fn add(&mut self, status: u16) {
+        let at = STATUSES.iter().position(|one| *one == status);
+        debug_assert!(at.is_some(), "status {status} has no counter");
+        if let Some(at) = at {
+            self.by_status[at] += 1;
+        }
     }
 }
 
@@ -76,4 +215,55 @@ impl Ledger {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub ledger: Ledger,
+    pub log: LogMetrics,
+    /// From the last byte of a request to its reply being handed to the kernel, a click at a time.
+    pub acknowledgement: Histogram,
+    pub export: ExportMetrics,
+    pub dedup: DedupMetrics,
+    pub connections: ConnectionMetrics,
+    pub replies: Replies,
+    /// Rows of the open table of partials, now.
+    pub table_rows: u64,
+    /// Times that the worker entered the kernel.
+    pub ring_enters: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_duration_is_in_the_first_bucket_whose_bound_it_does_not_exceed(ns: u64, shift in 0u32..64) {
+            let ns = ns >> shift;
+            let bucket = Histogram::bucket(ns);
+            prop_assert!(Histogram::bound_ns(bucket).is_none_or(|bound| ns <= bound));
+            prop_assert!(bucket == 0 || Histogram::bound_ns(bucket - 1).is_some_and(|bound| ns > bound));
+        }
+    }
+
+    #[test]
+    fn bounds_ascend_and_end_at_seventeen_seconds() {
+        let bounds: Vec<u64> = (0..BUCKETS).filter_map(Histogram::bound_ns).collect();
+        assert_eq!(bounds.len(), BUCKETS - 1);
+        assert!(bounds.is_sorted_by(|a, b| a < b), "{bounds:?}");
+        assert_eq!((bounds[0], bounds[1], bounds[BUCKETS - 2]), (8192, 12288, 1 << 34));
+    }
+
+    #[test]
+    fn bounds_are_inclusive() {
+        for (ns, bucket) in [(0, 0), (8192, 0), (8193, 1), (12288, 1), (12289, 2), (16384, 2), (u64::MAX, BUCKETS - 1)]
+        {
+            assert_eq!(Histogram::bucket(ns), bucket, "{ns}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_misses_a_click_does_not_balance() {
+        let mut ledger = Ledger { received: 3, accepted: 2, ..Ledger::default() };
+        assert!(!ledger.balances());
+        ledger.shed[Shed::Memory as usize] += 1;
+        assert!(ledger.balances());
+    }
 }

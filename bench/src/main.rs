@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod compare;
+mod dedup;
 mod generate;
 mod measure;
 mod null_epoll;
@@ -28,6 +29,8 @@ enum Command {
     NullEpoll(null_http::Args),
     /// Runs the null servers and tollgate in turn under the same load and prints what a click costs each.
     Compare(compare::Args),
+    /// What remembering a click's id costs, at several loads, beside other tables.
+    Dedup,
     /// Measures what building a click costs the load generator.
     Generate(generate::Args),
 }
@@ -37,6 +40,9 @@ fn main() -> std::process::ExitCode {
         Command::NullUring(args) => null_uring::run(&args).map_err(|error| error.to_string()),
         Command::NullEpoll(args) => null_epoll::run(&args).map_err(|error| error.to_string()),
         Command::Compare(args) => compare::run(&args),
+        Command::Dedup => {
+            dedup::run(&dedup::Settings::default(), &mut std::io::stdout()).map_err(|error| error.to_string())
+        }
         Command::Generate(args) => generate::run(&args),
     };
     match done {

@@ -1,1 +1,17 @@
-//! Pure. wal
+//! The log: records, frames, the writer's state, replay (all pure), and the files that they live in.
+
+pub mod extent;
+pub mod frame;
+pub mod keeper;
+pub mod reader;
+pub mod record;
+pub mod recover;
+pub mod repairs;
+pub mod replay;
+pub mod segments;
+pub mod writer;
+
+#[cfg(test)]
+mod recover_tests;
+#[cfg(test)]
+pub(crate) mod testing;

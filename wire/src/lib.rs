@@ -1,8 +1,12 @@
 //! Pure. What crosses from the edges to the global tier. `wire/partials.proto` is the contract; the structs here are its
 //! hand-written twins (no protoc is needed to build), and a test holds the two together.
 
+mod check;
+pub mod merge;
 mod messages;
+pub mod users;
 
+pub use check::{DecodeError, TransactionError, crc_of, decode_checkpoint, decode_end_record, decode_partial};
 pub use messages::{Checkpoint, EndRecord, LogPosition, LogRange, Partial};
 
 /// Format version of [`Partial`], [`EndRecord`] and [`Checkpoint`]; a reader refuses a newer one.

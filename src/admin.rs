@@ -1,0 +1,310 @@
+//! The admin port: `/metrics`, `/healthz`, `/readyz`, on a thread of its own that no click passes. It asks the worker for a
+//! snapshot between two turns, so what it shows balances; it never reads a core's state itself.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::metrics::Snapshot;
+use crate::metrics_text::{Process, render};
+use crate::wake::Wake;
+
+/// A worker answers within a turn; one that does not in this time is stuck, and its own watch ends the process.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Kernel ticks a second in `/proc/self/stat`: fixed by Linux's interface, whatever the kernel counts with.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The worker sends the snapshot here; the admin side may have given up by then.
+pub type ScrapeAnswer = oneshot::Sender<Box<Snapshot>>;
+
+/// Asks the worker for a snapshot and wakes it.
+pub struct ScrapeSender {
+    requests: SyncSender<ScrapeAnswer>,
+    /// An eventfd that the worker's ring waits on.
+    wake: Wake,
+}
+
+impl ScrapeSender {
+    pub fn new(requests: SyncSender<ScrapeAnswer>, wake: Wake) -> ScrapeSender {
+        ScrapeSender { requests, wake }
+    }
+
+    fn send(&self) -> Result<oneshot::Receiver<Box<Snapshot>>, &'static str> {
+        let (answer, receiver) = oneshot::channel();
+        self.requests.try_send(answer).map_err(|error| match error {
+            TrySendError::Full(_) => "other scrapes are waiting for the worker; scrape less often",
+            TrySendError::Disconnected(_) => "the worker has ended",
+        })?;
+        self.wake.ring();
+        Ok(receiver)
+    }
+}
+
+/// What the process is at, for `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
+    Starting,
+    /// Reading the log back. Nothing is served yet.
+    Recovering {
+        bytes_done: u64,
+        bytes_total: u64,
+    },
+    Ready,
+    /// Up, but turning clicks away; the text says why and what helps.
+    Shedding(&'static str),
+    Draining,
+}
+
+/// Shared by the threads that know and the one that answers. Held for a copy only.
+pub struct Readiness {
+    state: Mutex<ReadinessState>,
+}
+
+struct ReadinessState {
+    phase: Phase,
+    recovering_since: Option<Instant>,
+    recovered_bytes: (u64, u64),
+    note: Option<String>,
+}
+
+impl Default for Readiness {
+    fn default() -> Readiness {
+        let state =
+            ReadinessState { phase: Phase::Starting, recovering_since: None, recovered_bytes: (0, 0), note: None };
+        Readiness { state: Mutex::new(state) }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    ready: bool,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_done: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+impl Readiness {
+    pub fn set(&self, phase: Phase) {
+        let mut state = self.lock();
+        if let Phase::Recovering { bytes_done, bytes_total } = phase {
+            state.recovering_since.get_or_insert_with(Instant::now);
+            state.recovered_bytes = (bytes_done, bytes_total);
+        }
+        state.phase = phase;
+    }
+
+    /// Something worth an operator's look that does not stop clicks: the horizon rose early, say.
+    pub fn set_note(&self, note: Option<String>) {
+        self.lock().note = note;
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.lock().phase == Phase::Ready
+    }
+
+    /// A thread that panicked has ended the process, so the lock is never poisoned to any effect.
+    fn lock(&self) -> MutexGuard<'_, ReadinessState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn answer(&self) -> Answer {
+        let state = self.lock();
+        let said = |ready, reason| Answer {
+            ready,
+            reason,
+            bytes_done: None,
+            bytes_total: None,
+            seconds_left: None,
+            note: state.note.clone(),
+        };
+        match state.phase {
+            Phase::Starting => said(false, "starting"),
+            Phase::Recovering { bytes_done, bytes_total } => {
+                let elapsed = state.recovering_since.map_or(Duration::ZERO, |since| since.elapsed());
+                let seconds_left = seconds_left(elapsed, bytes_done, bytes_total);
+                let (bytes_done, bytes_total) = (Some(bytes_done), Some(bytes_total));
+                Answer { bytes_done, bytes_total, seconds_left, ..said(false, "recovering") }
+            }
+            Phase::Ready => said(true, "ready"),
+            Phase::Shedding(why) => said(false, why),
+            Phase::Draining => said(false, "draining"),
+        }
+    }
+
+    fn process(&self) -> Process {
+        let (ready, (recovered_bytes, to_recover_bytes)) = (self.is_ready(), self.lock().recovered_bytes);
+        let (cpu_seconds, resident_bytes) = (cpu_seconds().unwrap_or(0.0), resident_bytes().unwrap_or(0));
+        Process { cpu_seconds, resident_bytes, ready, recovered_bytes, to_recover_bytes }
+    }
+}
+
+/// At the pace so far; unknown before the first byte.
+fn seconds_left(elapsed: Duration, done: u64, total: u64) -> Option<f64> {
+    (done > 0).then(|| elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64)
+}
+
+struct Shared {
+    scrape: ScrapeSender,
+    readiness: Arc<Readiness>,
+}
+
+/// Serves the admin port from a thread of its own until the process ends.
+pub fn serve(listener: TcpListener, scrape: ScrapeSender, readiness: Arc<Readiness>) -> io::Result<JoinHandle<()>> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::new(Shared { scrape, readiness }));
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let served =
+            runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await });
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin port ended; clicks go on");
+        }
+    })
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let process = shared.readiness.process();
+    let before_worker = matches!(shared.readiness.lock().phase, Phase::Starting | Phase::Recovering { .. });
+    let text = if before_worker {
+        render(None, &process)
+    } else {
+        match snapshot(&shared.scrape).await {
+            Ok(snapshot) => render(Some(&snapshot), &process),
+            Err(why) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn snapshot(scrape: &ScrapeSender) -> Result<Box<Snapshot>, &'static str> {
+    match tokio::time::timeout(SCRAPE_TIMEOUT, scrape.send()?).await {
+        Ok(Ok(snapshot)) => Ok(snapshot),
+        Ok(Err(_)) => Err("the worker has ended"),
+        Err(_) => Err("the worker did not answer in 2 s"),
+    }
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let answer = shared.readiness.answer();
+    let status = if answer.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(answer)).into_response()
+}
+
+/// User and system time of all threads: fields 14 and 15, after the name, which may hold anything but ends with `)`.
+fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let (user, system) = (fields.next()?.parse::<f64>().ok()?, fields.next()?.parse::<f64>().ok()?);
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    fn started() -> (SocketAddr, Receiver<ScrapeAnswer>, Arc<Readiness>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, receiver) = sync_channel(1);
+        let (wake, _worker) = Wake::pair().unwrap();
+        let readiness = Arc::new(Readiness::default());
+        serve(listener, ScrapeSender::new(sender, wake), readiness.clone()).unwrap();
+        (address, receiver, readiness)
+    }
+
+    fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_scrape_shows_what_the_worker_answers() {
+        let (address, requests, readiness) = started();
+        readiness.set(Phase::Ready);
+        let worker = std::thread::spawn(move || {
+            let mut snapshot = Box::new(Snapshot::default());
+            snapshot.ledger.accepted = 42;
+            requests.recv().unwrap().send(snapshot).unwrap();
+        });
+        let answer = get(address, "/metrics");
+        worker.join().unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("\ntollgate_clicks_accepted_total 42\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("\ntollgate_ready 1\n"));
+        assert!(!answer.contains("process_resident_memory_bytes 0\n"));
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_503_and_so_is_one_that_ended() {
+        let (address, requests, readiness) = started();
+        readiness.set(Phase::Ready);
+        let held = std::thread::spawn(move || requests);
+        assert!(get(address, "/metrics").contains("did not answer in 2 s"));
+        drop(held.join().unwrap());
+        let answer = get(address, "/metrics");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the worker has ended"), "{answer}");
+    }
+
+    #[test]
+    fn readyz_says_why_not_and_how_far() {
+        let (address, _requests, readiness) = started();
+        assert!(get(address, "/readyz").contains(r#"{"ready":false,"reason":"starting"}"#));
+        readiness.set(Phase::Recovering { bytes_done: 0, bytes_total: 10 });
+        readiness.set(Phase::Recovering { bytes_done: 5, bytes_total: 10 });
+        let answer = get(address, "/readyz");
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains(r#""bytes_done":5,"bytes_total":10,"seconds_left":"#)
+        );
+        assert!(get(address, "/metrics").contains("\ntollgate_recovery_read_bytes 5\n"));
+        readiness.set(Phase::Ready);
+        readiness.set_note(Some("the horizon rose early".to_owned()));
+        let answer = get(address, "/readyz");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("rose early"), "{answer}");
+        readiness.set(Phase::Draining);
+        assert!(get(address, "/readyz").contains("draining"));
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200"));
+    }
+
+    #[test]
+    fn the_time_left_follows_the_pace_so_far() {
+        assert_eq!(seconds_left(Duration::from_secs(2), 0, 10), None);
+        assert_eq!(seconds_left(Duration::from_secs(2), 5, 20), Some(6.0));
+    }
+}

@@ -1,0 +1,306 @@
+//! The command line as a closed set of commands. Reading it does not end the process: `main` alone does.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::config::Config;
+use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, load};
+use crate::machine::Machine;
+use crate::settings::{SETTINGS, Setting};
+
+/// Takes ad clicks in at the edge, puts each on disk before it is acknowledged, and counts it exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Edge, embedded global tier and query API in one process; needs no flag: the way to try it
+    Up(SettingArgs),
+    /// The edge on a machine of its own: a quarter of the memory remembers ids
+    Serve(SettingArgs),
+    /// Checks a configuration; prints every value in force, the memory they add up to, the click rate that the
+    /// dedup window holds and what limits it, seconds to ready after a kill. Starts nothing
+    Check(CheckArgs),
+    /// What a data directory holds, and the ways out of a halt
+    #[command(subcommand)]
+    Wal(WalCommand),
+    /// Recounts the log and compares with what was exported; differences are listed, exit status 1
+    Audit(AuditArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WalCommand {
+    /// Segments, frames, positions, totals and horizon
+    Inspect {
+        #[command(flatten)]
+        log: LogArgs,
+        #[arg(long, help = "One JSON object instead of text")]
+        json: bool,
+    },
+    /// Reads every frame; damage is shown with its exact extent, exit status 1
+    Verify {
+        #[command(flatten)]
+        log: LogArgs,
+        #[arg(long, help = "One JSON object instead of text")]
+        json: bool,
+    },
+    /// Shows how to go on after damage; does it with --yes and leaves an audit file
+    Repair(RepairArgs),
+    /// Clicks as NDJSON on standard output
+    Export {
+        #[command(flatten)]
+        log: LogArgs,
+        /// First record
+        #[arg(long, value_name = "LSN", default_value_t = 1)]
+        from_lsn: u64,
+        /// Last record [default: the last one]
+        #[arg(long, value_name = "LSN")]
+        to_lsn: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Damage below the checkpoint: nothing is lost from the counts; ids in it are forgotten, so the horizon rises
+    #[arg(long, conflicts_with = "accept_loss")]
+    pub raise_horizon: bool,
+    /// Damage above the checkpoint: these records are lost from the counts; as `wal verify` prints it
+    #[arg(long, value_name = "LOG:FROM-TO")]
+    pub accept_loss: Option<String>,
+    /// Do it; without, only show what would be done
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    /// The command whose defaults apply
+    #[arg(long = "for", value_name = "COMMAND", default_value = "serve")]
+    pub role: CheckedRole,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckedRole {
+    Up,
+    Serve,
+}
+
+impl CheckedRole {
+    pub fn role(self) -> Role {
+        match self {
+            CheckedRole::Up => Role::Up,
+            CheckedRole::Serve => Role::Serve,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Names a data directory that no process serves, for the commands that read one.
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// Reads settings from this TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Holds the log and the store [default: ./tollgate-data] [env: TOLLGATE_DATA_DIR]
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<String>,
+}
+
+/// Every setting as a flag, and the file. Nothing is parsed here: that is `flags::load`'s, whatever the source.
+#[derive(Clone, Debug, Default)]
+pub struct SettingArgs {
+    config: Option<PathBuf>,
+    flags: BTreeMap<&'static str, String>,
+}
+
+impl SettingArgs {
+    /// The configuration in force, from these flags, this process's environment and the file.
+    pub fn load(&self, role: Role, machine: &Machine) -> Result<Loaded, UsageError> {
+        let said = Said { flags: self.flags.clone(), environment: environment(), file: read(self.config.as_deref())? };
+        load(role, &said, machine)
+    }
+}
+
+impl LogArgs {
+    pub fn load(&self, machine: &Machine) -> Result<Config, UsageError> {
+        let flags = self.data_dir.iter().map(|path| ("data-dir", path.clone())).collect();
+        let settings = SettingArgs { config: self.config.clone(), flags };
+        Ok(settings.load(Role::Up, machine)?.config)
+    }
+}
+
+/// Variables whose names or values are not UTF-8 are not ours.
+fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("TOLLGATE_")).collect()
+}
+
+/// `--config`, else `TOLLGATE_CONFIG`, else none.
+fn read(flag: Option<&Path>) -> Result<Option<ConfigFile>, UsageError> {
+    let path = flag.map(Path::to_owned).or_else(|| std::env::var_os("TOLLGATE_CONFIG").map(PathBuf::from));
+    let Some(path) = path else { return Ok(None) };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(&path).map_err(|error| UsageError(format!("--config {name:?}: {error}")))?;
+    Ok(Some(ConfigFile { name, text }))
+}
+
+impl FromArgMatches for SettingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let said = |setting: &'static Setting| Some((setting.name, matches.get_one::<String>(setting.name)?.clone()));
+        let config = matches.get_one::<PathBuf>("config").cloned();
+        Ok(SettingArgs { config, flags: SETTINGS.iter().filter_map(said).collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = SettingArgs::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for SettingArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let file = Arg::new("config").long("config").value_name("FILE").value_parser(clap::value_parser!(PathBuf)).help(
+            "Reads settings from this TOML file, keys as the flags below; a flag wins over the environment, that over the \
+             file [env: TOLLGATE_CONFIG]",
+        );
+        let flags = SETTINGS.iter().map(|setting| {
+            let id = setting.name;
+            let help = help(setting);
+            Arg::new(id).long(id).value_name(setting.placeholder()).help(help).allow_negative_numbers(true)
+        });
+        command.next_help_heading("Settings").arg(file).args(flags).next_help_heading(None)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        SettingArgs::augment_args(command)
+    }
+}
+
+/// What a setting does, its default, bounds and variable.
+fn help(setting: &Setting) -> String {
+    let (default, bounds, variable) = (default_text(setting), setting.bounds(), setting.variable());
+    format!("{} [default: {default}] [bounds: {bounds}] [env: {variable}]", setting.about)
+}
+
+/// The default in words, for the help and `docs/OPERATING.md`.
+pub fn default_text(setting: &Setting) -> String {
+    let text = setting.show(&Config::default());
+    match setting.name {
+        "dedup-memory-bytes" => format!("{text} for up; for serve a quarter of the memory or of the cgroup's"),
+        _ if text.is_empty() => "none".to_owned(),
+        _ => text,
+    }
+}
+
+/// What reading the command line came to.
+#[derive(Debug)]
+pub enum Read {
+    Command(Command),
+    /// `--help` or `--version`: print this and end well.
+    Print(String),
+}
+
+pub fn read_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Read, UsageError> {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Ok(Read::Command(cli.command)),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(UsageError("a subcommand is missing; see --help for those there are".to_owned()))
+        }
+        Err(error) if error.use_stderr() => Err(UsageError(one_line(&error.to_string()))),
+        Err(error) => Ok(Read::Print(error.to_string())),
+    }
+}
+
+/// Clap's message is a paragraph, advice and usage; the first says it all.
+fn one_line(text: &str) -> String {
+    let paragraph = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+    format!("{}; see --help", paragraph.strip_prefix("error: ").unwrap_or(&paragraph))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Read, UsageError> {
+        read_command_line(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        for line in [
+            "tollgate up",
+            "tollgate serve --listen 0.0.0.0:80 --cpus 3",
+            "tollgate check --for up --json --recv-buffers 64",
+            "tollgate wal inspect --data-dir d --json",
+            "tollgate wal verify",
+            "tollgate wal repair --raise-horizon",
+            "tollgate wal repair --accept-loss 0f:10-20 --yes",
+            "tollgate wal export --from-lsn 5 --to-lsn 9",
+            "tollgate audit --config f.toml",
+        ] {
+            assert!(matches!(parse(line), Ok(Read::Command(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_command_is_one_line() {
+        for (line, want) in [
+            ("tollgate", "subcommand"),
+            ("tollgate fly", "'fly'"),
+            ("tollgate up --lisen 1", "'--lisen'"),
+            ("tollgate up --listen", "--listen"),
+            ("tollgate wal repair --raise-horizon --accept-loss 1:1-2", "cannot be used with"),
+            ("tollgate wal export --from-lsn x", "invalid value 'x'"),
+            ("tollgate up --listen a --listen b", "--listen"),
+        ] {
+            let text = parse(line).expect_err(line).to_string();
+            assert!(text.contains(want) && !text.contains('\n'), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn help_names_default_bounds_and_variable_of_every_setting() {
+        let Ok(Read::Print(help)) = parse("tollgate up --help") else { panic!("help is printed") };
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for setting in SETTINGS {
+            let end = format!("[default: {}] [bounds: {}]", default_text(setting), setting.bounds());
+            assert!(help.contains(&end), "{}: {end}", setting.name);
+            assert!(help.contains(&format!("--{} <", setting.name)) && help.contains(&setting.variable()));
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let Ok(Read::Command(Command::Up(settings))) = parse("tollgate up --headers-max 77") else { panic!("parses") };
+        assert_eq!(settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
+    }
+}

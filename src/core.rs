@@ -1,0 +1,352 @@
+//! Pure. One core is one owned struct with one door: [`Core::apply`] takes a turn's events and says what to do. Nothing else
+//! changes a core; it holds no clock, no lock, no I/O.
+//!
+//!     events ─▶ lanes (frame, parse, encode) ─▶ staging ─▶ home (dedup, log, merge) ─▶ replies, once durable
+//!
+//! `lanes` is the receiving side of a core, `home` the deciding one. The same upkeep runs after every turn.
+
+pub mod cuts;
+pub mod home;
+pub mod intake;
+pub mod lanes;
+pub mod staging;
+
+use crate::config::{Config, ERRORS_LISTED_MAX};
+use crate::core::home::{Bench, Home};
+use crate::core::intake::Intake;
+use crate::core::lanes::Lanes;
+use crate::core::staging::Staging;
+use crate::event::{Action, Actions, Event, FrameBuffer, Now};
+use crate::exit::Exit;
+use crate::metrics::{Ledger, Shed, Snapshot};
+use crate::net::assembly::AssemblyPool;
+use crate::parse::Parser;
+use crate::wal::frame::{FLAG_IDLE, FLAG_STOPPED};
+
+/// Clicks staged within a turn before the home looks at them: enough to overlap their cache misses, few enough that what was
+/// prefetched is still in the cache.
+const HOME_BATCH_CLICKS: usize = 128;
+
+/// How long a stop waits for requests that are half received before their connections are closed.
+const DRAIN_MAX_NS: u64 = 15_000_000_000;
+
+pub struct Core {
+    config: Config,
+    lanes: Lanes,
+    parser: Parser,
+    assembly: AssemblyPool,
+    staging: Staging,
+    home: Home,
+    ledger: Ledger,
+    snapshot: Box<Snapshot>,
+    phase: Phase,
+    room: bool,
+    clock: Clock,
+    next_cut_ns: u64,
+    /// When the log write in flight began.
+    write_began_ns: u64,
+    scrape: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Connections finish what they have wholly received; those left at the deadline are closed.
+    Draining {
+        until_ns: u64,
+    },
+    /// No connection is left; the last cut is on its way out.
+    LastCut,
+    Stopped,
+}
+
+/// The wall clock against the monotonic one, as they stood at the start.
+struct Clock {
+    offset_ms: i64,
+    skew_ms: i64,
+    /// They disagree by more than the skew: horizon and watermark stand still, clicks are shed.
+    leapt: bool,
+}
+
+impl Core {
+    pub fn new(config: Config, home: Home, slots: u32, now: Now) -> Core {
+        let clock = Clock {
+            offset_ms: now.wall_ms - (now.mono_ns / 1_000_000) as i64,
+            skew_ms: config.click.clock_skew_ms,
+            leapt: false,
+        };
+        Core {
+            lanes: Lanes::new(&config, slots, now),
+            parser: Parser::new(&config.click),
+            assembly: AssemblyPool::new(config.http.assembly_bytes_max),
+            staging: Staging::default(),
+            home,
+            ledger: Ledger::default(),
+            snapshot: Box::default(),
+            phase: Phase::Serving,
+            room: true,
+            clock,
+            next_cut_ns: now.mono_ns + config.export.interval_ms * 1_000_000,
+            write_began_ns: 0,
+            scrape: false,
+            config,
+        }
+    }
+
+    /// One turn: everything that happened, in order, then the upkeep.
+    pub fn apply(&mut self, events: &mut Vec<Event<'_>>, now: Now, actions: &mut Actions) {
+        self.advance_clock(now);
+        let mut would_sleep = false;
+        for event in events.drain(..) {
+            would_sleep |= matches!(event, Event::Idle);
+            self.take(event, now, actions);
+            if self.staging.fresh_clicks() >= HOME_BATCH_CLICKS {
+                self.judge(now);
+            }
+        }
+        self.judge(now);
+        self.upkeep(would_sleep, now, actions);
+    }
+
+    /// When `apply` must be called though nothing happens.
+    pub fn next_deadline_ns(&self) -> u64 {
+        let log = self.home.writer.next_deadline_ns().unwrap_or(u64::MAX);
+        let drain = match self.phase {
+            Phase::Draining { until_ns } => until_ns,
+            Phase::Serving | Phase::LastCut | Phase::Stopped => u64::MAX,
+        };
+        log.min(self.next_cut_ns).min(self.lanes.next_deadline_ns()).min(drain)
+    }
+
+    fn take(&mut self, event: Event<'_>, now: Now, actions: &mut Actions) {
+        match event {
+            Event::Accepted { connection } => {
+                let (lanes, intake) = self.receiving(now);
+                lanes.accepted(connection, &intake);
+            }
+            Event::Received { connection, bytes } => {
+                let (lanes, mut intake) = self.receiving(now);
+                lanes.received(connection, bytes, &mut intake, actions);
+            }
+            Event::ReceiveEnded { connection, end } => {
+                let (lanes, mut intake) = self.receiving(now);
+                lanes.receive_ended(connection, end, &mut intake, actions);
+            }
+            Event::Sent { connection, buffer, sent } => {
+                let (lanes, intake) = self.receiving(now);
+                lanes.sent(connection, buffer, sent, &intake, actions);
+            }
+            Event::Closed { connection } => {
+                let (lanes, mut intake) = self.receiving(now);
+                lanes.closed(connection, &mut intake);
+            }
+            Event::LogWritten { buffer, ok } => self.log_written(buffer, ok, now, actions),
+            Event::SegmentReady { segment } => self.home.writer.segment_ready(segment),
+            Event::Room { open } => self.room = open,
+            Event::Exported(exported) => self.home.cuts.exported(*exported),
+            Event::Scrape => self.scrape = true,
+            Event::Idle => {}
+            Event::Stop => self.stop(now, actions),
+        }
+    }
+
+    /// The receiving side, and what it works with.
+    fn receiving(&mut self, now: Now) -> (&mut Lanes, Intake<'_>) {
+        let shed = self.sheds();
+        let intake = Intake {
+            config: &self.config,
+            parser: &mut self.parser,
+            assembly: &mut self.assembly,
+            staging: &mut self.staging,
+            ledger: &mut self.ledger,
+            home: &self.home,
+            shed,
+            now,
+        };
+        (&mut self.lanes, intake)
+    }
+
+    fn log_written(&mut self, buffer: Box<FrameBuffer>, ok: bool, now: Now, actions: &mut Actions) {
+        self.snapshot.log.commit.record(now.mono_ns - self.write_began_ns);
+        if self.home.writer.written(buffer, ok).is_err() {
+            actions.push(Action::Halt { exit: Exit::LogWriteFailed, why: "a write or sync of the log failed" });
+        }
+    }
+
+    /// Clicks that cannot be taken now are shed before anything of them changes state.
+    fn sheds(&self) -> Option<Shed> {
+        if self.clock.leapt {
+            Some(Shed::Clock)
+        } else if !self.room {
+            Some(Shed::DiskFull)
+        } else {
+            None
+        }
+    }
+
+    fn advance_clock(&mut self, now: Now) {
+        let offset_ms = now.wall_ms - (now.mono_ns / 1_000_000) as i64;
+        self.clock.leapt = (offset_ms - self.clock.offset_ms).abs() > self.clock.skew_ms;
+        if !self.clock.leapt {
+            self.home.dedup.advance(now.wall_ms);
+            self.home.advance_watermark(now);
+        }
+    }
+
+    /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.
+    fn judge(&mut self, now: Now) {
+        while let Some(mut request) = self.staging.pop() {
+            let (mut tally, mut errors) = (request.tally, std::mem::take(&mut request.errors));
+            let mut bench = Bench {
+                ledger: &mut self.ledger,
+                tally: &mut tally,
+                errors: &mut errors,
+                errors_max: ERRORS_LISTED_MAX,
+            };
+            let rest = self.staging.rest(&request);
+            let through = self.home.judge(rest, &mut bench, now);
+            let whole = through == rest.len();
+            (request.tally, request.errors) = (tally, errors);
+            if !whole {
+                request.advance(through);
+                self.staging.unpop(request);
+                break;
+            }
+            self.ledger.settle(request.clicks, tally.accepted, tally.duplicates);
+            self.lanes.settle(&mut request, self.home.writer.end_lsn(), &self.config);
+            self.staging.release(request);
+        }
+        self.staging.compact();
+    }
+
+    /// The same after every turn, cheap and always.
+    fn upkeep(&mut self, would_sleep: bool, now: Now, actions: &mut Actions) {
+        self.cut_when_due(now, actions);
+        loop {
+            self.commit(would_sleep, now, actions);
+            self.release(now, actions);
+            // A connection that was paused may have gone on.
+            if self.staging.fresh_clicks() == 0 {
+                break;
+            }
+            self.judge(now);
+        }
+        self.home.hand_over(actions);
+        self.free_segments(now, actions);
+        self.progress_stop(now, actions);
+        if std::mem::take(&mut self.scrape) {
+            actions.push(Action::Snapshot(self.take_snapshot(now)));
+        }
+    }
+
+    fn release(&mut self, now: Now, actions: &mut Actions) {
+        let durable_lsn = self.home.writer.durable_lsn();
+        let mut acknowledgement = self.snapshot.acknowledgement;
+        let (lanes, mut intake) = self.receiving(now);
+        lanes.check_deadlines(&mut intake, actions);
+        lanes.release(durable_lsn, &mut intake, &mut acknowledgement, actions);
+        self.snapshot.acknowledgement = acknowledgement;
+    }
+
+    fn commit(&mut self, would_sleep: bool, now: Now, actions: &mut Actions) {
+        if self.home.writer.due(now.mono_ns, would_sleep) {
+            self.home.seal(now, 0);
+        }
+        if let Some((buffer, write)) = self.home.writer.next_write(now.mono_ns) {
+            self.write_began_ns = now.mono_ns;
+            self.snapshot.log.commits += 1;
+            self.snapshot.log.bytes_written += u64::from(write.length);
+            actions.push(Action::WriteLog { buffer, write });
+        }
+        while let Some(segment) = self.home.writer.wants_segment() {
+            actions.push(Action::PrepareSegment { segment });
+        }
+    }
+
+    fn cut_when_due(&mut self, now: Now, actions: &mut Actions) {
+        if matches!(self.phase, Phase::LastCut | Phase::Stopped) {
+            return;
+        }
+        if now.mono_ns >= self.next_cut_ns {
+            self.next_cut_ns = now.mono_ns + self.config.export.interval_ms * 1_000_000;
+            if self.home.something_to_cut() {
+                self.home.cut(now, false);
+            } else if self.home.cuts.settled() {
+                self.home.seal_idle(now, FLAG_IDLE);
+                self.home.cut(now, false);
+            }
+            self.home.hand_over(actions);
+        } else if self.home.partials.wants_cut() {
+            self.home.cut(now, false);
+        }
+    }
+
+    /// A segment may go when it is exported, below a horizon that is itself durable, and past retention.
+    fn free_segments(&mut self, now: Now, actions: &mut Actions) {
+        let keep_from_ms = now.wall_ms - self.config.log.retention_ms;
+        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.cuts.durable_horizon_ms());
+        while let Some(oldest) = self.home.writer.oldest_closed_segment() {
+            if oldest.last_lsn > exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
+                break;
+            }
+            if let Some(freed) = self.home.writer.free_oldest_segment() {
+                actions.push(Action::FreeSegment { segment: freed.segment });
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Now, actions: &mut Actions) {
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Draining { until_ns: now.mono_ns + DRAIN_MAX_NS };
+            actions.push(Action::StopAccepting);
+            let (lanes, mut intake) = self.receiving(now);
+            lanes.begin_drain(&mut intake, actions);
+        }
+    }
+
+    fn progress_stop(&mut self, now: Now, actions: &mut Actions) {
+        match self.phase {
+            Phase::Serving | Phase::Stopped => {}
+            Phase::Draining { until_ns } => {
+                if now.mono_ns >= until_ns {
+                    self.lanes.close_all(actions);
+                }
+                if self.lanes.all_closed() && self.staging.is_empty() && !self.home.writer.unwritten() {
+                    self.phase = Phase::LastCut;
+                    self.home.cut(now, true);
+                    self.home.seal_idle(now, FLAG_STOPPED);
+                    self.commit(true, now, actions);
+                    self.home.hand_over(actions);
+                }
+            }
+            Phase::LastCut => {
+                if self.home.cuts.settled() && !self.home.writer.unwritten() {
+                    self.phase = Phase::Stopped;
+                    actions.push(Action::Stopped);
+                }
+            }
+        }
+    }
+
+    fn take_snapshot(&mut self, now: Now) -> Box<Snapshot> {
+        let mut snapshot = self.snapshot.clone();
+        let home = &self.home;
+        snapshot.ledger = self.ledger.clone();
+        snapshot.log.end_lsn = home.writer.end_lsn();
+        snapshot.log.durable_lsn = home.writer.durable_lsn();
+        snapshot.log.segments = home.writer.segments().len() as u64;
+        snapshot.export.exported_lsn = home.cuts.exported_lsn();
+        snapshot.export.pending_ranges = home.cuts.pending() as u64;
+        snapshot.dedup.keys = home.dedup.keys();
+        snapshot.dedup.slots = home.dedup.slots();
+        snapshot.dedup.horizon_ms = home.dedup.horizon_ms();
+        snapshot.dedup.window_held_ms = now.wall_ms - home.dedup.horizon_ms();
+        snapshot.dedup.generations_dropped_early = home.dedup.evicted().generations;
+        snapshot.dedup.watermark_ms = home.watermark_ms();
+        snapshot.connections.refused = self.lanes.refused;
+        snapshot.connections.timed_out = self.lanes.timed_out;
+        snapshot.replies = self.lanes.statuses.clone();
+        snapshot.table_rows = home.partials.rows() as u64;
+        snapshot
+    }
+}

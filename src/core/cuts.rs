@@ -1,0 +1,120 @@
+//! Pure. What a core has cut off its log for the exporter, and what it has not yet been able to hand over.
+//!
+//! The open table is exactly (last cut, log end], or it is `dropped` and the exporter rebuilds the range from the log. A cut
+//! leaves when its last record is durable and an export credit is free; cuts without a table that wait are joined.
+
+use std::collections::VecDeque;
+
+use crate::config::EXPORT_CREDITS;
+use crate::cut::{Cut, CutTable, Position};
+use crate::event::{Action, Actions, Exported};
+
+/// Tables beside the open one: one on its way to the exporter, one in its hands.
+const SPARE_TABLES: usize = 2;
+
+pub struct Cuts {
+    last: Position,
+    waiting: VecDeque<Cut>,
+    spares: Vec<CutTable>,
+    credits: u32,
+    /// The open table lacks clicks of its range.
+    pub dropped: bool,
+    exported_lsn: u64,
+    /// Of the cuts on their way out: where each ends, and the horizon in the frame that it ends with.
+    horizons: VecDeque<(u64, i64)>,
+    durable_horizon_ms: i64,
+}
+
+impl Cuts {
+    /// `from` is the log's end at the start: what lies before it the exporter knows from recovery. `spare` makes an empty
+    /// table with all the memory it will need.
+    pub fn new(from: Position, exported_lsn: u64, spare: impl Fn() -> CutTable) -> Cuts {
+        let spares = (0..SPARE_TABLES).map(|_| spare()).collect();
+        Cuts {
+            last: from,
+            waiting: VecDeque::new(),
+            spares,
+            credits: EXPORT_CREDITS,
+            dropped: false,
+            exported_lsn,
+            horizons: VecDeque::new(),
+            durable_horizon_ms: i64::MIN,
+        }
+    }
+
+    pub fn last(&self) -> Position {
+        self.last
+    }
+
+    pub fn exported_lsn(&self) -> u64 {
+        self.exported_lsn
+    }
+
+    /// Cuts that are not yet exported.
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + (EXPORT_CREDITS - self.credits) as usize
+    }
+
+    /// The horizon as a frame that was exported holds it: no restart begins below it.
+    pub fn durable_horizon_ms(&self) -> i64 {
+        self.durable_horizon_ms
+    }
+
+    /// Everything cut was exported.
+    pub fn settled(&self) -> bool {
+        self.waiting.is_empty() && self.credits == EXPORT_CREDITS
+    }
+
+    pub fn spare(&mut self) -> Option<CutTable> {
+        self.spares.pop()
+    }
+
+    /// A table that was not used up after all.
+    pub fn give_back(&mut self, table: CutTable) {
+        if self.spares.len() < SPARE_TABLES {
+            self.spares.push(table);
+        }
+    }
+
+    /// Adds the next range. It must begin where the last one ended.
+    pub fn push(&mut self, cut: Cut) {
+        assert_eq!(cut.from, self.last, "a cut begins where the last one ended");
+        if cut.to.lsn > cut.from.lsn {
+            self.horizons.push_back((cut.to.lsn, cut.horizon_ms));
+        }
+        self.last = cut.to;
+        self.dropped = false;
+        if let Some(back) = self.waiting.back_mut()
+            && back.table.is_none()
+            && cut.table.is_none()
+        {
+            *back = Cut { from: back.from, ..cut };
+            return;
+        }
+        self.waiting.push_back(cut);
+    }
+
+    /// Hands over what is durable, as far as credits go.
+    pub fn hand_over(&mut self, durable_lsn: u64, actions: &mut Actions) {
+        while self.credits > 0 && self.waiting.front().is_some_and(|cut| cut.to.lsn <= durable_lsn) {
+            if let Some(cut) = self.waiting.pop_front() {
+                self.credits -= 1;
+                actions.push(Action::Export(Box::new(cut)));
+            }
+        }
+    }
+
+    pub fn exported(&mut self, exported: Exported) {
+        assert!(exported.lsn >= self.exported_lsn, "the exported LSN went back");
+        self.exported_lsn = exported.lsn;
+        self.credits += exported.cuts;
+        assert!(self.credits <= EXPORT_CREDITS, "more export credits came back than were taken");
+        while let Some((_, horizon_ms)) = self.horizons.pop_front_if(|(lsn, _)| *lsn <= exported.lsn) {
+            self.durable_horizon_ms = horizon_ms;
+        }
+        if let Some(mut table) = exported.table {
+            table.clear();
+            self.give_back(table);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Pure. A core as the home of clicks: it alone remembers their keys, ends the log and counts them. One click is one step:
+//! room, horizon, look-up, log, merge, key; all of it or nothing.
+
+use crate::click::{EventTime, Reason, Refusal};
+use crate::core::cuts::Cuts;
+use crate::core::staging::Tally;
+use crate::cut::{Cut, CutTable};
+use crate::dedup::{Table as Dedup, Verdict};
+use crate::event::{Actions, Now};
+use crate::metrics::{Ledger, Shed};
+use crate::net::reply::ListedError;
+use crate::preagg::Table as Partials;
+use crate::wal::frame::FLAG_CUT;
+use crate::wal::record::{self, Cause, ClickRecord, KIND_CLICK, KIND_DEAD_LETTER};
+use crate::wal::writer::{FrameMeta, Room, Writer};
+
+/// A dead letter that wraps a whole click record is at most this much longer: its head, and one length byte for each 255.
+const DEAD_LETTER_EXTRA_BYTES: usize = 128;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// What a click or a refusal needs to be judged, beside the home itself.
+pub struct Bench<'a> {
+    pub ledger: &'a mut Ledger,
+    pub tally: &'a mut Tally,
+    pub errors: &'a mut Vec<ListedError>,
+    pub errors_max: usize,
+}
+
+pub struct Home {
+    pub dedup: Dedup,
+    pub writer: Writer,
+    pub partials: Partials,
+    pub cuts: Cuts,
+    watermark_delay_ms: i64,
+    watermark_ms: i64,
+    dead_letters: HourlyBudget,
+    scratch: Vec<u8>,
+    /// The log's end has been sealed by an empty frame since the last record.
+    idle_sealed: bool,
+}
+
+/// Raw bytes of dead letters that may still be kept this hour.
+struct HourlyBudget {
+    bytes_max: u64,
+    bytes_left: u64,
+    renewed_ns: u64,
+}
+
+impl Home {
+    pub fn new(
+        dedup: Dedup,
+        writer: Writer,
+        partials: Partials,
+        cuts: Cuts,
+        watermark: Watermark,
+        dead_letter_bytes_max: u64,
+    ) -> Home {
+        Home {
+            dedup,
+            writer,
+            partials,
+            cuts,
+            watermark_delay_ms: watermark.delay_ms,
+            watermark_ms: watermark.start_ms,
+            dead_letters: HourlyBudget {
+                bytes_max: dead_letter_bytes_max,
+                bytes_left: dead_letter_bytes_max,
+                renewed_ns: 0,
+            },
+            scratch: Vec::with_capacity(8 << 10),
+            idle_sealed: true,
+        }
+    }
+
+    /// Judges the records one by one while there is room; returns the bytes that are through.
+    pub fn judge(&mut self, records: &[u8], bench: &mut Bench<'_>, now: Now) -> usize {
+        let mut through = 0;
+        while through < records.len() {
+            let length = record::record_length(&records[through..]);
+            if !self.make_room(length + DEAD_LETTER_EXTRA_BYTES, now) {
+                break;
+            }
+            let bytes = &records[through..through + length];
+            match bytes[2] {
+                KIND_CLICK => self.click(ClickRecord::encoded(bytes), bench, now),
+                KIND_DEAD_LETTER => self.refused(bytes, bench, now),
+                kind => unreachable!("this core staged a record of type {kind}"),
+            }
+            bench.tally.settled += 1;
+            through += length;
+        }
+        through
+    }
+
+    /// Room in the log for that many bytes, and in the table for one click.
+    fn make_room(&mut self, bytes: usize, now: Now) -> bool {
+        match self.writer.room(bytes) {
+            Room::Now => {}
+            Room::AfterSeal => {
+                self.seal(now, 0);
+            }
+            Room::AfterWrite => return false,
+        }
+        if !self.partials.has_room(1) {
+            // Never a reason to shed: the exporter rebuilds the range from the log.
+            self.partials.discard();
+            self.cuts.dropped = true;
+        }
+        true
+    }
+
+    #[inline]
+    fn click(&mut self, click: ClickRecord<'_>, bench: &mut Bench<'_>, now: Now) {
+        let hashed = self.dedup.hash(&click.key());
+        match self.dedup.remember(&hashed, click.check(), click.event_ms(), click.received_ms()) {
+            Verdict::Fresh => {
+                self.writer.append(click.bytes());
+                if !self.cuts.dropped {
+                    let pane = EventTime(click.event_ms()).pane();
+                    self.partials.merge(pane, click.dims_hash(), click.partial_key(), click.user_token());
+                }
+                bench.tally.accepted += 1;
+            }
+            Verdict::Duplicate { same_payload } => {
+                bench.tally.duplicates += 1;
+                if !same_payload {
+                    bench.ledger.duplicate_other_payload += 1;
+                    self.keep_dead_letter(Cause::OtherPayload, click, bench.ledger, now);
+                }
+            }
+            Verdict::TooOld => {
+                let refusal = Refusal { reason: Reason::TooOld, field: "timestamp" };
+                if bench.errors.len() < bench.errors_max {
+                    bench.errors.push(ListedError { index: bench.tally.settled, refusal });
+                }
+                bench.tally.rejected += 1;
+                bench.ledger.rejected[Reason::TooOld as usize - 1] += 1;
+                self.keep_dead_letter(Cause::Refused(Reason::TooOld), click, bench.ledger, now);
+            }
+            Verdict::Full => {
+                bench.tally.shed = Some(Shed::DedupFull);
+                bench.tally.shed_clicks += 1;
+                bench.ledger.shed[Shed::DedupFull as usize] += 1;
+            }
+        }
+    }
+
+    /// A click that its core refused: its dead letter is durable before the reply, as far as the budget goes.
+    fn refused(&mut self, bytes: &[u8], bench: &mut Bench<'_>, now: Now) {
+        bench.tally.rejected += 1;
+        if let Some(reason) = Reason::from_code(bytes[4]) {
+            bench.ledger.rejected[reason as usize - 1] += 1;
+        }
+        self.append_dead_letter(bytes, bench.ledger, now);
+    }
+
+    fn keep_dead_letter(&mut self, cause: Cause, click: ClickRecord<'_>, ledger: &mut Ledger, now: Now) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        record::encode_dead_letter(cause, Some(click.key()), now.wall_ms, click.bytes(), &mut scratch);
+        self.append_dead_letter(&scratch, ledger, now);
+        self.scratch = scratch;
+    }
+
+    fn append_dead_letter(&mut self, bytes: &[u8], ledger: &mut Ledger, now: Now) {
+        if self.dead_letters.take(bytes.len() as u64, now.mono_ns) {
+            self.writer.append(bytes);
+            ledger.dead_letters_kept += 1;
+        } else {
+            ledger.dead_letters_unkept += 1;
+        }
+    }
+
+    /// Closes the open frame.
+    pub fn seal(&mut self, now: Now, flags: u32) -> crate::cut::Position {
+        let meta = FrameMeta {
+            built_ms: now.wall_ms,
+            horizon_ms: self.dedup.horizon_ms(),
+            watermark_ms: self.watermark_ms,
+            flags,
+        };
+        self.idle_sealed = false;
+        self.writer.seal(meta)
+    }
+
+    /// Closes the log's end with an empty frame, once: it proves that all before it had been durable.
+    pub fn seal_idle(&mut self, now: Now, flag: u32) {
+        if !self.idle_sealed && !self.writer.unwritten() {
+            self.seal(now, flag);
+            self.idle_sealed = true;
+        }
+    }
+
+    /// The watermark follows the clock, unless the clock is not to be trusted; it never goes back.
+    pub fn advance_watermark(&mut self, now: Now) {
+        self.watermark_ms = self.watermark_ms.max(now.wall_ms - self.watermark_delay_ms);
+    }
+
+    pub fn watermark_ms(&self) -> i64 {
+        self.watermark_ms
+    }
+
+    /// Whether the open table holds anything, or lacks something of its range.
+    pub fn something_to_cut(&self) -> bool {
+        self.writer.end_lsn() != self.cuts.last().lsn
+    }
+
+    /// Cuts at the log's end. Without a spare table the open one goes on, unless this is the last cut or the open table was
+    /// dropped: then the range goes without.
+    pub fn cut(&mut self, now: Now, last: bool) {
+        let table = if self.cuts.dropped {
+            self.partials.discard();
+            None
+        } else if self.partials.is_empty() {
+            Some(CutTable::default())
+        } else {
+            match self.cuts.spare() {
+                Some(spare) => Some(self.partials.swap(spare)),
+                None if last => {
+                    self.partials.discard();
+                    None
+                }
+                None => return,
+            }
+        };
+        let from = self.cuts.last();
+        let idle = self.idle_sealed;
+        let to = if self.something_to_cut() { self.seal(now, FLAG_CUT) } else { self.writer.position() };
+        self.idle_sealed = idle && from.lsn == to.lsn;
+        self.cuts.push(Cut {
+            from,
+            to,
+            totals: self.writer.totals(),
+            horizon_ms: self.dedup.horizon_ms(),
+            watermark_ms: self.watermark_ms,
+            table,
+            last,
+        });
+    }
+
+    pub fn hand_over(&mut self, actions: &mut Actions) {
+        self.cuts.hand_over(self.writer.durable_lsn(), actions);
+    }
+}
+
+/// Where the watermark starts, and how far behind the clock it stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Watermark {
+    pub start_ms: i64,
+    pub delay_ms: i64,
+}
+
+impl HourlyBudget {
+    fn take(&mut self, bytes: u64, mono_ns: u64) -> bool {
+        if mono_ns.saturating_sub(self.renewed_ns) >= HOUR_NS {
+            self.renewed_ns = mono_ns;
+            self.bytes_left = self.bytes_max;
+        }
+        let enough = bytes <= self.bytes_left;
+        if enough {
+            self.bytes_left -= bytes;
+        }
+        enough
+    }
+}

@@ -1,0 +1,230 @@
+//! Pure. Requests on their way to their clicks' home: parsed, checked, encoded as records, waiting for a verdict.
+//!
+//!     records    … | request 7's records | request 8's records | …        shared by the requests of a turn
+//!     requests     [ 7: shared from..to ] [ 8: shared from..to ] [ 9: own (it arrived over several turns) ]
+//!
+//! A request that is not yet whole keeps its records to itself (`OpenRequest`): nothing of it goes home before its last byte
+//! is in and its framing is sound.
+
+use std::collections::VecDeque;
+
+use crate::click::Refusal;
+use crate::config::ERRORS_LISTED_MAX;
+use crate::event::ConnectionId;
+use crate::metrics::Shed;
+use crate::net::fault::Fault;
+use crate::net::reply::{ListedError, Ticket};
+use crate::parse::Format;
+
+/// Shared records in front of the first unsettled one are given up when there are this many bytes of them.
+const COMPACT_BYTES: usize = 1 << 20;
+
+/// A request whose body is still coming in.
+#[derive(Debug)]
+pub struct OpenRequest {
+    pub ticket: Ticket,
+    pub format: Format,
+    pub prefetch: bool,
+    pub clicks: u32,
+    pub errors: Vec<ListedError>,
+    /// Where its records begin in the shared ones, unless it is parked or `own` holds them.
+    pub from: usize,
+    /// Its turn's input is used up.
+    pub parked: bool,
+    pub own: Vec<u8>,
+    /// Nothing of it is taken, though its clicks are counted: known when it began.
+    pub shed: Option<Shed>,
+    /// It is refused as a whole, for a reason that showed in its body.
+    pub fault: Option<Fault>,
+    pub began_ns: u64,
+}
+
+impl OpenRequest {
+    pub fn list_error(&mut self, refusal: Refusal) {
+        if self.errors.len() < ERRORS_LISTED_MAX {
+            self.errors.push(ListedError { index: self.clicks, refusal });
+        }
+    }
+}
+
+/// A whole request that awaits its verdicts.
+#[derive(Debug)]
+pub struct StagedRequest {
+    pub connection: ConnectionId,
+    pub ticket: Ticket,
+    pub clicks: u32,
+    pub began_ns: u64,
+    pub errors: Vec<ListedError>,
+    records: Records,
+    /// Bytes of its records that are through.
+    done: usize,
+    pub tally: Tally,
+}
+
+impl StagedRequest {
+    /// That many bytes more of its records are through.
+    pub fn advance(&mut self, bytes: usize) {
+        self.done += bytes;
+    }
+}
+
+#[derive(Debug)]
+enum Records {
+    Shared { from: u64, length: usize },
+    Own(Vec<u8>),
+}
+
+/// What became of a request's clicks so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub settled: u32,
+    pub accepted: u32,
+    pub duplicates: u32,
+    pub rejected: u32,
+    /// Why a click of it was shed: then the whole request is answered so.
+    pub shed: Option<Shed>,
+    pub shed_clicks: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Staging {
+    records: Vec<u8>,
+    /// Bytes of shared records given up so far: the absolute place of `records[0]`.
+    base: u64,
+    requests: VecDeque<StagedRequest>,
+    own_bytes: usize,
+    /// Emptied vectors for requests that arrive over several turns.
+    spare: Vec<Vec<u8>>,
+    /// Clicks staged since the last pass over the home.
+    fresh_clicks: usize,
+}
+
+impl Staging {
+    /// Where the next request's records begin.
+    pub fn mark(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Where the open request's next record goes.
+    pub fn sink<'a>(&'a mut self, open: &'a mut OpenRequest) -> &'a mut Vec<u8> {
+        if open.own.is_empty() { &mut self.records } else { &mut open.own }
+    }
+
+    /// Drops an open request's records.
+    pub fn drop_open(&mut self, mut open: OpenRequest) {
+        if !open.own.is_empty() {
+            open.own.clear();
+            self.keep_spare(open.own);
+        } else if !open.parked {
+            self.records.truncate(open.from);
+        }
+    }
+
+    /// The turn's input ended within the request: its records leave the shared ones.
+    pub fn park(&mut self, open: &mut OpenRequest) {
+        if open.own.is_empty() && self.records.len() > open.from {
+            let mut own = self.spare.pop().unwrap_or_default();
+            own.extend_from_slice(&self.records[open.from..]);
+            self.records.truncate(open.from);
+            open.own = own;
+        }
+        open.parked = true;
+    }
+
+    /// A parked request goes on: what it adds lands behind what it has.
+    pub fn unpark(&self, open: &mut OpenRequest) {
+        open.parked = false;
+        open.from = self.records.len();
+    }
+
+    /// The request is whole: its verdicts are due.
+    pub fn stage(&mut self, connection: ConnectionId, open: OpenRequest) {
+        let records = if open.own.is_empty() {
+            Records::Shared { from: self.base + open.from as u64, length: self.records.len() - open.from }
+        } else {
+            self.own_bytes += open.own.len();
+            Records::Own(open.own)
+        };
+        self.fresh_clicks += open.clicks as usize;
+        self.requests.push_back(StagedRequest {
+            connection,
+            ticket: open.ticket,
+            clicks: open.clicks,
+            began_ns: open.began_ns,
+            errors: open.errors,
+            records,
+            done: 0,
+            tally: Tally::default(),
+        });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Clicks that no pass over the home has seen.
+    pub fn fresh_clicks(&self) -> usize {
+        self.fresh_clicks
+    }
+
+    /// Bytes of staged records.
+    pub fn bytes(&self) -> usize {
+        self.records.len() + self.own_bytes
+    }
+
+    /// The oldest request that has no verdict yet.
+    pub fn pop(&mut self) -> Option<StagedRequest> {
+        self.fresh_clicks = 0;
+        self.requests.pop_front()
+    }
+
+    /// A request that found no room waits at the head of the line.
+    pub fn unpop(&mut self, request: StagedRequest) {
+        self.requests.push_front(request);
+    }
+
+    /// The records that are still to come, of a request that was popped.
+    pub fn rest<'a>(&'a self, request: &'a StagedRequest) -> &'a [u8] {
+        match &request.records {
+            Records::Shared { from, length } => {
+                let from = (from - self.base) as usize;
+                &self.records[from + request.done..from + length]
+            }
+            Records::Own(bytes) => &bytes[request.done..],
+        }
+    }
+
+    /// A popped request is settled: its memory is free.
+    pub fn release(&mut self, request: StagedRequest) {
+        if let Records::Own(mut own) = request.records {
+            self.own_bytes -= own.len();
+            own.clear();
+            self.keep_spare(own);
+        }
+    }
+
+    /// After a pass: gives up the shared records that are through. No request may be open in them.
+    pub fn compact(&mut self) {
+        let first = self.requests.iter().find_map(|request| match &request.records {
+            Records::Shared { from, .. } => Some((from - self.base) as usize),
+            Records::Own(_) => None,
+        });
+        match first {
+            None => {
+                self.base += self.records.len() as u64;
+                self.records.clear();
+            }
+            Some(through) if through >= COMPACT_BYTES => {
+                self.base += through as u64;
+                self.records.drain(..through);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn keep_spare(&mut self, own: Vec<u8>) {
+        if self.spare.len() < 64 {
+            self.spare.push(own);
+        }
+    }
+}

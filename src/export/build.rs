@@ -1,0 +1,186 @@
+//! Pure. Builds a transaction: rows of cut tables become partials, pairs of (row, user) become sketches.
+
+use crate::click::Pane;
+use crate::cut::{CutTable, LogId};
+use crate::export::Halt;
+use crate::preagg::key::PartialKey;
+use tollgate_wire::users::Users;
+use tollgate_wire::{Checkpoint, EndRecord, FORMAT_VERSION, LogRange, Partial, Transaction, crc_of};
+
+/// What a transaction says of itself as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub edge_id: &'a str,
+    pub txn_seq: u64,
+    pub watermark_ms: i64,
+    pub horizon_ms: i64,
+    pub stopped: bool,
+}
+
+/// One range of a log that the transaction takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    pub log: LogId,
+    pub from_lsn: u64,
+    pub to_lsn: u64,
+    /// Clicks that the log counts in the range, and from its creation to the range's end.
+    pub clicks: u64,
+    pub clicks_total: u64,
+    /// `None` where the range has no clicks.
+    pub table: Option<&'a CutTable>,
+}
+
+/// The transaction that exports exactly these parts. Refuses to count other than the log does.
+pub fn transaction(head: &Head<'_>, parts: &[Part<'_>], checkpoint: Checkpoint) -> Result<Transaction, Halt> {
+    let rows = parts.iter().filter_map(|part| part.table).map(|table| table.rows.len()).sum();
+    let mut partials = Vec::with_capacity(rows);
+    for part in parts {
+        let found = part.table.map_or(0, CutTable::clicks);
+        if found != part.clicks {
+            let Part { log, from_lsn: from, to_lsn: to, clicks: expected, .. } = *part;
+            return Err(Halt::Unbalanced { log, from, to, found, expected });
+        }
+        if let Some(table) = part.table {
+            append_partials(head, part.log, table, &mut partials)?;
+        }
+    }
+    let ranges = parts.iter().map(|part| LogRange {
+        log_uuid: part.log.to_vec(),
+        from_lsn: part.from_lsn,
+        to_lsn: part.to_lsn,
+        clicks: part.clicks,
+        clicks_total: part.clicks_total,
+    });
+    let end = EndRecord {
+        format_version: FORMAT_VERSION,
+        edge_id: head.edge_id.to_owned(),
+        txn_seq: head.txn_seq,
+        partials: partials.len() as u32,
+        crc: crc_of(&partials),
+        ranges: ranges.collect(),
+        watermark_ms: head.watermark_ms,
+        horizon_ms: head.horizon_ms,
+        stopped: head.stopped,
+    };
+    Ok(Transaction { partials, end, checkpoint })
+}
+
+fn append_partials(head: &Head<'_>, log: LogId, table: &CutTable, out: &mut Vec<Partial>) -> Result<(), Halt> {
+    let tokens = TokensByRow::of(table);
+    for (row_index, row) in table.rows.iter().enumerate() {
+        let key = PartialKey::decode(table.key(row)).map_err(|why| Halt::Row { log, why })?;
+        out.push(Partial {
+            format_version: FORMAT_VERSION,
+            edge_id: head.edge_id.to_owned(),
+            log_uuid: log.to_vec(),
+            txn_seq: head.txn_seq,
+            index: out.len() as u32,
+            pane_start_ms: Pane(row.pane).start_ms(),
+            ad_id: key.ad_id.to_owned(),
+            campaign_id: key.campaign_id.to_owned(),
+            advertiser_id: key.advertiser_id.to_owned(),
+            region: key.region.to_owned(),
+            device: key.device as u32,
+            agent: key.agent as u32,
+            class: key.class as u32,
+            rules: u32::from(key.rules),
+            clicks: row.clicks,
+            users: Users::bytes_of(tokens.row(row_index).iter().copied()),
+            watermark_ms: head.watermark_ms,
+        });
+    }
+    Ok(())
+}
+
+/// The users' tokens of a table, sorted by row (a counting sort: two passes over the pairs).
+struct TokensByRow {
+    /// Where each row's tokens end.
+    ends: Vec<u32>,
+    tokens: Vec<u64>,
+}
+
+impl TokensByRow {
+    fn of(table: &CutTable) -> TokensByRow {
+        let mut ends = vec![0u32; table.rows.len()];
+        for pair in &table.users {
+            ends[pair.row as usize] += 1;
+        }
+        let mut before = 0;
+        for end in &mut ends {
+            before += std::mem::replace(end, before);
+        }
+        let mut tokens = vec![0; table.users.len()];
+        for pair in &table.users {
+            let at = &mut ends[pair.row as usize];
+            tokens[*at as usize] = pair.token();
+            *at += 1;
+        }
+        TokensByRow { ends, tokens }
+    }
+
+    fn row(&self, row: usize) -> &[u64] {
+        let from = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.tokens[from as usize..self.ends[row] as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::click::{Agent, Class, Device};
+    use crate::preagg::Table;
+
+    const HEAD: Head<'static> =
+        Head { edge_id: "edge", txn_seq: 9, watermark_ms: 1_000, horizon_ms: 500, stopped: false };
+
+    fn table(clicks: &[(&str, u64)]) -> CutTable {
+        let mut table = Table::new(64, 256, 1);
+        for (ad_id, user) in clicks {
+            let key = PartialKey {
+                class: Class::Valid,
+                device: Device::Mobile,
+                agent: Agent::Chrome,
+                rules: 1,
+                region: "DE",
+                ad_id,
+                campaign_id: "c",
+                advertiser_id: "",
+            };
+            let mut bytes = Vec::new();
+            key.encode(&mut bytes);
+            table.merge(Pane(3), xxhash_rust::xxh3::xxh3_64(&bytes) as u32, &bytes, *user);
+        }
+        let spare = table.spare();
+        table.swap(spare)
+    }
+
+    fn part(table: &CutTable) -> Part<'_> {
+        let clicks = table.clicks();
+        Part { log: [7; 16], from_lsn: 10, to_lsn: 20, clicks, clicks_total: clicks + 5, table: Some(table) }
+    }
+
+    #[test]
+    fn a_transaction_is_whole_and_says_what_the_tables_say() {
+        let (one, two) = (table(&[("a", 1), ("b", 2), ("a", 3), ("a", 1), ("b", 0)]), table(&[("a", 0)]));
+        let parts = [part(&one), Part { table: None, clicks: 0, ..part(&two) }, part(&two)];
+        let checkpoint = Checkpoint { edge_id: "edge".to_owned(), txn_seq: 9, ..Checkpoint::default() };
+        let transaction = transaction(&HEAD, &parts, checkpoint).unwrap();
+        assert_eq!(transaction.check(), Ok(()));
+        let rows: Vec<_> =
+            transaction.partials.iter().map(|row| (row.ad_id.as_str(), row.clicks, &row.users)).collect();
+        let users = |tokens: &[u64]| Users::bytes_of(tokens.iter().copied());
+        assert_eq!(rows, [("a", 3, &users(&[1, 3, 1])), ("b", 2, &users(&[2])), ("a", 1, &users(&[]))]);
+        let first = &transaction.partials[0];
+        assert_eq!((first.pane_start_ms, first.device, first.agent, first.class, first.rules), (30_000, 1, 1, 0, 1));
+        assert_eq!((first.region.as_str(), first.campaign_id.as_str(), first.watermark_ms), ("DE", "c", 1_000));
+        assert_eq!(transaction.end.ranges.iter().map(|range| range.clicks).sum::<u64>(), 6);
+    }
+
+    #[test]
+    fn a_table_that_counts_other_than_its_log_is_not_sent() {
+        let table = table(&[("a", 1)]);
+        let wrong = Part { clicks: 2, ..part(&table) };
+        let halt = Halt::Unbalanced { log: [7; 16], from: 10, to: 20, found: 1, expected: 2 };
+        assert_eq!(transaction(&HEAD, &[wrong], Checkpoint::default()), Err(halt));
+    }
+}

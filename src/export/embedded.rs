@@ -1,0 +1,46 @@
+//! Drives. The protocol's end in this process: the store of the global tier, which takes a transaction in one atomic commit.
+//! Runs on the exporter's thread.
+
+use crate::export::{Outcome, SinkError};
+use std::sync::Arc;
+use tollgate_global::{Store, StoreError};
+use tollgate_wire::{Checkpoint, Transaction};
+
+/// The store as a sink.
+pub struct Embedded {
+    store: Arc<Store>,
+    edge_id: String,
+    /// Why the store takes nothing more. Queries hold it open, so only a new process can open it again and see whether
+    /// the last commit is in.
+    broken: Option<String>,
+}
+
+impl Embedded {
+    pub fn new(store: Arc<Store>, edge_id: String) -> Embedded {
+        Embedded { store, edge_id, broken: None }
+    }
+
+    /// The stored checkpoint. Nothing has to be fenced: the data directory's lock keeps other writers out, and a commit is
+    /// over when it returns.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, SinkError> {
+        if let Some(why) = &self.broken {
+            return Err(SinkError::Broken(why.clone()));
+        }
+        self.store.checkpoint(&self.edge_id).map_err(|error| SinkError::Broken(error.to_string()))
+    }
+
+    /// Commits. Whatever the error, the exporter settles it by reading the checkpoint.
+    pub fn commit(&mut self, transaction: &Transaction) -> Outcome {
+        let Err(error) = self.store.commit(transaction) else { return Outcome::Committed };
+        tracing::warn!(txn_seq = transaction.end.txn_seq, "the outcome of an export is in doubt: {error}");
+        match &error {
+            StoreError::AlreadyCommitted { .. } | StoreError::Sequence { .. } => {}
+            StoreError::Refused(_)
+            | StoreError::Version { .. }
+            | StoreError::Damaged(_)
+            | StoreError::Failed
+            | StoreError::Database(_) => self.broken = Some(error.to_string()),
+        }
+        Outcome::Unknown
+    }
+}

@@ -1,0 +1,402 @@
+//! Pure. The export protocol: told what happened, it says what to do next. One thread drives it; see `export::thread`.
+//!
+//! ```text
+//!  Unknown ─▶ read (unfenced) ─▶ read (fenced) ─▶ look up ─▶ Ready ◀──▶ rebuild
+//!     ▲                              │  known ───────────────▲  │
+//!     └──────── any doubt ───────────┴───────────────────────┼─ commit ─▶ Stopped
+//! ```
+//!
+//! The stored checkpoint is the only truth about what was exported. A commit that did not cleanly succeed is an unknown
+//! outcome, whatever the error: fence, read, and the checkpoint found is either the last one known (nothing of the
+//! transaction is in) or the one just sent (all of it is); any other is a rival's, and the process ends.
+
+use crate::cut::{Cut, CutTable, LogId, Position};
+use crate::event::{Exported, Now};
+use crate::export::build::{self, Head, Part};
+use crate::export::ranges::{Content, Log, Start, Times};
+use crate::export::{Found, Halt, Outcome, Rebuilt, SinkError, Step, Told, compare};
+use std::collections::{BTreeMap, VecDeque};
+use tollgate_wire::{Checkpoint, FORMAT_VERSION, Transaction};
+
+/// Largest transaction: what one holds in memory, and what a sink can take in one go. Halved after each unknown outcome that
+/// did not commit, doubled after each commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub rows: usize,
+    pub bytes: usize,
+    pub ranges: usize,
+}
+
+/// The rows of one whole table; 64 MiB of partials; so many cuts that a lag of a minute is caught up at once.
+const BOUNDS: Bounds = Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: 64 << 20, ranges: 64 };
+
+const HALVINGS_MAX: u32 = 6;
+
+/// An edge with nothing to export still says so this often.
+const IDLE_NS: u64 = 3_000_000_000;
+
+/// Between tries at a sink that does not answer or does not commit.
+const RETRY_NS_MIN: u64 = 100_000_000;
+const RETRY_NS_MAX: u64 = 5_000_000_000;
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// What is stored is in doubt, from the start or since a commit; read it, but not before then.
+    Unknown {
+        retry_ns: u64,
+    },
+    Reading,
+    /// The checkpoint's owner and logs are ours; whether its chains are, the logs must say.
+    Compared(Box<Checkpoint>),
+    LookingUp(Box<Checkpoint>),
+    Ready,
+    Rebuilding {
+        log: LogId,
+        rows_max: usize,
+    },
+    Committing,
+    Stopped,
+    Halted(Halt),
+}
+
+/// A transaction whose outcome is not yet known.
+#[derive(Debug)]
+struct Sent {
+    checkpoint: Checkpoint,
+    stopped: bool,
+}
+
+pub struct Exporter {
+    start: Start,
+    logs: BTreeMap<LogId, Log>,
+    state: State,
+    /// The sink was once read without fencing anyone, and is ours.
+    peeked: bool,
+    /// The stored checkpoint, once it was compared with the logs; `Some(None)`: there is none.
+    known: Option<Option<Checkpoint>>,
+    sent: Option<Sent>,
+    /// What goes back to cores: tables, and how many export credits.
+    outputs: VecDeque<(LogId, Option<CutTable>, u32)>,
+    pub(super) bounds: Bounds,
+    halvings: u32,
+    retry_after_ns: u64,
+    idle_at_ns: u64,
+    /// Whose turn it is to be first in a transaction.
+    turn: usize,
+}
+
+impl Exporter {
+    pub fn new(start: Start) -> Exporter {
+        assert!(start.nonces.contains(&start.nonce), "our own nonce must be in our log before anything is exported");
+        let logs = start.logs.iter().map(|log| (log.end.log_id, Log::new(log.clone()))).collect();
+        Exporter {
+            start,
+            logs,
+            state: State::Unknown { retry_ns: 0 },
+            peeked: false,
+            known: None,
+            sent: None,
+            outputs: VecDeque::new(),
+            bounds: BOUNDS,
+            halvings: 0,
+            retry_after_ns: RETRY_NS_MIN,
+            idle_at_ns: 0,
+            turn: 0,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn apply(&mut self, told: Told, now: Now) {
+        let result = match told {
+            Told::Cut(cut) => {
+                self.take_cut(*cut);
+                Ok(())
+            }
+            Told::Checkpoint(read) => self.checkpoint_read(read, now),
+            Told::LookedUp(found) => self.looked_up(found),
+            Told::Rebuilt(rebuilt) => self.rebuilt(rebuilt),
+            Told::Committed(outcome) => {
+                self.committed(outcome, now);
+                Ok(())
+            }
+        };
+        if let Err(halt) = result {
+            self.state = State::Halted(halt);
+        }
+    }
+
+    /// What to do next.
+    pub fn next(&mut self, now: Now) -> Step {
+        if let State::Halted(halt) = &self.state {
+            return Step::Halt(halt.clone());
+        }
+        // An exported LSN never goes back: before the checkpoint is known none is named.
+        if self.known.is_some()
+            && let Some((id, table, cuts)) = self.outputs.pop_front()
+        {
+            let lsn = self.logs[&id].exported.lsn;
+            return Step::Exported(id, Box::new(Exported { lsn, table, cuts }));
+        }
+        match &self.state {
+            State::Unknown { retry_ns } if now.mono_ns < *retry_ns => Step::Wait { until_ns: *retry_ns },
+            State::Unknown { .. } => {
+                self.state = State::Reading;
+                Step::ReadCheckpoint { fence: self.peeked }
+            }
+            State::Compared(checkpoint) => {
+                let positions = compare::positions(checkpoint);
+                self.state = State::LookingUp(checkpoint.clone());
+                Step::LookUp(positions)
+            }
+            State::Ready => self.ready(now).unwrap_or_else(|halt| {
+                self.state = State::Halted(halt.clone());
+                Step::Halt(halt)
+            }),
+            State::Reading | State::LookingUp(_) | State::Rebuilding { .. } | State::Committing => {
+                Step::Wait { until_ns: u64::MAX }
+            }
+            State::Stopped => Step::Stopped,
+            State::Halted(halt) => Step::Halt(halt.clone()),
+        }
+    }
+
+    /// Clicks that were handed over or found at the start and are not known to be exported.
+    pub fn clicks_behind(&self) -> u64 {
+        self.logs.values().flat_map(|log| &log.queue).map(|range| range.clicks()).sum()
+    }
+
+    fn take_cut(&mut self, cut: Cut) {
+        let id = cut.to.log_id;
+        let log = self.logs.get_mut(&id).expect("a core writes only to a log that the exporter was started with");
+        if let Some(table) = log.push(cut) {
+            self.outputs.push_back((id, Some(cleared(table)), 0));
+        }
+    }
+
+    fn checkpoint_read(&mut self, read: Result<Option<Checkpoint>, SinkError>, now: Now) -> Result<(), Halt> {
+        assert_eq!(self.state, State::Reading, "a checkpoint nobody asked for");
+        let found = match read {
+            Ok(found) => found,
+            Err(SinkError::Broken(why)) => return Err(Halt::Sink(why)),
+            Err(SinkError::Unreachable(_)) => {
+                self.retry_later(now);
+                return Ok(());
+            }
+        };
+        if let Some(checkpoint) = &found {
+            compare::owner(&self.start, checkpoint)?;
+        }
+        if !self.peeked {
+            self.peeked = true;
+            self.state = State::Unknown { retry_ns: 0 };
+            return Ok(());
+        }
+        match &self.known {
+            Some(known) => self.settle(*known == found, found, now),
+            None => self.compare(found),
+        }
+    }
+
+    /// First contact of this incarnation: whether the checkpoint is one that our logs can have led to.
+    fn compare(&mut self, found: Option<Checkpoint>) -> Result<(), Halt> {
+        compare::listed_logs(&self.start, found.as_ref())?;
+        match found {
+            Some(checkpoint) if !compare::positions(&checkpoint).is_empty() => {
+                self.state = State::Compared(Box::new(checkpoint));
+                Ok(())
+            }
+            found => self.resume(found),
+        }
+    }
+
+    fn looked_up(&mut self, found: Result<Vec<Found>, String>) -> Result<(), Halt> {
+        let State::LookingUp(checkpoint) = &self.state else { panic!("a look-up nobody asked for") };
+        let checkpoint = Checkpoint::clone(checkpoint);
+        let found = found.map_err(Halt::Log)?;
+        compare::chains(&checkpoint, &found)?;
+        self.resume(Some(checkpoint))
+    }
+
+    /// The checkpoint and the logs agree: what lies behind it is to be exported.
+    fn resume(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), Halt> {
+        for log in self.logs.values_mut() {
+            let listed =
+                checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs).find(|listed| listed.log_uuid == log.id());
+            let (lsn, chain, clicks) =
+                listed.map_or((0, 0, 0), |listed| (listed.lsn, listed.chain, listed.clicks_total));
+            log.resume(Position { log_id: log.id(), lsn, chain }, clicks)?;
+        }
+        self.known = Some(checkpoint);
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    /// After a doubt: all of the transaction is in, or nothing of it, or somebody else writes here.
+    fn settle(&mut self, unchanged: bool, found: Option<Checkpoint>, now: Now) -> Result<(), Halt> {
+        let committed = self.sent.as_ref().is_some_and(|sent| found.as_ref() == Some(&sent.checkpoint));
+        if committed {
+            self.finish(now);
+        } else if unchanged {
+            self.sent = None;
+            self.logs.values_mut().for_each(|log| log.sent = 0);
+            self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
+            self.state = State::Ready;
+        } else {
+            let seq = |checkpoint: Option<&Checkpoint>| checkpoint.map_or(0, |checkpoint| checkpoint.txn_seq);
+            let ours = seq(self.known.as_ref().and_then(Option::as_ref));
+            return Err(Halt::Rival { found: seq(found.as_ref()), ours });
+        }
+        Ok(())
+    }
+
+    fn rebuilt(&mut self, rebuilt: Result<Rebuilt, String>) -> Result<(), Halt> {
+        let State::Rebuilding { log, rows_max } = self.state else { panic!("a rebuild nobody asked for") };
+        let log = self.logs.get_mut(&log).expect("logs are never removed");
+        log.rebuilt(rebuilt.map_err(Halt::Log)?, rows_max)?;
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    fn committed(&mut self, outcome: Outcome, now: Now) {
+        assert_eq!(self.state, State::Committing, "an outcome of a commit nobody asked for");
+        match outcome {
+            Outcome::Committed => self.finish(now),
+            Outcome::Unknown => self.retry_later(now),
+        }
+    }
+
+    fn retry_later(&mut self, now: Now) {
+        self.state = State::Unknown { retry_ns: now.mono_ns.saturating_add(self.retry_after_ns) };
+        self.retry_after_ns = (self.retry_after_ns * 2).min(RETRY_NS_MAX);
+    }
+
+    /// The transaction sent is stored: its ranges are done, its tables go back.
+    fn finish(&mut self, now: Now) {
+        let sent = self.sent.take().expect("only a transaction that was sent can be finished");
+        for (id, log) in &mut self.logs {
+            for range in log.queue.drain(..log.sent) {
+                (log.exported, log.exported_clicks) = (range.to, range.to_clicks);
+                log.ended |= range.last;
+                log.exported_times = Some(Times { horizon_ms: range.horizon_ms, watermark_ms: range.watermark_ms });
+                let table = match range.content {
+                    Content::Handed(table) => Some(cleared(table)),
+                    Content::Absent | Content::Rebuilt(..) => None,
+                };
+                self.outputs.push_back((*id, table, range.cuts));
+            }
+            log.sent = 0;
+        }
+        self.known = Some(Some(sent.checkpoint));
+        self.halvings = self.halvings.saturating_sub(1);
+        self.retry_after_ns = RETRY_NS_MIN;
+        self.idle_at_ns = now.mono_ns.saturating_add(IDLE_NS);
+        self.turn = self.turn.wrapping_add(1);
+        self.state = if sent.stopped { State::Stopped } else { State::Ready };
+    }
+
+    fn ready(&mut self, now: Now) -> Result<Step, Halt> {
+        let ranges = || self.logs.values().flat_map(|log| &log.queue);
+        let due = ranges().any(|range| range.clicks() > 0 || range.last) || now.mono_ns >= self.idle_at_ns;
+        if !due {
+            return Ok(Step::Wait { until_ns: self.idle_at_ns });
+        }
+        let rows_max = (self.bounds.rows >> self.halvings).max(1);
+        if let Some(log) = self.first_to_rebuild(rows_max) {
+            let front = &log.queue[0];
+            let (log, from_lsn, to_lsn, from_clicks) = (log.id(), front.from_lsn, front.to.lsn, front.from_clicks);
+            self.state = State::Rebuilding { log, rows_max };
+            return Ok(Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max });
+        }
+        let transaction = self.build(rows_max, now)?;
+        self.state = State::Committing;
+        Ok(Step::Commit(Box::new(transaction)))
+    }
+
+    /// The log whose turn it is, if its first range has no table, or one too large for the transactions that now succeed.
+    fn first_to_rebuild(&mut self, rows_max: usize) -> Option<&Log> {
+        let waiting: Vec<LogId> = self.logs.values().filter(|log| !log.queue.is_empty()).map(Log::id).collect();
+        let id = *waiting.get(self.turn % waiting.len().max(1))?;
+        let log = self.logs.get_mut(&id)?;
+        let front = log.queue.front_mut()?;
+        if front.may_split(rows_max)
+            && let Content::Handed(table) = std::mem::replace(&mut front.content, Content::Absent)
+        {
+            self.outputs.push_back((id, Some(cleared(table)), 0));
+        }
+        front.wants_rebuild().then_some(log)
+    }
+
+    /// Takes ranges in turn, as many as the bounds allow and at least one where there is one.
+    fn build(&mut self, rows_max: usize, now: Now) -> Result<Transaction, Halt> {
+        let (mut rows, mut bytes, mut ranges) = (0, 0, 0);
+        let (bytes_max, ranges_max) =
+            (self.bounds.bytes >> self.halvings, (self.bounds.ranges >> self.halvings).max(1));
+        let count = self.logs.len();
+        let mut order: Vec<&mut Log> = self.logs.values_mut().collect();
+        order.rotate_left(self.turn % count.max(1));
+        for log in order {
+            log.sent = 0;
+            for range in &log.queue {
+                let (range_rows, range_bytes) = range.table().map_or((0, 0), size_of_partials);
+                let fits = rows + range_rows <= rows_max && bytes + range_bytes <= bytes_max && ranges < ranges_max;
+                if range.wants_rebuild() || (ranges > 0 && !fits) {
+                    break;
+                }
+                (rows, bytes, ranges) = (rows + range_rows, bytes + range_bytes, ranges + 1);
+                log.sent += 1;
+            }
+        }
+        self.transaction(now)
+    }
+
+    /// The transaction that exports the first `sent` ranges of each log.
+    fn transaction(&mut self, now: Now) -> Result<Transaction, Halt> {
+        let logs = || self.logs.values();
+        let times = || logs().filter_map(|log| log.times_after(log.sent));
+        let known = self.known.as_ref().expect("nothing is built before the checkpoint is known");
+        let txn_seq = known.as_ref().map_or(0, |checkpoint| checkpoint.txn_seq) + 1;
+        // Stopped: every open log's last cut is in, and nothing stays behind.
+        let ends = |log: &Log| log.sent == log.queue.len() && (!log.start.open || log.has_last_cut());
+        let head = Head {
+            edge_id: &self.start.edge_id,
+            txn_seq,
+            watermark_ms: times().map(|times| times.watermark_ms).min().unwrap_or(0),
+            horizon_ms: times().map(|times| times.horizon_ms).min().unwrap_or(0),
+            stopped: logs().all(ends),
+        };
+        let parts: Vec<Part<'_>> = logs()
+            .flat_map(|log| log.queue.iter().take(log.sent).map(|range| (log.id(), range)))
+            .map(|(log, range)| Part {
+                log,
+                from_lsn: range.from_lsn,
+                to_lsn: range.to.lsn,
+                clicks: range.clicks(),
+                clicks_total: range.to_clicks,
+                table: range.table(),
+            })
+            .collect();
+        let checkpoint = Checkpoint {
+            format_version: FORMAT_VERSION,
+            edge_id: self.start.edge_id.clone(),
+            txn_seq,
+            logs: logs().map(|log| log.position_after(log.sent)).collect(),
+            nonce: self.start.nonce.to_vec(),
+            data_dir_uuid: self.start.data_dir.to_vec(),
+            written_ms: now.wall_ms,
+        };
+        let transaction = build::transaction(&head, &parts, checkpoint)?;
+        self.sent = Some(Sent { checkpoint: transaction.checkpoint.clone(), stopped: transaction.end.stopped });
+        Ok(transaction)
+    }
+}
+
+/// About how much a table takes of a transaction: rows, and bytes on the wire.
+fn size_of_partials(table: &CutTable) -> (usize, usize) {
+    // Edge, log, sequence, codes and lengths of a partial; 4 bytes for each user of its sketch.
+    (table.rows.len(), table.rows.len() * 80 + table.keys.len() + table.users.len() * 4)
+}
+
+fn cleared(mut table: CutTable) -> CutTable {
+    table.clear();
+    table
+}

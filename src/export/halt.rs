@@ -1,0 +1,92 @@
+//! Pure. The reasons for which the exporter ends the process rather than count something twice or not at all.
+
+use crate::cut::LogId;
+use crate::exit::Exit;
+
+/// What was found that cannot be. Each says what is known and which way out there is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    #[error("the checkpoint is of edge {found:?}, this is edge {ours:?}: set --edge-id to the data directory's own")]
+    ForeignEdge { found: String, ours: String },
+    #[error(
+        "the checkpoint is of data directory {found}, ours is {ours}: another host exports as this edge, or the disk was \
+         replaced; start that one, or `tollgate adopt`",
+        found = hex(found), ours = hex(ours)
+    )]
+    ForeignDataDir { found: Vec<u8>, ours: LogId },
+    #[error(
+        "the checkpoint lists log {log}, which this data directory does not hold: bring its files back, or `tollgate adopt`",
+        log = hex(log)
+    )]
+    ForeignLog { log: Vec<u8> },
+    #[error(
+        "the checkpoint's nonce {nonce} is in none of our logs: a copy of this data directory exported after it was made; \
+         start that one, or `tollgate adopt`",
+        nonce = hex(nonce)
+    )]
+    UnknownNonce { nonce: Vec<u8> },
+    #[error(
+        "log {log} has another chain at LSN {lsn} than the checkpoint's {chain:016x}: it was restored from a snapshot, or \
+         is a clone; bring the newer files back, or `tollgate adopt`",
+        log = hex(log)
+    )]
+    OtherChain { log: LogId, lsn: u64, chain: u64 },
+    #[error(
+        "the checkpoint is at LSN {lsn} of log {log}, which ends at {end}: acknowledged clicks are gone; bring the newer \
+         files back, or `tollgate adopt`",
+        log = hex(log)
+    )]
+    BeyondEnd { log: LogId, lsn: u64, end: u64 },
+    #[error(
+        "export must go on after LSN {lsn} of log {log}, but its oldest segment begins after {base}: bring the older \
+         segments back, or the checkpoint that freed them, or `tollgate adopt`",
+        log = hex(log)
+    )]
+    BelowStart { log: LogId, lsn: u64, base: u64 },
+    #[error(
+        "log {log} counts {found} clicks up to its end, but {expected} of them are exported: it is not the log that was \
+         exported; `tollgate audit`, then `tollgate adopt`",
+        log = hex(log)
+    )]
+    Totals { log: LogId, found: u64, expected: u64 },
+    #[error(
+        "the stored checkpoint is of transaction {found}, but we stand at {ours} and nobody else may write it: another \
+         process exports as this edge; stop one of them"
+    )]
+    Rival { found: u64, ours: u64 },
+    #[error(
+        "log {log} counts {expected} clicks from LSN {from} to {to}, but {found} would be exported; nothing was sent; \
+         restart, and report it if it comes again",
+        log = hex(log)
+    )]
+    Unbalanced { log: LogId, from: u64, to: u64, found: u64, expected: u64 },
+    #[error("a row of log {log} cannot be exported: {why}", log = hex(log))]
+    Row { log: LogId, why: crate::preagg::key::KeyError },
+    #[error("the log cannot be read back for export: {0}; `tollgate wal verify` says what is lost")]
+    Log(String),
+    #[error("the store failed: {0}; the log holds everything, repair or move the store and start again")]
+    Sink(String),
+}
+
+impl Halt {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Halt::ForeignEdge { .. }
+            | Halt::ForeignDataDir { .. }
+            | Halt::ForeignLog { .. }
+            | Halt::UnknownNonce { .. }
+            | Halt::OtherChain { .. }
+            | Halt::BeyondEnd { .. }
+            | Halt::BelowStart { .. }
+            | Halt::Totals { .. }
+            | Halt::Rival { .. } => Exit::Checkpoint,
+            Halt::Unbalanced { .. } => Exit::Bug,
+            Halt::Row { .. } | Halt::Log(_) => Exit::LogDamaged,
+            Halt::Sink(_) => Exit::Store,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

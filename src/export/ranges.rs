@@ -1,0 +1,263 @@
+//! Pure. What awaits export of one log: its ranges in order, each with the table that is exactly it, or without.
+
+use crate::cut::{Cut, CutTable, LogId, Position, Totals};
+use crate::export::{Halt, Rebuilt};
+use std::collections::VecDeque;
+use tollgate_wire::LogPosition;
+
+/// What the exporter knows of its own host when it starts, from recovery.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub edge_id: String,
+    pub data_dir: [u8; 16],
+    /// Ours: already synced into the log.
+    pub nonce: [u8; 16],
+    /// Of every incarnation that this data directory remembers, ours included.
+    pub nonces: Vec<[u8; 16]>,
+    pub logs: Vec<LogStart>,
+}
+
+/// One log as recovery found it.
+#[derive(Clone, Debug)]
+pub struct LogStart {
+    /// Where it ends, and where its first cut will begin.
+    pub end: Position,
+    /// At `end`, from its last frame; 0 where it has none.
+    pub totals: Totals,
+    pub horizon_ms: i64,
+    pub watermark_ms: i64,
+    /// Records up to and including this one are freed.
+    pub base_lsn: u64,
+    /// A core writes to it. A sealed one holds back no watermark once it is exported.
+    pub open: bool,
+}
+
+/// Records after `from_lsn` up to `to`, exported all or not at all.
+#[derive(Debug)]
+pub(super) struct Range {
+    pub from_lsn: u64,
+    pub to: Position,
+    pub from_clicks: u64,
+    pub to_clicks: u64,
+    pub horizon_ms: i64,
+    pub watermark_ms: i64,
+    pub content: Content,
+    /// Cuts that it came in; their credits go back when it is exported.
+    pub cuts: u32,
+    pub last: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    /// To be rebuilt from the log, if there are clicks in it.
+    Absent,
+    /// A core's table, which goes back to it.
+    Handed(CutTable),
+    /// Built from the log by the exporter's own thread, asked for at most this many rows.
+    Rebuilt(CutTable, usize),
+}
+
+impl Range {
+    pub fn clicks(&self) -> u64 {
+        self.to_clicks - self.from_clicks
+    }
+
+    pub fn table(&self) -> Option<&CutTable> {
+        match &self.content {
+            Content::Absent => None,
+            Content::Handed(table) | Content::Rebuilt(table, _) => Some(table),
+        }
+    }
+
+    pub fn wants_rebuild(&self) -> bool {
+        self.clicks() > 0 && self.table().is_none()
+    }
+
+    /// Whether rebuilding it could split it for a transaction of so many rows.
+    pub fn may_split(&self, rows_max: usize) -> bool {
+        let several = self.to.lsn - self.from_lsn > 1;
+        match &self.content {
+            Content::Absent => false,
+            Content::Handed(table) => several && table.rows.len() > rows_max,
+            Content::Rebuilt(table, asked) => several && table.rows.len() > rows_max && *asked > rows_max,
+        }
+    }
+}
+
+/// One log on its way out.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub start: LogStart,
+    /// The stored checkpoint's position; only meaningful once the checkpoint is compared.
+    pub exported: Position,
+    pub exported_clicks: u64,
+    /// As of the last range exported; `None` while this incarnation does not know.
+    pub exported_times: Option<Times>,
+    pub queue: VecDeque<Range>,
+    /// So many ranges at the front are in a transaction whose outcome is not known: nothing is merged into them.
+    pub sent: usize,
+    /// Its core's last cut is exported.
+    pub ended: bool,
+    /// Where the next cut must begin.
+    tail: Position,
+    tail_clicks: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub horizon_ms: i64,
+    pub watermark_ms: i64,
+}
+
+impl Log {
+    pub fn new(start: LogStart) -> Log {
+        Log {
+            exported: Position { lsn: 0, chain: 0, ..start.end },
+            exported_clicks: 0,
+            exported_times: None,
+            queue: VecDeque::new(),
+            sent: 0,
+            ended: false,
+            tail: start.end,
+            tail_clicks: start.totals.clicks,
+            start,
+        }
+    }
+
+    pub fn id(&self) -> LogId {
+        self.start.end.log_id
+    }
+
+    /// Queues a cut. Its table comes straight back where it is not needed.
+    pub fn push(&mut self, cut: Cut) -> Option<CutTable> {
+        assert_eq!(cut.from.lsn, self.tail.lsn, "a cut must begin where the one before it ended");
+        assert!(
+            cut.to.lsn >= cut.from.lsn && cut.totals.clicks >= self.tail_clicks,
+            "a cut cannot end before it begins"
+        );
+        // A frame without records ends where the one before it did, and may be lost without any record being lost: the
+        // position keeps the older chain, which is on disk.
+        let to = if cut.to.lsn == self.tail.lsn { self.tail } else { cut.to };
+        let mut range = Range {
+            from_lsn: cut.from.lsn,
+            to,
+            from_clicks: self.tail_clicks,
+            to_clicks: cut.totals.clicks,
+            horizon_ms: cut.horizon_ms,
+            watermark_ms: cut.watermark_ms,
+            content: Content::Absent,
+            cuts: 1,
+            last: cut.last,
+        };
+        (self.tail, self.tail_clicks) = (to, cut.totals.clicks);
+        let mut unused = None;
+        match cut.table {
+            Some(table) if range.clicks() > 0 => range.content = Content::Handed(table),
+            table => unused = table,
+        }
+        self.push_or_merge(range);
+        unused
+    }
+
+    /// Neighbours without tables that were never sent become one range, so that hours without a sink cost no memory.
+    fn push_or_merge(&mut self, range: Range) {
+        let unsent = self.queue.len() > self.sent;
+        match self.queue.back_mut() {
+            Some(back) if unsent && back.table().is_none() && range.table().is_none() => {
+                let cuts = back.cuts + range.cuts;
+                *back = Range { from_lsn: back.from_lsn, from_clicks: back.from_clicks, cuts, ..range };
+            }
+            Some(_) | None => self.queue.push_back(range),
+        }
+    }
+
+    /// The checkpoint says that the log is exported up to here: what recovery found behind it is the first range.
+    pub fn resume(&mut self, position: Position, clicks: u64) -> Result<(), Halt> {
+        let (log, end) = (self.id(), &self.start);
+        let gone = position.lsn == end.end.lsn && clicks != end.totals.clicks;
+        if gone || clicks > end.totals.clicks {
+            return Err(Halt::Totals { log, found: end.totals.clicks, expected: clicks });
+        }
+        (self.exported, self.exported_clicks) = (position, clicks);
+        let times = Times { horizon_ms: end.horizon_ms, watermark_ms: end.watermark_ms };
+        if position.lsn == end.end.lsn {
+            self.exported_times = Some(times);
+            return Ok(());
+        }
+        self.queue.push_front(Range {
+            from_lsn: position.lsn,
+            to: end.end,
+            from_clicks: clicks,
+            to_clicks: end.totals.clicks,
+            horizon_ms: times.horizon_ms,
+            watermark_ms: times.watermark_ms,
+            content: Content::Absent,
+            cuts: 0,
+            last: false,
+        });
+        Ok(())
+    }
+
+    /// Puts what was rebuilt in the place of the front range; what lies behind it stays to be rebuilt.
+    pub fn rebuilt(&mut self, rebuilt: Rebuilt, rows_max: usize) -> Result<(), Halt> {
+        let Rebuilt { to, totals, lost_clicks, horizon_ms, watermark_ms, table } = rebuilt;
+        let front =
+            self.queue.pop_front().expect("a rebuild is asked for the front range, which stays until it is told");
+        let lsns = front.from_lsn + 1..=front.to.lsn;
+        let clicks = front.from_clicks + lost_clicks..=front.to_clicks;
+        if !lsns.contains(&to.lsn) || !clicks.contains(&totals.clicks) {
+            let why = format!(
+                "asked for LSN {lsns:?} and clicks {clicks:?} of log {:02x?}, it gave LSN {} and click {}",
+                self.id(),
+                to.lsn,
+                totals.clicks
+            );
+            return Err(Halt::Log(why));
+        }
+        let (from_lsn, from_clicks) = (front.from_lsn, front.from_clicks + lost_clicks);
+        let content = Content::Rebuilt(table, rows_max);
+        if to.lsn == front.to.lsn {
+            self.queue.push_front(Range { from_clicks, content, ..front });
+            return Ok(());
+        }
+        self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: totals.clicks, ..front });
+        self.queue.push_front(Range {
+            from_lsn,
+            to,
+            from_clicks,
+            to_clicks: totals.clicks,
+            horizon_ms,
+            watermark_ms,
+            content,
+            cuts: 0,
+            last: false,
+        });
+        Ok(())
+    }
+
+    /// Its core's last cut was handed over: nothing comes after what is queued.
+    pub fn has_last_cut(&self) -> bool {
+        self.ended || self.queue.back().is_some_and(|range| range.last)
+    }
+
+    /// Horizon and watermark once the first `taken` ranges are exported too; `None` where the log holds nothing back.
+    pub fn times_after(&self, taken: usize) -> Option<Times> {
+        if !self.start.open && taken == self.queue.len() {
+            return None;
+        }
+        let exported = self.exported_times.unwrap_or(Times { horizon_ms: 0, watermark_ms: 0 });
+        Some(match taken.checked_sub(1).and_then(|last| self.queue.get(last)) {
+            Some(range) => Times { horizon_ms: range.horizon_ms, watermark_ms: range.watermark_ms },
+            None => exported,
+        })
+    }
+
+    /// The checkpoint's line for this log once the first `taken` ranges are exported too.
+    pub fn position_after(&self, taken: usize) -> LogPosition {
+        let (to, clicks_total) = match taken.checked_sub(1).and_then(|last| self.queue.get(last)) {
+            Some(range) => (range.to, range.to_clicks),
+            None => (self.exported, self.exported_clicks),
+        };
+        LogPosition { log_uuid: self.id().to_vec(), lsn: to.lsn, chain: to.chain, clicks_total }
+    }
+}

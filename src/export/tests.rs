@@ -1,0 +1,484 @@
+//! The protocol against a tiny sink and a model of a log: whatever is lost, delayed or killed, the sink holds each click
+//! of the log once.
+
+use crate::click::{Agent, Class, Device, Pane};
+use crate::cut::{Cut, CutTable, LogId, Position, Totals};
+use crate::event::Now;
+use crate::exit::Exit;
+use crate::export::exporter::Bounds;
+use crate::export::{Exporter, Found, Halt, LogStart, Outcome, Rebuilt, SinkError, Start, Step, Told};
+use crate::preagg::{Table, key::PartialKey};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use tollgate_wire::{Checkpoint, LogPosition, Transaction};
+
+const DATA_DIR: [u8; 16] = [0xD1; 16];
+
+#[derive(Clone)]
+struct Frame {
+    /// One ad each.
+    clicks: Vec<u8>,
+    /// As of its end.
+    to: Position,
+    totals: Totals,
+    time_ms: i64,
+}
+
+/// A log: all of its frames are durable.
+struct Log {
+    id: LogId,
+    frames: Vec<Frame>,
+    /// So many frames were handed over in cuts, or found by recovery.
+    cut: usize,
+}
+
+impl Log {
+    fn end_of(&self, frames: usize) -> Frame {
+        let start = Position { log_id: self.id, lsn: 0, chain: 0 };
+        let start = Frame { clicks: vec![], to: start, totals: Totals::default(), time_ms: 0 };
+        frames.checked_sub(1).map_or(start, |last| self.frames[last].clone())
+    }
+
+    fn append(&mut self, clicks: Vec<u8>, time_ms: i64) {
+        let end = self.end_of(self.frames.len());
+        let to = Position {
+            lsn: end.to.lsn + clicks.len() as u64,
+            chain: end.to.chain.wrapping_mul(31) + time_ms as u64,
+            ..end.to
+        };
+        let totals = Totals { clicks: end.totals.clicks + clicks.len() as u64, ..end.totals };
+        self.frames.push(Frame { clicks, to, totals, time_ms });
+    }
+
+    fn table(&self, frames: std::ops::Range<usize>) -> CutTable {
+        let mut table = Table::new(512, 512, 1);
+        for ad in self.frames[frames].iter().flat_map(|frame| &frame.clicks) {
+            table.merge(Pane(1), u32::from(*ad), &key(*ad), u64::from(*ad) + 1);
+        }
+        let spare = table.spare();
+        table.swap(spare)
+    }
+
+    fn start(&self) -> LogStart {
+        let end = self.end_of(self.frames.len());
+        LogStart {
+            end: end.to,
+            totals: end.totals,
+            horizon_ms: end.time_ms - 1_000,
+            watermark_ms: end.time_ms,
+            base_lsn: 0,
+            open: true,
+        }
+    }
+}
+
+fn key(ad: u8) -> Vec<u8> {
+    let ad_id = &format!("ad_{ad}");
+    let (class, device, agent) = (Class::Valid, Device::Unknown, Agent::Unknown);
+    let mut bytes = Vec::new();
+    PartialKey { class, device, agent, rules: 1, region: "", ad_id, campaign_id: "", advertiser_id: "" }
+        .encode(&mut bytes);
+    bytes
+}
+
+/// Keeps what is committed, and at most one transaction of which nobody knows yet.
+#[derive(Default)]
+struct Sink {
+    transactions: Vec<Transaction>,
+    in_flight: Option<Transaction>,
+}
+
+impl Sink {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        self.transactions.last().map(|transaction| transaction.checkpoint.clone())
+    }
+
+    fn commit(&mut self, transaction: Transaction) {
+        assert_eq!(transaction.check(), Ok(()));
+        assert_eq!(transaction.end.txn_seq, self.transactions.len() as u64 + 1, "sequence numbers are dense");
+        let mut ends = BTreeMap::new();
+        for range in &transaction.end.ranges {
+            let end = ends.insert(&range.log_uuid, range.to_lsn).unwrap_or(self.exported(&range.log_uuid));
+            assert_eq!(range.from_lsn, end, "ranges follow each other without gap or overlap");
+            assert!(range.clicks_total >= range.clicks);
+        }
+        self.transactions.push(transaction);
+    }
+
+    fn exported(&self, log: &[u8]) -> u64 {
+        let checkpoint = self.checkpoint().unwrap_or_default();
+        checkpoint.logs.iter().find(|listed| listed.log_uuid == log).map_or(0, |listed| listed.lsn)
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for partial in self.transactions.iter().flat_map(|transaction| &transaction.partials) {
+            *counts.entry(partial.ad_id.clone()).or_default() += partial.clicks;
+        }
+        counts
+    }
+}
+
+/// What becomes of the next thing that is asked of the sink.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Good,
+    /// It is done, but nobody hears of it.
+    ReplyLost,
+    /// It is not done.
+    Lost,
+    /// It is done later: at the latest when the writer is fenced.
+    Late,
+    /// It was never done when the writer is fenced.
+    LateLost,
+}
+
+struct World {
+    logs: Vec<Log>,
+    sink: Sink,
+    late_lands: bool,
+    exporter: Exporter,
+    nonces: Vec<[u8; 16]>,
+    now: Now,
+    /// Tables and cuts that cores handed over and did not get back.
+    tables_out: i64,
+    cuts_out: i64,
+    stopped: bool,
+}
+
+impl World {
+    fn new(logs: u8) -> World {
+        let logs = (1..=logs).map(|log| Log { id: [log; 16], frames: vec![], cut: 0 }).collect();
+        let now = Now { wall_ms: 1_000_000, mono_ns: 0 };
+        let exporter = Exporter::new(start(&[], vec![[0; 16]]));
+        let (sink, nonces) = (Sink::default(), vec![]);
+        let mut world =
+            World { logs, sink, late_lands: false, exporter, nonces, now, tables_out: 0, cuts_out: 0, stopped: false };
+        world.crash();
+        world
+    }
+
+    /// A new incarnation that knows the log and nothing else.
+    fn crash(&mut self) {
+        self.nonces.push([self.nonces.len() as u8 + 1; 16]);
+        self.logs.iter_mut().for_each(|log| log.cut = log.frames.len());
+        self.exporter = Exporter::new(start(&self.logs, self.nonces.clone()));
+        self.exporter.bounds = Bounds { rows: 8, bytes: 4_000, ranges: 4 };
+        (self.tables_out, self.cuts_out, self.stopped) = (0, 0, false);
+    }
+
+    fn append(&mut self, log: usize, clicks: Vec<u8>) {
+        self.now.wall_ms += 100;
+        let log = log % self.logs.len();
+        self.logs[log].append(clicks, self.now.wall_ms);
+    }
+
+    fn cut(&mut self, log: usize, with_table: bool, last: bool) {
+        let at = log % self.logs.len();
+        let log = &mut self.logs[at];
+        let (from, frames) = (log.end_of(log.cut), log.cut..log.frames.len());
+        let to = log.end_of(log.frames.len());
+        let table = with_table.then(|| log.table(frames));
+        log.cut = log.frames.len();
+        self.tables_out += i64::from(with_table);
+        self.cuts_out += 1;
+        let (horizon_ms, watermark_ms) = (to.time_ms - 1_000, to.time_ms);
+        let cut = Cut { from: from.to, to: to.to, totals: to.totals, horizon_ms, watermark_ms, table, last };
+        self.exporter.apply(Told::Cut(Box::new(cut)), self.now);
+    }
+
+    /// Does what the exporter asks for next, or what fate makes of it.
+    fn step(&mut self, fate: Fate) -> Option<Halt> {
+        let told = match self.exporter.next(self.now) {
+            Step::ReadCheckpoint { fence } => Told::Checkpoint(self.read(fence, fate)),
+            Step::LookUp(positions) => {
+                let same = |position: &Position| {
+                    let log = self.logs.iter().find(|log| log.id == position.log_id).unwrap();
+                    log.frames.iter().any(|frame| frame.to == *position)
+                };
+                let found = positions.iter().map(|position| if same(position) { Found::Same } else { Found::Other });
+                Told::LookedUp(Ok(found.collect()))
+            }
+            Step::Rebuild { log, from_lsn, to_lsn, rows_max, .. } => {
+                Told::Rebuilt(Ok(self.rebuild(log, from_lsn, to_lsn, rows_max)))
+            }
+            Step::Commit(transaction) => Told::Committed(self.commit(*transaction, fate)),
+            Step::Exported(log, exported) => {
+                assert!(exported.lsn <= self.sink.exported(&log), "only what is stored is exported");
+                let came_back = exported.table.as_ref().is_some_and(|table| table.rows.is_empty());
+                self.tables_out -= i64::from(came_back);
+                self.cuts_out -= i64::from(exported.cuts);
+                return None;
+            }
+            Step::Wait { until_ns } => {
+                assert!(until_ns > self.now.mono_ns && until_ns < u64::MAX, "nobody would wake the exporter");
+                self.now.mono_ns = until_ns;
+                return None;
+            }
+            Step::Halt(halt) => return Some(halt),
+            Step::Stopped => {
+                self.stopped = true;
+                return None;
+            }
+        };
+        self.exporter.apply(told, self.now);
+        None
+    }
+
+    fn read(&mut self, fence: bool, fate: Fate) -> Result<Option<Checkpoint>, SinkError> {
+        if matches!(fate, Fate::Lost) {
+            return Err(SinkError::Unreachable("lost".to_owned()));
+        }
+        if fence
+            && let Some(transaction) = self.sink.in_flight.take()
+            && self.late_lands
+        {
+            self.sink.commit(transaction);
+        }
+        if matches!(fate, Fate::ReplyLost) {
+            return Err(SinkError::Unreachable("the reply is lost".to_owned()));
+        }
+        Ok(self.sink.checkpoint())
+    }
+
+    fn commit(&mut self, transaction: Transaction, fate: Fate) -> Outcome {
+        match fate {
+            Fate::Good => self.sink.commit(transaction),
+            Fate::ReplyLost => self.sink.commit(transaction),
+            Fate::Lost => {}
+            Fate::Late => (self.sink.in_flight, self.late_lands) = (Some(transaction), true),
+            Fate::LateLost => (self.sink.in_flight, self.late_lands) = (Some(transaction), false),
+        }
+        if matches!(fate, Fate::Good) { Outcome::Committed } else { Outcome::Unknown }
+    }
+
+    fn rebuild(&self, log: LogId, from_lsn: u64, to_lsn: u64, rows_max: usize) -> Rebuilt {
+        let log = self.logs.iter().find(|other| other.id == log).unwrap();
+        let from = log.frames.iter().position(|frame| frame.to.lsn > from_lsn).unwrap();
+        let mut until = from + 1;
+        let fits =
+            |until: usize| log.frames[until].to.lsn <= to_lsn && log.table(from..until + 1).rows.len() <= rows_max;
+        while until < log.frames.len() && fits(until) {
+            until += 1;
+        }
+        let end = log.end_of(until);
+        let (horizon_ms, watermark_ms) = (end.time_ms - 1_000, end.time_ms);
+        Rebuilt {
+            to: end.to,
+            totals: end.totals,
+            lost_clicks: 0,
+            horizon_ms,
+            watermark_ms,
+            table: log.table(from..until),
+        }
+    }
+
+    /// No more faults: everything is cut, exported, and the last cut ends the exporter.
+    fn finish(&mut self) {
+        (0..self.logs.len()).for_each(|log| self.cut(log, true, true));
+        let mut steps = 0;
+        while !self.stopped {
+            assert_eq!(self.step(Fate::Good), None);
+            steps += 1;
+            assert!(steps < 100_000, "the exporter makes no progress");
+        }
+        let mut logged = BTreeMap::new();
+        for ad in self.logs.iter().flat_map(|log| &log.frames).flat_map(|frame| &frame.clicks) {
+            *logged.entry(format!("ad_{ad}")).or_default() += 1u64;
+        }
+        assert_eq!(self.sink.counts(), logged, "each click of the log once");
+        assert_eq!((self.tables_out, self.cuts_out), (0, 0), "tables and credits come back once each");
+        assert!(self.sink.transactions.last().unwrap().end.stopped);
+    }
+}
+
+fn start(logs: &[Log], nonces: Vec<[u8; 16]>) -> Start {
+    Start {
+        edge_id: "edge".to_owned(),
+        data_dir: DATA_DIR,
+        nonce: *nonces.last().unwrap(),
+        nonces,
+        logs: logs.iter().map(Log::start).collect(),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Append(usize, Vec<u8>),
+    Cut(usize, bool),
+    Step(Fate),
+    Steps(u8),
+    Crash,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let fate = prop_oneof![
+        6 => Just(Fate::Good),
+        1 => Just(Fate::ReplyLost),
+        1 => Just(Fate::Lost),
+        1 => Just(Fate::Late),
+        1 => Just(Fate::LateLost),
+    ];
+    let act = prop_oneof![
+        4 => (0usize..2, proptest::collection::vec(0u8..30, 0..12)).prop_map(|(log, clicks)| Act::Append(log, clicks)),
+        3 => (0usize..2, proptest::bool::weighted(0.7)).prop_map(|(log, table)| Act::Cut(log, table)),
+        8 => fate.prop_map(Act::Step),
+        1 => (0u8..20).prop_map(Act::Steps),
+        1 => Just(Act::Crash),
+    ];
+    proptest::collection::vec(act, 0..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn every_click_of_the_log_is_in_the_sink_once(logs in 1u8..3, acts in acts()) {
+        let mut world = World::new(logs);
+        for act in acts {
+            match act {
+                Act::Append(log, clicks) => world.append(log, clicks),
+                Act::Cut(log, with_table) => world.cut(log, with_table, false),
+                Act::Step(fate) => assert_eq!(world.step(fate), None),
+                Act::Steps(count) => (0..count).for_each(|_| assert_eq!(world.step(Fate::Good), None)),
+                Act::Crash => world.crash(),
+            }
+        }
+        world.finish();
+    }
+}
+
+/// A world in which ten clicks are exported and ten more wait.
+fn exported_world() -> World {
+    let mut world = World::new(1);
+    world.append(0, vec![1; 10]);
+    world.cut(0, true, false);
+    while world.sink.exported(&[1; 16]) < 10 {
+        assert_eq!(world.step(Fate::Good), None);
+    }
+    world.append(0, vec![2; 10]);
+    world
+}
+
+/// Runs a new incarnation until it halts, or has exported something.
+fn halt_of(world: &mut World, start: Start) -> Option<Halt> {
+    world.exporter = Exporter::new(start);
+    let before = world.sink.transactions.len();
+    while world.sink.transactions.len() == before {
+        if let Some(halt) = world.step(Fate::Good) {
+            return Some(halt);
+        }
+    }
+    None
+}
+
+#[test]
+fn each_contradiction_halts_with_its_reason_before_anything_is_sent() {
+    let (log, other) = ([1; 16], [9; 16]);
+    type Breaks = fn(&mut Checkpoint, &mut Start);
+    let cases: [(Breaks, Option<Halt>); 10] = [
+        (|_, _| (), None),
+        (
+            |checkpoint, _| checkpoint.edge_id = "other".to_owned(),
+            Some(Halt::ForeignEdge { found: "other".to_owned(), ours: "edge".to_owned() }),
+        ),
+        (
+            |checkpoint, _| checkpoint.data_dir_uuid = vec![9; 16],
+            Some(Halt::ForeignDataDir { found: vec![9; 16], ours: DATA_DIR }),
+        ),
+        (|checkpoint, _| checkpoint.logs[0].log_uuid = vec![9; 16], Some(Halt::ForeignLog { log: other.to_vec() })),
+        (|checkpoint, _| checkpoint.nonce = vec![9; 16], Some(Halt::UnknownNonce { nonce: vec![9; 16] })),
+        (|checkpoint, _| checkpoint.logs[0].chain = 5, Some(Halt::OtherChain { log, lsn: 10, chain: 5 })),
+        (|checkpoint, _| checkpoint.logs[0].lsn = 21, Some(Halt::BeyondEnd { log, lsn: 21, end: 20 })),
+        (|_, start| start.logs[0].base_lsn = 11, Some(Halt::BelowStart { log, lsn: 10, base: 11 })),
+        (|checkpoint, _| checkpoint.logs[0].clicks_total = 21, Some(Halt::Totals { log, found: 20, expected: 21 })),
+        (
+            |checkpoint, _| checkpoint.logs[0].clicks_total = 11,
+            Some(Halt::Unbalanced { log, from: 10, to: 20, found: 10, expected: 9 }),
+        ),
+    ];
+    for (breaks, expected) in cases {
+        let mut world = exported_world();
+        world.nonces.push([0xEE; 16]);
+        let mut start = start(&world.logs, world.nonces.clone());
+        breaks(&mut world.sink.transactions.last_mut().unwrap().checkpoint, &mut start);
+        let halt = halt_of(&mut world, start);
+        assert_eq!(halt, expected);
+        let exit = match &halt {
+            Some(Halt::Unbalanced { .. }) => Exit::Bug,
+            _ => Exit::Checkpoint,
+        };
+        assert!(halt.is_none_or(|halt| halt.exit() == exit));
+    }
+}
+
+#[test]
+fn a_store_without_checkpoint_is_refused_where_segments_were_freed() {
+    let mut world = exported_world();
+    world.sink.transactions.clear();
+    let mut start = start(&world.logs, world.nonces.clone());
+    assert_eq!(halt_of(&mut world, start.clone()), None);
+    world.sink.transactions.clear();
+    start.logs[0].base_lsn = 1;
+    assert_eq!(halt_of(&mut world, start), Some(Halt::BelowStart { log: [1; 16], lsn: 0, base: 1 }));
+}
+
+#[test]
+fn a_rivals_checkpoint_found_after_a_doubt_halts() {
+    let mut world = exported_world();
+    world.cut(0, true, false);
+    let rival = world.sink.transactions.last().unwrap().clone();
+    world.sink.transactions.push(rival);
+    world.sink.transactions.last_mut().unwrap().checkpoint.txn_seq += 7;
+    let halt = (0..20).find_map(|_| world.step(Fate::LateLost));
+    let ours = world.sink.transactions.len() as u64 - 1;
+    assert_eq!(halt, Some(Halt::Rival { found: ours + 7, ours }));
+}
+
+#[test]
+fn a_foreign_edge_is_seen_before_anyone_is_fenced() {
+    let mut world = exported_world();
+    world.exporter = Exporter::new(Start { edge_id: "other".to_owned(), ..start(&world.logs, world.nonces.clone()) });
+    assert!(matches!(world.exporter.next(world.now), Step::ReadCheckpoint { fence: false }));
+    world.exporter.apply(Told::Checkpoint(Ok(world.sink.checkpoint())), world.now);
+    assert!(matches!(world.exporter.next(world.now), Step::Halt(Halt::ForeignEdge { .. })));
+}
+
+#[test]
+fn an_edge_with_nothing_to_export_still_says_so() {
+    let mut world = exported_world();
+    world.finish();
+    world.crash();
+    let before = world.sink.transactions.len();
+    let from_ns = world.now.mono_ns;
+    while world.sink.transactions.len() < before + 4 {
+        assert_eq!(world.step(Fate::Good), None);
+    }
+    let spent_s = (world.now.mono_ns - from_ns) as f64 / 1e9;
+    assert!((6.0..=12.0).contains(&spent_s), "four idle checkpoints in {spent_s} s");
+}
+
+#[test]
+fn catching_up_claims_only_the_watermark_of_what_is_caught_up() {
+    let mut world = World::new(2);
+    for frame in 0..40 {
+        world.append(0, (0..8).map(|ad| frame % 4 * 8 + ad).collect());
+        world.append(1, vec![1]);
+    }
+    world.crash();
+    (0..400).for_each(|_| assert_eq!(world.step(Fate::Good), None));
+    let mut caught_up = 0;
+    for transaction in &world.sink.transactions {
+        let exported = |log: &LogPosition| {
+            world
+                .logs
+                .iter()
+                .flat_map(|log| &log.frames)
+                .find(|frame| frame.to.log_id == *log.log_uuid && frame.to.lsn == log.lsn)
+                .map_or(0, |frame| frame.time_ms)
+        };
+        let least = transaction.checkpoint.logs.iter().map(exported).min().unwrap();
+        assert!(transaction.end.watermark_ms <= least, "the watermark runs ahead of what is exported");
+        caught_up += i32::from(transaction.end.watermark_ms > 0);
+    }
+    assert!(caught_up > 5, "watermarks move while catching up");
+}

@@ -1,0 +1,132 @@
+//! Drives. The exporter's thread: takes cuts from the worker, does what the protocol says, tells the worker what is exported.
+//! It runs nice, and sleeps until a cut or the protocol's next deadline wakes it.
+
+use crate::cut::{Cut, LogId, Position};
+use crate::event::Exported;
+use crate::exit::Exit;
+use crate::export::embedded::Embedded;
+use crate::export::rebuild::Rebuilder;
+use crate::export::{Exporter, Found, Rebuilt, Step, Told};
+use crate::inbox::{Inbound, Inbox};
+use crate::wal::replay::ReplayedFrame;
+use crate::worker::now;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Lowers the thread below the workers where they share a CPU.
+const NICE: i32 = 10;
+
+/// A worker that ended is noticed this soon.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// Reads back the frames of a log after one LSN up to another and gives each in order, until told to stop.
+pub type ReadFrames =
+    dyn FnMut(LogId, u64, u64, &mut dyn FnMut(&ReplayedFrame<'_>) -> ControlFlow<()>) -> Result<(), String> + Send;
+
+/// What the exporter has done, for the admin side and for the core that spaces its cuts by what they cost.
+#[derive(Debug, Default)]
+pub struct Meter {
+    pub transactions: AtomicU64,
+    pub partials: AtomicU64,
+    /// Commits whose outcome had to be read.
+    pub doubts: AtomicU64,
+    /// Clicks handed over or found at the start, and not yet exported.
+    pub clicks_behind: AtomicU64,
+    /// CPU of this thread, all of it and that of the last transaction.
+    pub cpu_ns: AtomicU64,
+    pub last_cpu_ns: AtomicU64,
+}
+
+/// Everything that the thread owns.
+pub struct ExportThread {
+    pub exporter: Exporter,
+    pub sink: Embedded,
+    /// The checkpoint's positions that recovery met in the logs.
+    pub confirmed: Vec<Position>,
+    pub rebuilder: Rebuilder,
+    pub read_frames: Box<ReadFrames>,
+    pub meter: Arc<Meter>,
+    /// The start of the process's monotonic clock.
+    pub started: Instant,
+}
+
+impl ExportThread {
+    /// Until the last cut is exported, the worker is gone, or nothing more can be exported.
+    pub fn run(mut self, mut cuts: rtrb::Consumer<Box<Cut>>, inbox: &Inbox) -> Exit {
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::warn!("the exporter's thread keeps its priority: {error}");
+        }
+        loop {
+            // Looked at before the queue: what was pushed before the worker ended is still taken.
+            let worker_ended = cuts.is_abandoned();
+            while let Ok(cut) = cuts.pop() {
+                self.tell(Told::Cut(cut));
+            }
+            match self.exporter.next(now(self.started)) {
+                Step::ReadCheckpoint { .. } => self.tell(Told::Checkpoint(self.sink.checkpoint())),
+                Step::LookUp(positions) => {
+                    let found = |position| if self.confirmed.contains(position) { Found::Same } else { Found::Other };
+                    self.tell(Told::LookedUp(Ok(positions.iter().map(found).collect())));
+                }
+                Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max } => {
+                    self.rebuilder.begin(from_lsn, from_clicks, rows_max);
+                    let rebuilt = self.rebuild(log, from_lsn, to_lsn);
+                    self.tell(Told::Rebuilt(rebuilt));
+                }
+                Step::Commit(transaction) => {
+                    let outcome = self.sink.commit(&transaction);
+                    self.count(transaction.partials.len() as u64, outcome);
+                    self.tell(Told::Committed(outcome));
+                }
+                Step::Exported(_, exported) => send(inbox, exported),
+                Step::Wait { until_ns } => {
+                    if worker_ended {
+                        return Exit::Clean;
+                    }
+                    let sleep = Duration::from_nanos(until_ns.saturating_sub(now(self.started).mono_ns));
+                    std::thread::park_timeout(sleep.min(SLEEP_MAX));
+                }
+                Step::Stopped => return Exit::Clean,
+                Step::Halt(halt) => {
+                    tracing::error!(code = halt.exit().code(), "nothing more is exported: {halt}");
+                    return halt.exit();
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.exporter.apply(told, now(self.started));
+        self.meter.clicks_behind.store(self.exporter.clicks_behind(), Ordering::Relaxed);
+    }
+
+    fn rebuild(&mut self, log: LogId, from_lsn: u64, to_lsn: u64) -> Result<Rebuilt, String> {
+        let rebuilder = &mut self.rebuilder;
+        (self.read_frames)(log, from_lsn, to_lsn, &mut |frame| rebuilder.frame(frame))?;
+        rebuilder.finish().ok_or_else(|| format!("no frame of log {log:02x?} lies between LSN {from_lsn} and {to_lsn}"))
+    }
+
+    fn count(&self, partials: u64, outcome: crate::export::Outcome) {
+        let meter = &self.meter;
+        match outcome {
+            crate::export::Outcome::Committed => {
+                meter.transactions.fetch_add(1, Ordering::Relaxed);
+                meter.partials.fetch_add(partials, Ordering::Relaxed);
+            }
+            crate::export::Outcome::Unknown => {
+                meter.doubts.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu_ns = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
+        let before = meter.cpu_ns.swap(cpu_ns, Ordering::Relaxed);
+        meter.last_cpu_ns.store(cpu_ns - before, Ordering::Relaxed);
+    }
+}
+
+fn send(inbox: &Inbox, exported: Box<Exported>) {
+    // A worker that has ended needs to know nothing more: its log holds what it needs at the next start.
+    let _ = inbox.send(Inbound::Exported(exported));
+}

@@ -1,0 +1,54 @@
+//! Drives. What the threads of the process say to each other: messages to a worker, jobs for the keeper of its segments.
+//! Rare by design (once a second or less each), so plain channels do; a worker sleeps in its ring and is woken by an eventfd.
+
+use std::fs::File;
+use std::sync::mpsc::Sender;
+
+use crate::event::Exported;
+use crate::exit::Exit;
+use crate::wake::Wake;
+
+/// What the other threads tell a worker; each message is followed by a ring of its wake-up.
+pub enum Inbound {
+    SegmentReady {
+        segment: u64,
+        file: File,
+    },
+    Exported(Box<Exported>),
+    Room {
+        open: bool,
+    },
+    Stop,
+    /// Another thread cannot go on; nothing more may be acknowledged.
+    Halt {
+        exit: Exit,
+        why: &'static str,
+    },
+}
+
+/// What the keeper does for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    Prepare { segment: u64 },
+    Free { segment: u64 },
+}
+
+/// The sending end of a worker's inbox.
+#[derive(Clone)]
+pub struct Inbox {
+    sender: Sender<Inbound>,
+    wake: std::sync::Arc<Wake>,
+}
+
+impl Inbox {
+    pub fn new(sender: Sender<Inbound>, wake: std::sync::Arc<Wake>) -> Inbox {
+        Inbox { sender, wake }
+    }
+
+    /// `false`: the worker has ended.
+    pub fn send(&self, message: Inbound) -> bool {
+        let sent = self.sender.send(message).is_ok();
+        self.wake.ring();
+        sent
+    }
+}

@@ -1,0 +1,200 @@
+//! Pure. What the values of a [`Config`] must satisfy together. Each value alone is bounded in `settings.rs`; here are the
+//! sums over several, each with the failure that it prevents.
+
+use crate::config::{Config, FRAME_BUFFERS, GENERATIONS};
+use crate::machine::Machine;
+use crate::units::{about_bytes, format_bytes, format_duration_us};
+
+/// Bytes of a frame that hold no records: its header, and padding to 4 KiB at worst.
+const FRAME_OVERHEAD_BYTES: u64 = 4096;
+
+/// A relation between values that does not hold; the text names flags, values, the limit and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LimitError(String);
+
+/// Checks the values against each other and against the machine.
+pub fn check(config: &Config, machine: &Machine) -> Result<(), LimitError> {
+    let rules: [fn(&Config, &Machine) -> Option<String>; 9] =
+        [cores, addresses, batch, body, assembly, segment, budget, window, memory];
+    rules.iter().find_map(|rule| rule(config, machine)).map_or(Ok(()), |why| Err(LimitError(why)))
+}
+
+fn cores(config: &Config, machine: &Machine) -> Option<String> {
+    let cpus = &config.cpus;
+    if let Some(cpu) = cpus.iter().find(|cpu| !machine.cpus.contains(cpu)) {
+        return Some(format!(
+            "--cpus: CPU {cpu} is not among those this process may use, {:?}; see taskset",
+            machine.cpus
+        ));
+    }
+    (cpus.len() > 1).then(|| {
+        format!("--cores/--cpus ask for {} cores: this version runs one; say --cores 1 or one CPU", cpus.len())
+    })
+}
+
+/// Port 0 asks for any free port, so two of those never collide.
+fn addresses(config: &Config, _: &Machine) -> Option<String> {
+    let named =
+        [("--listen", config.listen), ("--query-listen", config.query_listen), ("--admin-listen", config.admin_listen)];
+    for (at, (name, address)) in named.iter().enumerate() {
+        if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == address && address.port() != 0) {
+            return Some(format!("{name} {address}: {other} has the same address; give each its own port"));
+        }
+    }
+    None
+}
+
+/// A request over the frames' room would be shed however often it is sent again.
+fn batch(config: &Config, _: &Machine) -> Option<String> {
+    let records = config.http.records_bytes_max();
+    let room = FRAME_BUFFERS as u64 * u64::from(config.log.frame_bytes).saturating_sub(FRAME_OVERHEAD_BYTES);
+    (records > room).then(|| {
+        format!(
+            "--body-bytes-max {} and --batch-clicks-max {} allow {} of records in one request, but {FRAME_BUFFERS} frame \
+             buffers of --frame-bytes {} hold {}; lower the first two or raise the last",
+            format_bytes(config.http.body_bytes_max.into()),
+            config.http.batch_clicks_max,
+            about_bytes(records),
+            format_bytes(config.log.frame_bytes.into()),
+            about_bytes(room),
+        )
+    })
+}
+
+fn body(config: &Config, _: &Machine) -> Option<String> {
+    let http = &config.http;
+    (u64::from(http.head_bytes_max) > u64::from(http.body_bytes_max)).then(|| {
+        format!(
+            "--head-bytes-max {} is above --body-bytes-max {}; one buffer serves both, so raise the latter",
+            format_bytes(http.head_bytes_max.into()),
+            format_bytes(http.body_bytes_max.into()),
+        )
+    })
+}
+
+/// Else one request could never be put together.
+fn assembly(config: &Config, _: &Machine) -> Option<String> {
+    let http = &config.http;
+    let request = u64::from(http.body_bytes_max) + u64::from(http.head_bytes_max);
+    (http.assembly_bytes_max < 2 * request).then(|| {
+        format!(
+            "--assembly-bytes-max {} is below two requests of --body-bytes-max and --head-bytes-max, {}; raise it",
+            format_bytes(http.assembly_bytes_max),
+            format_bytes(2 * request),
+        )
+    })
+}
+
+fn segment(config: &Config, _: &Machine) -> Option<String> {
+    let least = 4 * u64::from(config.log.frame_bytes);
+    (config.log.segment_bytes < least).then(|| {
+        format!(
+            "--segment-bytes {} is below four frames of --frame-bytes {}, {}; raise it",
+            format_bytes(config.log.segment_bytes),
+            format_bytes(config.log.frame_bytes.into()),
+            format_bytes(least),
+        )
+    })
+}
+
+/// One segment open, one prepared, one being exported, one for the store and the reserve.
+fn budget(config: &Config, _: &Machine) -> Option<String> {
+    let least = config.log.segment_bytes.saturating_mul(4);
+    (config.log.wal_bytes_max < least).then(|| {
+        format!(
+            "--wal-bytes-max {} is below four segments of --segment-bytes {}, {}; raise it",
+            format_bytes(config.log.wal_bytes_max),
+            format_bytes(config.log.segment_bytes),
+            format_bytes(least),
+        )
+    })
+}
+
+/// A click a clock skew ahead, and one a generation old, must be in the window together.
+fn window(config: &Config, _: &Machine) -> Option<String> {
+    let (window, least) = (config.dedup.window_ms, config.dedup.window_min_ms);
+    let shown = |ms: i64| format_duration_us(ms.unsigned_abs() * 1000);
+    if window < least {
+        return Some(format!(
+            "--dedup-window {} is below --dedup-window-min {}; raise it",
+            shown(window),
+            shown(least)
+        ));
+    }
+    let generation_ms = window / GENERATIONS;
+    (config.export.watermark_delay_ms > window).then(|| {
+        format!(
+            "--watermark-delay {} is above --dedup-window {} (generations of {}): clicks older than the window are refused",
+            shown(config.export.watermark_delay_ms),
+            shown(window),
+            shown(generation_ms),
+        )
+    })
+}
+
+fn memory(config: &Config, machine: &Machine) -> Option<String> {
+    let sum = config.memory_bytes();
+    (sum > machine.memory_bytes).then(|| {
+        let largest = config.memory().into_iter().max_by_key(|line| line.bytes).map_or("", |line| line.name);
+        format!(
+            "the values add up to {} of memory, this machine (or cgroup) grants {}; most goes to: {largest}. `tollgate check` \
+             shows the sum",
+            about_bytes(sum),
+            about_bytes(machine.memory_bytes),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { cpus: vec![0, 1], cpu_quota: None, memory_bytes: 2 << 30 }
+    }
+
+    /// Changes one thing of a good configuration and says what the refusal must name.
+    fn refused(change: fn(&mut Config), names: &[&str]) {
+        let mut config = Config::default();
+        assert_eq!(check(&config, &machine()), Ok(()));
+        change(&mut config);
+        let text = check(&config, &machine()).expect_err("refused").to_string();
+        assert!(names.iter().all(|name| text.contains(name)), "{names:?} not all in: {text}");
+        assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn each_relation_is_held() {
+        refused(|c| c.cpus = vec![0, 1], &["2 cores", "runs one"]);
+        refused(|c| c.cpus = vec![7], &["CPU 7", "[0, 1]"]);
+        refused(|c| c.query_listen = c.listen, &["--query-listen", "--listen", "8080"]);
+        refused(|c| c.log.frame_bytes = 64 << 10, &["--frame-bytes 64KiB", "--body-bytes-max 1MiB"]);
+        refused(|c| c.http.batch_clicks_max = 50_000, &["--batch-clicks-max 50000"]);
+        refused(|c| c.http.body_bytes_max = 4096, &["--head-bytes-max 8KiB", "4KiB"]);
+        refused(|c| c.http.assembly_bytes_max = 1 << 20, &["--assembly-bytes-max 1MiB"]);
+        refused(|c| c.log.segment_bytes = 512 << 10, &["--segment-bytes 512KiB", "1MiB"]);
+        refused(|c| c.log.wal_bytes_max = 256 << 20, &["--wal-bytes-max 256MiB", "512MiB"]);
+        refused(|c| c.dedup.window_ms = 30_000, &["--dedup-window 30s", "1m"]);
+        refused(|c| c.export.watermark_delay_ms = 700_000, &["--watermark-delay 700s", "10m"]);
+        refused(|c| c.dedup.memory_bytes = 3 << 30, &["3.", "2.0 GiB", "dedup table"]);
+    }
+
+    #[test]
+    fn port_zero_never_collides() {
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { listen: any, query_listen: any, admin_listen: any, ..Config::default() };
+        assert_eq!(check(&config, &machine()), Ok(()));
+    }
+
+    #[test]
+    fn the_defaults_take_less_than_a_gibibyte() {
+        assert!(Config::default().memory_bytes() < 1 << 30, "{:#?}", Config::default().memory());
+    }
+
+    #[test]
+    fn the_sum_of_memory_is_the_sum_of_its_lines() {
+        let config = Config::default();
+        assert_eq!(config.memory().iter().map(|line| line.bytes).sum::<u64>(), config.memory_bytes());
+    }
+}

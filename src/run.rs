@@ -1,0 +1,258 @@
+//! Drives. `tollgate up` and `tollgate serve`: takes the data directory, recovers, starts the threads in their order, says
+//! that it is ready, waits for a signal, stops them in the reverse order. Runs on the main thread.
+//!
+//!     main ─┬─ worker     core + ring: clicks
+//!           ├─ keeper     segments ahead of need, disk budget
+//!           ├─ exporter   cuts → transactions → store
+//!           ├─ query      counts over HTTP
+//!           └─ admin      /metrics, /healthz, /readyz
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tollgate_global::Store;
+
+use crate::admin::{self, Phase, Readiness, ScrapeAnswer, ScrapeSender};
+use crate::config::{Config, EXPORT_CREDITS};
+use crate::core::Core;
+use crate::exit::Exit;
+use crate::inbox::{Inbound, Inbox};
+use crate::net::listener::{self, Bound};
+use crate::net::ring::Ring;
+use crate::start::{self, Failure, Started};
+use crate::wake::Wake;
+use crate::wal::keeper::Keeper;
+use crate::worker::{Links, Worker};
+
+/// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Slots of the ring beyond the connections that may be open: for those that are told that they are too many, and for
+/// those on their way out.
+const SLOTS_BEYOND: u32 = 64;
+
+/// What the main thread waits for.
+enum Told {
+    Signal(i32),
+    WorkerEnded(Exit),
+    ExporterEnded(Exit),
+}
+
+struct Listeners {
+    clicks: Bound,
+    query: TcpListener,
+    admin: TcpListener,
+}
+
+/// Serves until a signal or a halt; the exit says which.
+pub fn run(config: &Config) -> Exit {
+    let (exit, text) = match serve(config) {
+        Ok(exit) => return exit,
+        Err(Failure { exit, text }) => (exit, text),
+    };
+    tracing::error!(code = exit.code(), "{text}");
+    eprintln!("tollgate: {text}");
+    exit
+}
+
+fn serve(config: &Config) -> Result<Exit, Failure> {
+    let listeners = Listeners {
+        clicks: listener::bind(config.listen).map_err(|error| bind_failed("--listen", config.listen, &error))?,
+        query: bind_tcp("--query-listen", config.query_listen)?,
+        admin: bind_tcp("--admin-listen", config.admin_listen)?,
+    };
+    let addresses = (
+        listeners.clicks.address(),
+        listeners.query.local_addr().map_err(Failure::unavailable("the query address"))?,
+        listeners.admin.local_addr().map_err(Failure::unavailable("the admin address"))?,
+    );
+    let readiness = Arc::new(Readiness::default());
+    let (wake, wake_reader) = Wake::pair().map_err(Failure::unavailable("an eventfd"))?;
+    let (scrapes_sender, scrapes) = mpsc::sync_channel(16);
+    let bell = wake.try_clone().map_err(Failure::unavailable("an eventfd"))?;
+    admin::serve(listeners.admin, ScrapeSender::new(scrapes_sender, bell), Arc::clone(&readiness))
+        .map_err(Failure::unavailable("the admin port"))?;
+
+    let started_at = Instant::now();
+    let started = start::start(config, started_at, &readiness)?;
+    let (told_sender, told) = mpsc::channel();
+    catch_signals(told_sender.clone())?;
+    let (inbox_sender, inbox_receiver) = mpsc::channel();
+    let inbox = Inbox::new(inbox_sender, Arc::new(wake));
+    let query_stop = serve_queries(Arc::clone(&started.store), listeners.query)?;
+    let heartbeat = Arc::new(AtomicU64::new(0));
+
+    let threads = Threads { inbox: inbox.clone(), heartbeat: Arc::clone(&heartbeat), told: told_sender };
+    threads.start(config, started, listeners.clicks, wake_reader, inbox_receiver, scrapes, started_at)?;
+    readiness.set(Phase::Ready);
+    println!("ready listen={} query={} admin={}", addresses.0, addresses.1, addresses.2);
+    // A reader that went away must not end the service.
+    let _ = std::io::stdout().flush();
+
+    let exit = wait(config, &told, &inbox, &readiness, &heartbeat);
+    readiness.set(Phase::Draining);
+    // The query side ends by itself when nobody listens any more.
+    let _ = query_stop.send(());
+    Ok(exit)
+}
+
+/// Until the worker has ended: passes a signal on, watches for progress.
+fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readiness, heartbeat: &AtomicU64) -> Exit {
+    let mut beat = (heartbeat.load(Ordering::Relaxed), Instant::now());
+    let mut stop_at: Option<Instant> = None;
+    loop {
+        if stop_at.is_some_and(|at| at <= Instant::now()) {
+            inbox.send(Inbound::Stop);
+            stop_at = None;
+        }
+        let until_stop = stop_at.map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
+        match told.recv_timeout(LOOK_EVERY.min(until_stop)) {
+            Ok(Told::Signal(signal)) => {
+                tracing::info!(signal, "stopping: what was received is answered, then the last cut is exported");
+                readiness.set(Phase::Draining);
+                stop_at.get_or_insert(Instant::now() + Duration::from_millis(config.drain_delay_ms));
+            }
+            Ok(Told::WorkerEnded(exit)) => return exit,
+            Ok(Told::ExporterEnded(Exit::Clean)) => {}
+            Ok(Told::ExporterEnded(exit)) => {
+                inbox.send(Inbound::Halt { exit, why: "the exporter cannot go on" });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Exit::Bug,
+        }
+        let now = heartbeat.load(Ordering::Relaxed);
+        if now != beat.0 {
+            beat = (now, Instant::now());
+        } else if beat.1.elapsed() > STUCK_AFTER {
+            tracing::error!("the worker made no progress for {} s", STUCK_AFTER.as_secs());
+            return Exit::Stuck;
+        }
+    }
+}
+
+struct Threads {
+    inbox: Inbox,
+    heartbeat: Arc<AtomicU64>,
+    told: Sender<Told>,
+}
+
+impl Threads {
+    #[allow(clippy::too_many_arguments)]
+    fn start(
+        self,
+        config: &Config,
+        started: Started,
+        bound: Bound,
+        wake_reader: std::os::fd::OwnedFd,
+        inbox: Receiver<Inbound>,
+        scrapes: Receiver<ScrapeAnswer>,
+        started_at: Instant,
+    ) -> Result<(), Failure> {
+        let (jobs_sender, jobs) = mpsc::channel();
+        let keeper = Keeper::new(config, started.log_dir.clone(), jobs, self.inbox.clone());
+        spawn("keeper", move || keeper.run())?;
+
+        let (cuts, cuts_consumer) = rtrb::RingBuffer::new(EXPORT_CREDITS as usize);
+        let exporter = started.exporter;
+        let (told, exporter_inbox) = (self.told.clone(), self.inbox.clone());
+        let exporter = spawn("exporter", move || {
+            let exit = exporter.run(cuts_consumer, &exporter_inbox);
+            // The main thread may have ended first.
+            let _ = told.send(Told::ExporterEnded(exit));
+        })?;
+
+        let slots = config.http.connections_max + SLOTS_BEYOND;
+        let core = Core::new(config.clone(), started.home, slots, crate::worker::now(started_at));
+        let links = Links {
+            inbox,
+            scrapes,
+            keeper: jobs_sender,
+            cuts,
+            exporter: exporter.thread().clone(),
+            heartbeat: self.heartbeat,
+        };
+        let (ring_config, cpu, segment) = (config.ring.clone(), config.cpus.first().copied(), started.segment);
+        let (told, ready) = (self.told, mpsc::channel());
+        let ready_sender = ready.0;
+        spawn("worker", move || {
+            // The ring belongs to the thread that made it.
+            let ring = pin(cpu)
+                .and_then(|()| bound.listen())
+                .and_then(|listener| Ring::new(&ring_config, slots, listener, wake_reader));
+            match ring {
+                Ok(mut ring) => {
+                    ring.add_segment(segment.0, segment.1);
+                    let _ = ready_sender.send(Ok(()));
+                    let exit = Worker::new(core, ring, links, started_at).run();
+                    let _ = told.send(Told::WorkerEnded(exit));
+                }
+                Err(error) => {
+                    let _ = ready_sender.send(Err(error));
+                }
+            }
+        })?;
+        match ready.1.recv() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::unavailable("the io_uring of the worker")(error)),
+            Err(_) => Err(Failure { exit: Exit::Bug, text: "the worker ended before it began".to_owned() }),
+        }
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    Builder::new().name(name.to_owned()).spawn(body).map_err(Failure::unavailable("a thread"))
+}
+
+fn pin(cpu: Option<usize>) -> std::io::Result<()> {
+    if let Some(cpu) = cpu {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        rustix::thread::sched_setaffinity(None, &set)?;
+    }
+    Ok(())
+}
+
+fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+        .map_err(Failure::unavailable("signal handlers"))?;
+    spawn("signals", move || {
+        for signal in signals.forever() {
+            if told.send(Told::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The query side, on a thread of its own; it ends when the returned sender is used or dropped.
+fn serve_queries(store: Arc<Store>, listener: TcpListener) -> Result<tokio::sync::oneshot::Sender<()>, Failure> {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::unavailable("the query runtime"))?;
+    spawn("query", move || {
+        if let Err(error) = runtime.block_on(tollgate_global::serve(store, listener, stopped)) {
+            tracing::error!("the query port failed: {error}");
+        }
+    })?;
+    Ok(stop)
+}
+
+fn bind_tcp(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| bind_failed(flag, address, &error))
+}
+
+fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failure {
+    Failure {
+        exit: Exit::Unavailable,
+        text: format!("cannot listen on {address}: {error}; name another address with {flag}"),
+    }
+}

@@ -1,0 +1,694 @@
+//! Pure. The records of a log, byte for byte: a click, a dead letter, the start of an incarnation. Staging chunks, frames
+//! and (later) the mesh carry exactly these bytes. All numbers are little-endian.
+//!
+//! ```text
+//! click             0 u16 length of the whole record   2 u8 type = 1   3 u8 flags: 1 key is a hash of text, 2 a user is named
+//!                   4 u32 dims hash: low half of XXH3-64 over the partial key
+//!                   8 16 B key      24 i64 event_ms     32 i64 received_ms     40 u64 user token: XXH3-64 of user_id, 0 if none
+//!                  48 partial key: u8 class, device, agent, rules = 1, region_len, ad_len, campaign_len, advertiser_len
+//!                     | region | ad | campaign | advertiser
+//!                     then extras in rising tag order: (u8 tag, u16 length, bytes)*; a tag + 128 stands for `length` zero bytes
+//! dead letter       0 u16 length   2 u8 type = 2   3 u8 flags: 1 key is a hash of text, 4 a key is there, 8 raw was cut off
+//!                   4 u8 cause     5 u8 = 0        6 u16 raw length    8 16 B key      24 i64 received_ms
+//!                  32 the raw bytes in chunks: (u8 length 1..=255, bytes)*
+//! incarnation       0 u16 length = 48   2 u8 type = 3   3 u8 flags = 0   4 u32 version = 1   8 16 B nonce
+//!                  24 u64 incarnation  32 i64 started_ms   40 8 B of 0xA5
+//! ```
+//!
+//! Law: no record holds a run of 512 zero bytes, so an all-zero sector in a frame shows that the frame was torn.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::click::{Agent, Class, Click, ClickKey, Device, EventTime, Extras, Reason};
+use crate::config::DEAD_LETTER_RAW_BYTES_MAX;
+
+pub const KIND_CLICK: u8 = 1;
+pub const KIND_DEAD_LETTER: u8 = 2;
+pub const KIND_START: u8 = 3;
+
+/// Bytes before the partial key.
+pub const CLICK_HEAD_BYTES: usize = 48;
+/// The fixed part of a partial key.
+pub const PARTIAL_KEY_HEAD_BYTES: usize = 8;
+/// What marks the rules by which class, device and agent were decided.
+pub const RULES: u8 = 1;
+
+const FLAG_HASHED: u8 = 1;
+const FLAG_USER: u8 = 2;
+const FLAG_KEY: u8 = 4;
+const FLAG_CUT_OFF: u8 = 8;
+
+const DEAD_LETTER_HEAD_BYTES: usize = 32;
+const DEAD_LETTER_CHUNK_BYTES: usize = 255;
+const START_BYTES: usize = 48;
+const START_VERSION: u32 = 1;
+
+/// Cause code of a dead letter that is no refusal.
+const CAUSE_OTHER_PAYLOAD: u8 = 128;
+
+const TAG_USER_ID: u8 = 1;
+const TAG_REQUEST_ID: u8 = 2;
+const TAG_CLICK_ID: u8 = 3;
+const TAG_IMPRESSION_ID: u8 = 4;
+const TAG_EVENT_TYPE: u8 = 5;
+const TAG_IP: u8 = 6;
+const TAG_COUNTRY: u8 = 7;
+const TAG_REGION_TEXT: u8 = 8;
+const TAG_USER_AGENT: u8 = 9;
+const TAG_SIGNATURE: u8 = 10;
+const TAG_ZEROS: u8 = 128;
+
+/// What a `TAG_ZEROS` extra reads as; the longest extra text fits into it.
+static ZEROS: [u8; 512] = [0; 512];
+/// All-zero text from this length on is stored as `TAG_ZEROS`.
+const ZEROS_BYTES_MIN: usize = 64;
+
+/// Why a dead letter was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Refused(Reason),
+    /// A duplicate whose payload differs from the first one's; it counted as a duplicate.
+    OtherPayload,
+}
+
+impl Cause {
+    fn code(self) -> u8 {
+        match self {
+            Cause::Refused(reason) => reason as u8,
+            Cause::OtherPayload => CAUSE_OTHER_PAYLOAD,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Cause> {
+        if code == CAUSE_OTHER_PAYLOAD {
+            Some(Cause::OtherPayload)
+        } else {
+            Reason::from_code(code).map(Cause::Refused)
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Refused(reason) => reason.name(),
+            Cause::OtherPayload => "other_payload",
+        }
+    }
+}
+
+/// A record, decoded: the text borrows from the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    Click(ClickRecord<'a>),
+    DeadLetter(DeadLetter<'a>),
+    Start(Start),
+}
+
+/// The first record of an incarnation: its nonce was on disk before its first transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub incarnation: u64,
+    pub nonce: [u8; 16],
+    pub started_ms: i64,
+}
+
+/// What is wrong with bytes that should be a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("record is cut off: it needs {needed} bytes and {left} are left")]
+    CutOff { needed: usize, left: usize },
+    #[error("record type {0} is unknown (1 click, 2 dead letter, 3 start); a newer tollgate may read it")]
+    UnknownKind(u8),
+    #[error("record field `{field}` has the value {value}, which this version does not know")]
+    UnknownCode { field: &'static str, value: u64 },
+    #[error("record field `{field}` does not fit into the record's {length} bytes")]
+    BadLength { field: &'static str, length: usize },
+}
+
+/// Appends the canonical record of a click.
+pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
+    let at = out.len();
+    let mut head = [0_u8; CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES];
+    head[2] = KIND_CLICK;
+    head[3] = if click.key.hashed { FLAG_HASHED } else { 0 } | if click.user_id.is_empty() { 0 } else { FLAG_USER };
+    head[8..24].copy_from_slice(&click.key.bytes);
+    head[24..32].copy_from_slice(&click.event_time.0.to_le_bytes());
+    head[32..40].copy_from_slice(&received_ms.to_le_bytes());
+    head[40..48].copy_from_slice(&user_token(click.user_id).to_le_bytes());
+    head[48..56].copy_from_slice(&[
+        click.class as u8,
+        click.device as u8,
+        click.agent as u8,
+        RULES,
+        text_length(click.region),
+        text_length(click.ad_id),
+        text_length(click.campaign_id),
+        text_length(click.advertiser_id),
+    ]);
+    out.extend_from_slice(&head);
+    out.extend_from_slice(click.region);
+    out.extend_from_slice(click.ad_id);
+    out.extend_from_slice(click.campaign_id);
+    out.extend_from_slice(click.advertiser_id);
+    let dims_hash = xxh3_64(&out[at + CLICK_HEAD_BYTES..]) as u32;
+    if !click.user_id.is_empty() {
+        encode_extra(TAG_USER_ID, click.user_id, out);
+    }
+    if !click.extras.is_empty() {
+        encode_extras(&click.extras, out);
+    }
+    let length = u16::try_from(out.len() - at).expect("the bounds of a click's fields add up to less than 64 KiB");
+    out[at..at + 2].copy_from_slice(&length.to_le_bytes());
+    out[at + 4..at + 8].copy_from_slice(&dims_hash.to_le_bytes());
+}
+
+/// Appends a dead letter: the first 4 KiB of the raw bytes, and why they were refused.
+pub fn encode_dead_letter(cause: Cause, key: Option<ClickKey>, received_ms: i64, raw: &[u8], out: &mut Vec<u8>) {
+    let kept = &raw[..raw.len().min(DEAD_LETTER_RAW_BYTES_MAX)];
+    let at = out.len();
+    let mut head = [0_u8; DEAD_LETTER_HEAD_BYTES];
+    head[2] = KIND_DEAD_LETTER;
+    head[3] = if kept.len() < raw.len() { FLAG_CUT_OFF } else { 0 };
+    head[4] = cause.code();
+    head[6..8].copy_from_slice(&(kept.len() as u16).to_le_bytes());
+    if let Some(key) = key {
+        head[3] |= FLAG_KEY | if key.hashed { FLAG_HASHED } else { 0 };
+        head[8..24].copy_from_slice(&key.bytes);
+    }
+    head[24..32].copy_from_slice(&received_ms.to_le_bytes());
+    out.extend_from_slice(&head);
+    for chunk in kept.chunks(DEAD_LETTER_CHUNK_BYTES) {
+        out.push(chunk.len() as u8);
+        out.extend_from_slice(chunk);
+    }
+    let length =
+        u16::try_from(out.len() - at).expect("4 KiB of raw bytes and their chunk lengths are less than 64 KiB");
+    out[at..at + 2].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Appends the record that begins an incarnation.
+pub fn encode_start(start: &Start, out: &mut Vec<u8>) {
+    let mut bytes = [0xA5_u8; START_BYTES];
+    bytes[0..2].copy_from_slice(&(START_BYTES as u16).to_le_bytes());
+    bytes[2] = KIND_START;
+    bytes[3] = 0;
+    bytes[4..8].copy_from_slice(&START_VERSION.to_le_bytes());
+    bytes[8..24].copy_from_slice(&start.nonce);
+    bytes[24..32].copy_from_slice(&start.incarnation.to_le_bytes());
+    bytes[32..40].copy_from_slice(&start.started_ms.to_le_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+/// Token of a user in the distinct-user sketches: 0 only for none.
+pub fn user_token(user_id: &[u8]) -> u64 {
+    if user_id.is_empty() { 0 } else { xxh3_64(user_id).max(1) }
+}
+
+/// Length of the record that starts `bytes`, as it says of itself; 0 where not even that is there.
+pub fn record_length(bytes: &[u8]) -> usize {
+    match bytes {
+        [low, high, ..] => usize::from(u16::from_le_bytes([*low, *high])),
+        [] | [_] => 0,
+    }
+}
+
+/// Decodes the record at the start of `bytes` and says how long it is. Total: any bytes give a record or an error.
+pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), RecordError> {
+    let length = record_length(bytes);
+    if length < 4 || length > bytes.len() {
+        return Err(RecordError::CutOff { needed: length.max(4), left: bytes.len() });
+    }
+    let bytes = &bytes[..length];
+    let record = match bytes[2] {
+        KIND_CLICK => Record::Click(ClickRecord::decode(bytes)?),
+        KIND_DEAD_LETTER => Record::DeadLetter(DeadLetter::decode(bytes)?),
+        KIND_START => Record::Start(decode_start(bytes)?),
+        kind => return Err(RecordError::UnknownKind(kind)),
+    };
+    Ok((record, length))
+}
+
+/// A click's record: its bytes, known to be sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClickRecord<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> ClickRecord<'a> {
+    /// Takes bytes that [`encode_click`] wrote in this process; they are not checked again.
+    pub fn encoded(bytes: &'a [u8]) -> ClickRecord<'a> {
+        debug_assert!(ClickRecord::decode(bytes).is_ok(), "only encode_click makes these bytes");
+        ClickRecord { bytes }
+    }
+
+    fn decode(bytes: &'a [u8]) -> Result<ClickRecord<'a>, RecordError> {
+        let length = bytes.len();
+        if length < CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES || record_length(bytes) != length {
+            return Err(RecordError::BadLength { field: "head", length });
+        }
+        let unknown = |field, value: u8| RecordError::UnknownCode { field, value: u64::from(value) };
+        if bytes[3] & !(FLAG_HASHED | FLAG_USER) != 0 {
+            return Err(unknown("flags", bytes[3]));
+        }
+        if usize::from(bytes[48]) >= Class::ALL.len() {
+            return Err(unknown("class", bytes[48]));
+        }
+        if usize::from(bytes[49]) >= Device::ALL.len() {
+            return Err(unknown("device", bytes[49]));
+        }
+        if usize::from(bytes[50]) >= Agent::ALL.len() {
+            return Err(unknown("agent", bytes[50]));
+        }
+        if bytes[51] != RULES {
+            return Err(unknown("rules", bytes[51]));
+        }
+        let record = ClickRecord { bytes };
+        let mut at = record.partial_key_end();
+        if at > length {
+            return Err(RecordError::BadLength { field: "partial key", length });
+        }
+        let mut last_tag = 0;
+        while at < length {
+            let (tag, text_length) = extra_head(bytes, at).ok_or(RecordError::BadLength { field: "extra", length })?;
+            let plain = tag & !TAG_ZEROS;
+            if plain <= last_tag || plain > TAG_SIGNATURE {
+                return Err(unknown("extra tag", tag));
+            }
+            if tag & TAG_ZEROS != 0 && text_length > ZEROS.len() {
+                return Err(RecordError::BadLength { field: "extra", length });
+            }
+            last_tag = plain;
+            at += 3 + if tag & TAG_ZEROS == 0 { text_length } else { 0 };
+        }
+        if at != length {
+            return Err(RecordError::BadLength { field: "extra", length });
+        }
+        Ok(record)
+    }
+
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub fn key(&self) -> ClickKey {
+        ClickKey { bytes: array(self.bytes, 8), hashed: self.bytes[3] & FLAG_HASHED != 0 }
+    }
+
+    pub fn event_ms(&self) -> i64 {
+        i64::from_le_bytes(array(self.bytes, 24))
+    }
+
+    pub fn received_ms(&self) -> i64 {
+        i64::from_le_bytes(array(self.bytes, 32))
+    }
+
+    /// 0 where no user is named.
+    pub fn user_token(&self) -> u64 {
+        u64::from_le_bytes(array(self.bytes, 40))
+    }
+
+    pub fn dims_hash(&self) -> u32 {
+        u32::from_le_bytes(array(self.bytes, 4))
+    }
+
+    /// The slice that the click is counted by, beside its pane.
+    pub fn partial_key(&self) -> &'a [u8] {
+        &self.bytes[CLICK_HEAD_BYTES..self.partial_key_end()]
+    }
+
+    /// Seven bits of what is counted: two clicks with the same id and another payload differ in it, but for one in 128.
+    pub fn check(&self) -> u8 {
+        let mixed = u64::from(self.dims_hash())
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add(self.event_ms() as u64)
+            .wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
+            .wrapping_add(self.user_token())
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed >> 57) as u8
+    }
+
+    /// Back to fields.
+    pub fn to_click(&self) -> Click<'a> {
+        let [class, device, agent, _rules, region, ad, campaign, advertiser] = array::<8>(self.bytes, CLICK_HEAD_BYTES);
+        let mut rest = &self.bytes[CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES..];
+        let mut take = |length: u8| {
+            let (text, after) = rest.split_at(usize::from(length));
+            rest = after;
+            text
+        };
+        let (region, ad_id, campaign_id, advertiser_id) = (take(region), take(ad), take(campaign), take(advertiser));
+        let mut user_id: &[u8] = &[];
+        let mut extras = Extras::default();
+        self.extras(|tag, text| match tag {
+            TAG_USER_ID => user_id = text,
+            TAG_REQUEST_ID => extras.request_id = text,
+            TAG_CLICK_ID => extras.click_id = text,
+            TAG_IMPRESSION_ID => extras.impression_id = text,
+            TAG_EVENT_TYPE => extras.event_type = text,
+            TAG_IP => extras.ip = text,
+            TAG_COUNTRY => extras.country = text,
+            TAG_REGION_TEXT => extras.region_text = text,
+            TAG_USER_AGENT => extras.user_agent = text,
+            TAG_SIGNATURE => extras.signature = text,
+            _ => unreachable!("decode refused other tags"),
+        });
+        Click {
+            key: self.key(),
+            event_time: EventTime(self.event_ms()),
+            class: Class::from_code(class).expect("decode checked the class"),
+            device: Device::from_code(device).expect("decode checked the device"),
+            agent: Agent::from_code(agent).expect("decode checked the agent"),
+            region,
+            ad_id,
+            campaign_id,
+            advertiser_id,
+            user_id,
+            extras,
+        }
+    }
+
+    fn partial_key_end(&self) -> usize {
+        let texts: usize = self.bytes[52..56].iter().map(|length| usize::from(*length)).sum();
+        CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES + texts
+    }
+
+    fn extras(&self, mut each: impl FnMut(u8, &'a [u8])) {
+        let mut at = self.partial_key_end();
+        while let Some((tag, length)) = extra_head(self.bytes, at) {
+            at += 3;
+            if tag & TAG_ZEROS == 0 {
+                each(tag, &self.bytes[at..at + length]);
+                at += length;
+            } else {
+                each(tag & !TAG_ZEROS, &ZEROS[..length]);
+            }
+        }
+    }
+}
+
+/// A refused click as it was sent, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetter<'a> {
+    bytes: &'a [u8],
+    pub cause: Cause,
+}
+
+impl<'a> DeadLetter<'a> {
+    fn decode(bytes: &'a [u8]) -> Result<DeadLetter<'a>, RecordError> {
+        let length = bytes.len();
+        if length < DEAD_LETTER_HEAD_BYTES {
+            return Err(RecordError::BadLength { field: "head", length });
+        }
+        let unknown = |field, value: u8| RecordError::UnknownCode { field, value: u64::from(value) };
+        if bytes[3] & !(FLAG_HASHED | FLAG_KEY | FLAG_CUT_OFF) != 0 {
+            return Err(unknown("flags", bytes[3]));
+        }
+        let cause = Cause::from_code(bytes[4]).ok_or_else(|| unknown("cause", bytes[4]))?;
+        let letter = DeadLetter { bytes, cause };
+        let (mut at, mut raw_bytes) = (DEAD_LETTER_HEAD_BYTES, 0);
+        while at < length {
+            let chunk = usize::from(bytes[at]);
+            if chunk == 0 || at + 1 + chunk > length {
+                return Err(RecordError::BadLength { field: "raw chunk", length });
+            }
+            raw_bytes += chunk;
+            at += 1 + chunk;
+        }
+        if raw_bytes != usize::from(u16::from_le_bytes(array(bytes, 6))) {
+            return Err(RecordError::BadLength { field: "raw", length });
+        }
+        Ok(letter)
+    }
+
+    pub fn key(&self) -> Option<ClickKey> {
+        let hashed = self.bytes[3] & FLAG_HASHED != 0;
+        (self.bytes[3] & FLAG_KEY != 0).then(|| ClickKey { bytes: array(self.bytes, 8), hashed })
+    }
+
+    pub fn received_ms(&self) -> i64 {
+        i64::from_le_bytes(array(self.bytes, 24))
+    }
+
+    /// Whether more was sent than is kept.
+    pub fn cut_off(&self) -> bool {
+        self.bytes[3] & FLAG_CUT_OFF != 0
+    }
+
+    pub fn raw(&self) -> Vec<u8> {
+        let mut raw = Vec::with_capacity(self.bytes.len());
+        let mut rest = &self.bytes[DEAD_LETTER_HEAD_BYTES..];
+        while let Some((length, after)) = rest.split_first() {
+            let (chunk, after) = after.split_at(usize::from(*length));
+            raw.extend_from_slice(chunk);
+            rest = after;
+        }
+        raw
+    }
+}
+
+fn decode_start(bytes: &[u8]) -> Result<Start, RecordError> {
+    if bytes.len() != START_BYTES {
+        return Err(RecordError::BadLength { field: "start", length: bytes.len() });
+    }
+    let version = u32::from_le_bytes(array(bytes, 4));
+    if version != START_VERSION {
+        return Err(RecordError::UnknownCode { field: "version", value: u64::from(version) });
+    }
+    Ok(Start {
+        nonce: array(bytes, 8),
+        incarnation: u64::from_le_bytes(array(bytes, 24)),
+        started_ms: i64::from_le_bytes(array(bytes, 32)),
+    })
+}
+
+fn encode_extras(extras: &Extras<'_>, out: &mut Vec<u8>) {
+    let tagged = [
+        (TAG_REQUEST_ID, extras.request_id),
+        (TAG_CLICK_ID, extras.click_id),
+        (TAG_IMPRESSION_ID, extras.impression_id),
+        (TAG_EVENT_TYPE, extras.event_type),
+        (TAG_IP, extras.ip),
+        (TAG_COUNTRY, extras.country),
+        (TAG_REGION_TEXT, extras.region_text),
+        (TAG_USER_AGENT, extras.user_agent),
+        (TAG_SIGNATURE, extras.signature),
+    ];
+    for (tag, text) in tagged {
+        if !text.is_empty() {
+            encode_extra(tag, text, out);
+        }
+    }
+}
+
+fn encode_extra(tag: u8, text: &[u8], out: &mut Vec<u8>) {
+    debug_assert!(text.len() <= ZEROS.len(), "click.rs bounds every text");
+    let [low, high] = (text.len() as u16).to_le_bytes();
+    if text.len() >= ZEROS_BYTES_MIN && text.iter().all(|byte| *byte == 0) {
+        out.extend_from_slice(&[tag | TAG_ZEROS, low, high]);
+    } else {
+        out.extend_from_slice(&[tag, low, high]);
+        out.extend_from_slice(text);
+    }
+}
+
+/// Tag and length of the extra at `at`, if it lies within `bytes`.
+fn extra_head(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
+    let head: &[u8] = bytes.get(at..at + 3)?;
+    let (tag, length) = (head[0], usize::from(u16::from_le_bytes([head[1], head[2]])));
+    let stored = if tag & TAG_ZEROS == 0 { length } else { 0 };
+    (at + 3 + stored <= bytes.len()).then_some((tag, length))
+}
+
+fn text_length(text: &[u8]) -> u8 {
+    u8::try_from(text.len()).expect("click.rs bounds the dimensions at 64 bytes")
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("a slice of N bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..=bytes_max),
+            (0..=bytes_max).prop_map(|length| vec![0; length]),
+            Just(Vec::new()),
+        ]
+    }
+
+    /// The parts of a click that borrow nothing, and its 14 texts in the order of `click_of`.
+    type Parts = ([u8; 16], bool, i64, i64, usize, usize, usize, Vec<Vec<u8>>);
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        let bounds = [16, 64, 64, 64, 128, 128, 128, 128, 32, 45, 64, 64, 512, 512];
+        let texts = bounds.into_iter().map(|bound| text(bound).boxed()).collect::<Vec<_>>();
+        let indices = (0..Class::ALL.len(), 0..Device::ALL.len(), 0..Agent::ALL.len());
+        let head = (any::<[u8; 16]>(), any::<bool>(), any::<i64>(), any::<i64>());
+        (head, indices, texts).prop_map(|((key, hashed, event, received), (class, device, agent), texts)| {
+            (key, hashed, event, received, class, device, agent, texts)
+        })
+    }
+
+    fn click_of((key, hashed, event_ms, _, class, device, agent, texts): &Parts) -> Click<'_> {
+        Click {
+            key: ClickKey { bytes: *key, hashed: *hashed },
+            event_time: EventTime(*event_ms),
+            class: Class::ALL[*class],
+            device: Device::ALL[*device],
+            agent: Agent::ALL[*agent],
+            region: &texts[0],
+            ad_id: &texts[1],
+            campaign_id: &texts[2],
+            advertiser_id: &texts[3],
+            user_id: &texts[4],
+            extras: Extras {
+                request_id: &texts[5],
+                click_id: &texts[6],
+                impression_id: &texts[7],
+                event_type: &texts[8],
+                ip: &texts[9],
+                country: &texts[10],
+                region_text: &texts[11],
+                user_agent: &texts[12],
+                signature: &texts[13],
+            },
+        }
+    }
+
+    fn longest_zero_run(bytes: &[u8]) -> usize {
+        bytes.split(|byte| *byte != 0).map(<[u8]>::len).max().unwrap_or(0)
+    }
+
+    fn small_click() -> Vec<u8> {
+        let click = Click {
+            key: ClickKey { bytes: *b"0123456789abcdef", hashed: true },
+            event_time: EventTime(0x0102_0304_0506_0708),
+            class: Class::Prefetch,
+            device: Device::Tv,
+            agent: Agent::Opera,
+            region: b"DE",
+            ad_id: b"ad",
+            campaign_id: b"",
+            advertiser_id: b"adv",
+            user_id: b"u1",
+            extras: Extras { ip: b"::1", ..Extras::default() },
+        };
+        let mut record = Vec::new();
+        encode_click(&click, 9, &mut record);
+        record
+    }
+
+    #[test]
+    fn the_bytes_of_a_click_are_pinned() {
+        let record = small_click();
+        let mut pinned = vec![74, 0, 1, 3];
+        pinned.extend_from_slice(&(xxh3_64(b"\x02\x04\x05\x01\x02\x02\x00\x03DEadadv") as u32).to_le_bytes());
+        pinned.extend_from_slice(b"0123456789abcdef\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0");
+        pinned.extend_from_slice(&xxh3_64(b"u1").to_le_bytes());
+        pinned.extend_from_slice(b"\x02\x04\x05\x01\x02\x02\x00\x03DEadadv");
+        pinned.extend_from_slice(b"\x01\x02\0u1\x06\x03\0::1");
+        assert_eq!(record, pinned);
+    }
+
+    #[test]
+    fn the_bytes_of_a_dead_letter_and_a_start_are_pinned() {
+        let mut letter = Vec::new();
+        let key = ClickKey { bytes: *b"0123456789abcdef", hashed: false };
+        encode_dead_letter(Cause::Refused(Reason::TooOld), Some(key), 7, b"{}", &mut letter);
+        assert_eq!(letter, b"\x23\0\x02\x04\x09\0\x02\x000123456789abcdef\x07\0\0\0\0\0\0\0\x02{}");
+        let mut start = Vec::new();
+        encode_start(&Start { incarnation: 3, nonce: *b"0123456789abcdef", started_ms: 4 }, &mut start);
+        let tail = b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\xA5\xA5\xA5\xA5\xA5\xA5\xA5\xA5";
+        assert_eq!(start, [b"\x30\0\x03\0\x01\0\0\x000123456789abcdef".as_slice(), tail].concat());
+    }
+
+    #[test]
+    fn every_shorter_or_foreign_record_is_an_error_and_never_a_panic() {
+        let record = small_click();
+        for length in 0..record.len() {
+            assert!(matches!(decode(&record[..length]), Err(RecordError::CutOff { .. })), "{length} bytes");
+        }
+        let with = |at: usize, value: u8| {
+            let mut record = record.clone();
+            record[at] = value;
+            decode(&record).map(|_| ()).expect_err("refused")
+        };
+        assert_eq!(with(2, 9), RecordError::UnknownKind(9));
+        assert_eq!(with(3, 0x80), RecordError::UnknownCode { field: "flags", value: 0x80 });
+        assert_eq!(with(48, 3), RecordError::UnknownCode { field: "class", value: 3 });
+        assert_eq!(with(49, 7), RecordError::UnknownCode { field: "device", value: 7 });
+        assert_eq!(with(50, 10), RecordError::UnknownCode { field: "agent", value: 10 });
+        assert_eq!(with(51, 2), RecordError::UnknownCode { field: "rules", value: 2 });
+        assert_eq!(with(53, 200), RecordError::BadLength { field: "partial key", length: 74 });
+        assert_eq!(with(63, 77), RecordError::UnknownCode { field: "extra tag", value: 77 });
+    }
+
+    #[test]
+    fn a_raw_click_of_any_length_is_kept_up_to_4_kib() {
+        for length in [0, 1, 254, 255, 256, 510, 511, 4095, 4096, 4097, 100_000] {
+            let raw: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let mut bytes = Vec::new();
+            encode_dead_letter(Cause::OtherPayload, None, -5, &raw, &mut bytes);
+            let Ok((Record::DeadLetter(letter), _)) = decode(&bytes) else { panic!("a dead letter of {length} bytes") };
+            assert_eq!(letter.raw(), raw[..length.min(4096)]);
+            assert_eq!((letter.cut_off(), letter.key(), letter.received_ms()), (length > 4096, None, -5));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_click_comes_back_as_it_went_in_and_holds_no_zero_sector(parts in parts(), before in 0..3_usize) {
+            let click = click_of(&parts);
+            let mut bytes = vec![0xEE; before];
+            encode_click(&click, parts.3, &mut bytes);
+            let (record, length) = decode(&bytes[before..]).expect("an encoded click decodes");
+            prop_assert_eq!(length, bytes.len() - before);
+            let Record::Click(record) = record else { panic!("a click") };
+            prop_assert_eq!(record.to_click(), click);
+            prop_assert_eq!(record.received_ms(), parts.3);
+            prop_assert_eq!(record.user_token(), user_token(click.user_id));
+            prop_assert_eq!(record.dims_hash(), xxh3_64(record.partial_key()) as u32);
+            prop_assert!(record.check() < 128);
+            prop_assert!(longest_zero_run(&bytes) < 512);
+        }
+
+        #[test]
+        fn the_same_bytes_of_a_dead_letter_hold_no_zero_sector(raw in text(5_000)) {
+            let mut bytes = Vec::new();
+            encode_dead_letter(Cause::Refused(Reason::Malformed), None, 0, &raw, &mut bytes);
+            prop_assert!(longest_zero_run(&bytes) < 512);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..5_u8, fit in any::<bool>()) {
+            if fit && bytes.len() >= 4 {
+                let length = (bytes.len() as u16).to_le_bytes();
+                bytes[..2].copy_from_slice(&length);
+                bytes[2] = kind;
+            }
+            if let Ok((record, length)) = decode(&bytes) {
+                prop_assert!(length <= bytes.len());
+                match record {
+                    Record::Click(click) => drop(click.to_click()),
+                    Record::DeadLetter(letter) => drop(letter.raw()),
+                    Record::Start(_) => {}
+                }
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_of_a_click_decodes_or_is_refused(parts in parts(), at in any::<prop::sample::Index>(), value in any::<u8>()) {
+            let mut bytes = Vec::new();
+            encode_click(&click_of(&parts), parts.3, &mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            if let Ok((Record::Click(click), _)) = decode(&bytes) {
+                let _ = click.to_click();
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Drives. One pinned thread: wait, events, `Core::apply`, actions. It joins the core to the ring and to the threads beside
+//! it (exporter, keeper, admin); it decides nothing. The only place that reads the clocks for a core.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::admin::ScrapeAnswer;
+use crate::core::Core;
+use crate::cut::Cut;
+use crate::event::{Action, Actions, Event, Now};
+use crate::exit::Exit;
+use crate::inbox::{Inbound, Job};
+use crate::metrics::Snapshot;
+use crate::net::ring::Ring;
+
+/// A worker's ways to the other threads.
+pub struct Links {
+    pub inbox: Receiver<Inbound>,
+    pub scrapes: Receiver<ScrapeAnswer>,
+    pub keeper: Sender<Job>,
+    /// Holds as many cuts as a core has export credits, so that a push never finds it full.
+    pub cuts: rtrb::Producer<Box<Cut>>,
+    pub exporter: std::thread::Thread,
+    /// Turns so far, for the watchdog.
+    pub heartbeat: Arc<AtomicU64>,
+}
+
+pub struct Worker {
+    core: Core,
+    ring: Ring,
+    links: Links,
+    actions: Actions,
+    scrapes: Vec<ScrapeAnswer>,
+    started: Instant,
+    ended: Option<Exit>,
+}
+
+impl Worker {
+    pub fn new(core: Core, ring: Ring, links: Links, started: Instant) -> Worker {
+        let (actions, scrapes) = (Vec::with_capacity(1024), Vec::new());
+        Worker { core, ring, links, actions, scrapes, started, ended: None }
+    }
+
+    /// Runs until the core has drained or must halt.
+    pub fn run(mut self) -> Exit {
+        let mut storage: Vec<Event<'static>> = Vec::with_capacity(1024);
+        loop {
+            match self.ring.wait(None) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // About to sleep: the core commits what it holds, and the write goes down with the wait.
+                    storage = self.turn(storage, true);
+                    if let Some(exit) = self.ended {
+                        return exit;
+                    }
+                    if let Err(error) = self.ring.wait(Some(self.until_deadline())) {
+                        return ring_failed(&error);
+                    }
+                }
+                Err(error) => return ring_failed(&error),
+            }
+            storage = self.turn(storage, false);
+            if let Some(exit) = self.ended {
+                return exit;
+            }
+        }
+    }
+
+    fn until_deadline(&self) -> Duration {
+        let deadline = self.core.next_deadline_ns();
+        Duration::from_nanos(deadline.saturating_sub(self.now().mono_ns).clamp(1_000, 1_000_000_000))
+    }
+
+    fn now(&self) -> Now {
+        now(self.started)
+    }
+
+    fn turn(&mut self, storage: Vec<Event<'static>>, idle: bool) -> Vec<Event<'static>> {
+        let now = self.now();
+        let woken = self.ring.take_woken();
+        let mut events = reused(storage);
+        if woken {
+            self.take_inbox(&mut events);
+        }
+        self.ring.events(&mut events);
+        if idle {
+            events.push(Event::Idle);
+        }
+        self.core.apply(&mut events, now, &mut self.actions);
+        let storage = reused(events);
+        self.perform();
+        self.links.heartbeat.fetch_add(1, Ordering::Relaxed);
+        storage
+    }
+
+    fn take_inbox(&mut self, events: &mut Vec<Event<'_>>) {
+        while let Ok(message) = self.links.inbox.try_recv() {
+            events.push(match message {
+                Inbound::SegmentReady { segment, file } => {
+                    self.ring.add_segment(segment, file);
+                    Event::SegmentReady { segment }
+                }
+                Inbound::Exported(exported) => Event::Exported(exported),
+                Inbound::Room { open } => Event::Room { open },
+                Inbound::Stop => Event::Stop,
+                Inbound::Halt { exit, why } => {
+                    self.actions.push(Action::Halt { exit, why });
+                    continue;
+                }
+            });
+        }
+        while let Ok(answer) = self.links.scrapes.try_recv() {
+            self.scrapes.push(answer);
+            events.push(Event::Scrape);
+        }
+    }
+
+    fn perform(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Send { connection, buffer } => self.ring.send(connection, buffer),
+                Action::PauseReceive { connection } => self.ring.pause_receive(connection),
+                Action::ResumeReceive { connection } => self.ring.resume_receive(connection),
+                Action::ShutdownSend { connection } => self.ring.shutdown_send(connection),
+                Action::Close { connection } => self.ring.close(connection),
+                Action::WriteLog { buffer, write } => self.ring.write_log(buffer, write),
+                Action::PrepareSegment { segment } => self.tell_keeper(Job::Prepare { segment }),
+                Action::FreeSegment { segment } => {
+                    self.ring.remove_segment(segment);
+                    self.tell_keeper(Job::Free { segment });
+                }
+                Action::Export(cut) => {
+                    self.links.cuts.push(cut).expect("a cut takes an export credit, and the queue holds them all");
+                    self.links.exporter.unpark();
+                }
+                Action::Snapshot(snapshot) => self.answer_scrape(snapshot),
+                Action::StopAccepting => self.ring.stop_accepting(),
+                Action::Stopped => self.ended = Some(Exit::Clean),
+                Action::Halt { exit, why } => {
+                    tracing::error!(code = exit.code(), "halt: {why}");
+                    self.ended = Some(exit);
+                    break;
+                }
+            }
+        }
+        actions.clear();
+        self.actions = actions;
+    }
+
+    fn tell_keeper(&mut self, job: Job) {
+        if self.links.keeper.send(job).is_err() && self.ended.is_none() {
+            tracing::error!("the thread that keeps the log's segments is gone");
+            self.ended = Some(Exit::Bug);
+        }
+    }
+
+    fn answer_scrape(&mut self, mut snapshot: Box<Snapshot>) {
+        let counters = self.ring.counters();
+        snapshot.connections.accepted = counters.accepted;
+        snapshot.connections.refused += counters.refused;
+        snapshot.connections.receive_buffers_starved = counters.starved;
+        snapshot.connections.open = self.ring.open_connections() as u64;
+        snapshot.ring_enters = counters.enters;
+        if let Some(answer) = self.scrapes.pop() {
+            // A scraper that went away needs no answer.
+            let _ = answer.send(snapshot);
+        }
+    }
+}
+
+/// Both clocks, once a turn.
+pub fn now(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    Now { wall_ms: wall, mono_ns: started.elapsed().as_nanos() as u64 }
+}
+
+fn ring_failed(error: &std::io::Error) -> Exit {
+    tracing::error!("io_uring failed: {error}");
+    Exit::Unavailable
+}
+
+/// The same memory for events of another lifetime: an emptied vector's allocation is kept by the in-place collect.
+fn reused<'b>(mut events: Vec<Event<'_>>) -> Vec<Event<'b>> {
+    events.clear();
+    events.into_iter().map(|_| unreachable!("the vector was just emptied")).collect()
+}

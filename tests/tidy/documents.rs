@@ -1,0 +1,134 @@
+//! The documents against the program: flags, exit codes, metrics, links. What is written there cannot rot unseen.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use tollgate::cli::{Cli, default_text};
+use tollgate::settings::SETTINGS;
+
+use super::root;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rows of the tables of a document whose first cell begins with `start`.
+fn rows(document: &str, start: &str) -> Vec<String> {
+    document.lines().filter(|line| line.starts_with(&format!("| {start}"))).map(str::to_owned).collect()
+}
+
+/// The parts of a text that look like `start` and go on in lower case, digits, `between`.
+fn words(text: &str, start: &str, between: char) -> BTreeSet<String> {
+    let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == between;
+    let word = |(at, _): (usize, &str)| {
+        let rest = &text[at + start.len()..];
+        let end = rest.find(|c: char| !part(c)).unwrap_or(rest.len());
+        rest[..end].trim_end_matches(between).to_owned()
+    };
+    text.match_indices(start).map(word).filter(|word| !word.is_empty()).map(|word| format!("{start}{word}")).collect()
+}
+
+fn files(folder: &str, ending: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(root().join(folder)) else { return Vec::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(ending)).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn operating_lists_every_setting_as_the_help_does() {
+    let expected: Vec<String> = SETTINGS
+        .iter()
+        .map(|setting| {
+            format!("| `--{}` | {} | {} | {} |", setting.name, default_text(setting), setting.bounds(), setting.about)
+        })
+        .collect();
+    let found = rows(&read("docs/OPERATING.md"), "`--");
+    assert!(found == expected, "the table of flags in docs/OPERATING.md should be\n{}", expected.join("\n"));
+}
+
+#[test]
+fn operating_has_a_row_for_every_exit_code() {
+    let source = read("src/exit.rs");
+    let codes: Vec<String> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "))
+        .filter(|(name, _)| name.chars().all(char::is_alphanumeric))
+        .map(|(_, code)| code.to_owned())
+        .collect();
+    assert!(codes.len() >= 11, "{codes:?}");
+    let operating = read("docs/OPERATING.md");
+    let found: Vec<String> = operating
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" |"))
+        .filter(|(cell, _)| cell.chars().all(|c| c.is_ascii_digit()))
+        .map(|(cell, _)| cell.to_owned())
+        .collect();
+    assert_eq!(found, codes, "the table of exit codes in docs/OPERATING.md against src/exit.rs");
+}
+
+#[test]
+fn flags_that_documents_name_exist() {
+    fn collect(command: &clap::Command, flags: &mut BTreeSet<String>) {
+        flags.extend(command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))));
+        command.get_subcommands().for_each(|command| collect(command, flags));
+    }
+    let mut known = BTreeSet::from(["--help", "--version"].map(str::to_owned));
+    collect(&Cli::command(), &mut known);
+    for path in ["README.md", "docs/OPERATING.md", "docs/ARCHITECTURE.md"] {
+        for line in read(path).lines().filter(|line| !ELSEWHERE.iter().any(|other| line.contains(other))) {
+            for flag in words(line, "--", '-') {
+                assert!(known.contains(&flag), "{path} names {flag}, which no command has: {line}");
+            }
+        }
+    }
+}
+
+/// A line that names one of these speaks of another program's flags.
+const ELSEWHERE: [&str; 8] =
+    ["tollgate-loadgen", "curl", "cargo ", "docker", "ulimit", "scripts/", "--security-opt", "--ulimit"];
+
+#[test]
+fn metrics_that_documents_name_exist() {
+    let source = read("src/metrics_text.rs");
+    for metric in words(&read("docs/OPERATING.md"), "tollgate_", '_') {
+        assert!(source.contains(&metric), "docs/OPERATING.md names {metric}, which src/metrics_text.rs does not have");
+    }
+}
+
+#[test]
+fn every_decision_is_in_the_index() {
+    let index = read("docs/decisions/README.md");
+    let pages = files("docs/decisions", ".md");
+    assert!(pages.len() > 1);
+    for page in pages.iter().filter(|page| *page != "README.md") {
+        assert!(index.contains(&format!("({page})")), "docs/decisions/README.md does not link {page}");
+    }
+}
+
+#[test]
+fn links_within_the_repository_lead_somewhere() {
+    let mut documents = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    documents.extend(files("docs", ".md").into_iter().map(|name| format!("docs/{name}")));
+    documents.extend(files("docs/decisions", ".md").into_iter().map(|name| format!("docs/decisions/{name}")));
+    for document in documents {
+        let folder = Path::new(&document).parent().unwrap();
+        for part in read(&document).split("](").skip(1) {
+            let target = part.split([')', '#']).next().unwrap();
+            let outside = target.contains("://") || target.is_empty();
+            assert!(outside || root().join(folder).join(target).exists(), "{document} links to {target}");
+        }
+    }
+}
+
+#[test]
+fn words_are_found_whole() {
+    assert_eq!(
+        words("a `--dedup-key` and --x, --", "--", '-'),
+        BTreeSet::from(["--dedup-key", "--x"].map(str::to_owned))
+    );
+    assert_eq!(rows("| `--a` | 1 |\n| b |", "`--"), ["| `--a` | 1 |"]);
+}

@@ -1,0 +1,178 @@
+//! Pure. Reading what arrived: versions, and whether a transaction is whole.
+
+use crate::messages::{Checkpoint, EndRecord, Partial};
+use crate::{FORMAT_VERSION, Transaction};
+use prost::Message;
+use std::collections::BTreeMap;
+
+/// Why a message is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("{what} is not readable protobuf: {error}; it was damaged, or is of something else")]
+    Damaged { what: &'static str, error: prost::DecodeError },
+    #[error("{what} of format version {found}, but this reads only 1 to {FORMAT_VERSION}; update the reader first")]
+    Version { what: &'static str, found: u32 },
+}
+
+/// Why a transaction is not whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionError {
+    #[error("the transaction holds {found} partials, its end record says {expected}")]
+    Partials { found: usize, expected: u32 },
+    #[error("the partials' CRC32C is {found:08x}, the end record says {expected:08x}")]
+    Crc { found: u32, expected: u32 },
+    #[error("partial {index} says {field} unlike the end record")]
+    Partial { index: usize, field: &'static str },
+    #[error("log {log:02x?}: the partials count {found} clicks, the end record's range {expected}")]
+    Clicks { log: Vec<u8>, found: u64, expected: u64 },
+    #[error("the checkpoint says {field} unlike the end record")]
+    Checkpoint { field: &'static str },
+}
+
+pub fn decode_partial(bytes: &[u8]) -> Result<Partial, DecodeError> {
+    decode(bytes, "a partial", |partial: &Partial| partial.format_version)
+}
+
+pub fn decode_end_record(bytes: &[u8]) -> Result<EndRecord, DecodeError> {
+    decode(bytes, "an end record", |end: &EndRecord| end.format_version)
+}
+
+pub fn decode_checkpoint(bytes: &[u8]) -> Result<Checkpoint, DecodeError> {
+    decode(bytes, "a checkpoint", |checkpoint: &Checkpoint| checkpoint.format_version)
+}
+
+fn decode<M: Message + Default>(bytes: &[u8], what: &'static str, version: fn(&M) -> u32) -> Result<M, DecodeError> {
+    let message = M::decode(bytes).map_err(|error| DecodeError::Damaged { what, error })?;
+    match version(&message) {
+        1..=FORMAT_VERSION => Ok(message),
+        found => Err(DecodeError::Version { what, found }),
+    }
+}
+
+/// CRC32C over the encoded partials, one after the other: `EndRecord.crc`.
+pub fn crc_of(partials: &[Partial]) -> u32 {
+    let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    let mut bytes = Vec::new();
+    for partial in partials {
+        bytes.clear();
+        partial.encode_raw(&mut bytes);
+        crc.update(&bytes);
+    }
+    crc.finalize() as u32
+}
+
+impl Transaction {
+    /// Whether this is all that the end record closes, and its parts agree. The sender asserts it, the receiver checks it.
+    pub fn check(&self) -> Result<(), TransactionError> {
+        let (end, checkpoint) = (&self.end, &self.checkpoint);
+        if self.partials.len() != end.partials as usize {
+            return Err(TransactionError::Partials { found: self.partials.len(), expected: end.partials });
+        }
+        // Clicks found in the partials and clicks of the ranges, by log.
+        let mut by_log: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
+        for range in &end.ranges {
+            by_log.entry(&range.log_uuid).or_default().1 += range.clicks;
+        }
+        for (index, partial) in self.partials.iter().enumerate() {
+            let log = by_log.get_mut(partial.log_uuid.as_slice());
+            let agrees = [
+                ("edge_id", partial.edge_id == end.edge_id),
+                ("txn_seq", partial.txn_seq == end.txn_seq),
+                ("index", partial.index as usize == index),
+                ("log_uuid", log.is_some()),
+            ];
+            if let Some((field, _)) = agrees.into_iter().find(|(_, agrees)| !agrees) {
+                return Err(TransactionError::Partial { index, field });
+            }
+            if let Some((found, _)) = log {
+                *found += partial.clicks;
+            }
+        }
+        if let Some((log, (found, expected))) = by_log.into_iter().find(|(_, (found, expected))| found != expected) {
+            return Err(TransactionError::Clicks { log: log.to_vec(), found, expected });
+        }
+        let found = crc_of(&self.partials);
+        if found != end.crc {
+            return Err(TransactionError::Crc { found, expected: end.crc });
+        }
+        if checkpoint.edge_id != end.edge_id {
+            return Err(TransactionError::Checkpoint { field: "edge_id" });
+        }
+        if checkpoint.txn_seq != end.txn_seq {
+            return Err(TransactionError::Checkpoint { field: "txn_seq" });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{LogPosition, LogRange};
+
+    fn transaction() -> Transaction {
+        let partial = |index: u32, clicks: u64| Partial {
+            format_version: FORMAT_VERSION,
+            edge_id: "edge".to_owned(),
+            log_uuid: vec![7; 16],
+            txn_seq: 3,
+            index,
+            ad_id: format!("ad_{index}"),
+            clicks,
+            ..Partial::default()
+        };
+        let partials = vec![partial(0, 2), partial(1, 5)];
+        let end = EndRecord {
+            format_version: FORMAT_VERSION,
+            edge_id: "edge".to_owned(),
+            txn_seq: 3,
+            partials: 2,
+            crc: crc_of(&partials),
+            ranges: vec![LogRange { log_uuid: vec![7; 16], from_lsn: 1, to_lsn: 9, clicks: 7, clicks_total: 8 }],
+            ..EndRecord::default()
+        };
+        let checkpoint = Checkpoint {
+            format_version: FORMAT_VERSION,
+            edge_id: "edge".to_owned(),
+            txn_seq: 3,
+            logs: vec![LogPosition { log_uuid: vec![7; 16], lsn: 9, chain: 1, clicks_total: 8 }],
+            ..Checkpoint::default()
+        };
+        Transaction { partials, end, checkpoint }
+    }
+
+    #[test]
+    fn each_disagreement_is_found() {
+        assert_eq!(transaction().check(), Ok(()));
+        let broken: [(&str, fn(&mut Transaction)); 9] = [
+            ("a partial is missing", |transaction| drop(transaction.partials.pop())),
+            ("two partials changed places", |transaction| transaction.partials.swap(0, 1)),
+            ("another edge", |transaction| transaction.partials[0].edge_id.push('x')),
+            ("another transaction", |transaction| transaction.partials[0].txn_seq += 1),
+            ("a log without range", |transaction| transaction.partials[0].log_uuid[0] ^= 1),
+            ("a click too many", |transaction| transaction.partials[0].clicks += 1),
+            ("a flipped bit", |transaction| transaction.partials[1].watermark_ms ^= 1),
+            ("a checkpoint of another edge", |transaction| transaction.checkpoint.edge_id.push('x')),
+            ("a checkpoint of another transaction", |transaction| transaction.checkpoint.txn_seq += 1),
+        ];
+        for (what, breaks) in broken {
+            let mut transaction = transaction();
+            breaks(&mut transaction);
+            assert!(transaction.check().is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn other_versions_and_damage_are_refused() {
+        let Transaction { partials, mut end, checkpoint } = transaction();
+        assert_eq!(decode_partial(&partials[0].encode_to_vec()).as_ref(), Ok(&partials[0]));
+        assert_eq!(decode_checkpoint(&checkpoint.encode_to_vec()).as_ref(), Ok(&checkpoint));
+        assert_eq!(decode_end_record(&end.encode_to_vec()).as_ref(), Ok(&end));
+        for version in [0, FORMAT_VERSION + 1] {
+            end.format_version = version;
+            let refused = DecodeError::Version { what: "an end record", found: version };
+            assert_eq!(decode_end_record(&end.encode_to_vec()), Err(refused));
+        }
+        assert!(matches!(decode_partial(b"\xff\xff"), Err(DecodeError::Damaged { .. })));
+    }
+}
