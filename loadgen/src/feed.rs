@@ -497,7 +497,7 @@ mod tests {
     #[test]
     fn twins_go_out_on_two_connections_and_are_accepted_once_together() {
         for (replies, wrong) in [([(1, 0), (0, 1)], 0), ([(1, 0), (1, 0)], 1), ([(0, 1), (0, 1)], 1)] {
-            // With this seed the first request races against its twin, which only the sums below depend on.
+            // A seed with which the first request races against its twin.
             let plan = |seed| Plan { clicks_max: Some(1), duplicates: 1.0, seed, ..Plan::default() };
             let racing = |seed: &u64| Clicks::new(&plan(*seed)).again(0) == Again::Racing;
             let mut feed = feed(plan((1..).find(racing).unwrap()), 2);
@@ -507,6 +507,22 @@ mod tests {
                 feed.received(lane, &reply(accepted, duplicates), MS).unwrap();
             }
             assert_eq!(feed.totals.wrong, wrong, "{replies:?}");
+        }
+    }
+
+    #[test]
+    fn clicks_sent_again_after_they_were_acknowledged_must_be_duplicates() {
+        for (accepted, wrong) in [(0, 0), (1, 1)] {
+            let plan = |seed| Plan { clicks_max: Some(1), duplicates: 1.0, seed, ..Plan::default() };
+            let afterwards = |seed: &u64| Clicks::new(&plan(*seed)).again(0) == Again::Afterwards;
+            let mut feed = feed(plan((1..).find(afterwards).unwrap()), 2);
+            let first = sent(&mut feed, 0);
+            assert_eq!(sent(&mut feed, 1), "", "not before the first is acknowledged");
+            feed.received(0, &reply(1, 0), MS).unwrap();
+            feed.tick(2 * MS);
+            assert_eq!(sent(&mut feed, 1), first);
+            feed.received(1, &reply(accepted, 1 - accepted), 3 * MS).unwrap();
+            assert_eq!(feed.totals.wrong, wrong);
         }
     }
 

@@ -1,17 +1,21 @@
 //! Pure. Numbers to text without branches or tables: sixteen hex digits, eight decimal digits, a 13-digit timestamp.
 
-/// The sixteen lower-case hex digits of `x`. Straight-line byte operations, which the compiler turns into vector code.
+/// The sixteen lower-case hex digits of `x`.
 pub fn hex16(x: u64) -> [u8; 16] {
-    let bytes = x.to_be_bytes();
     let mut out = [0u8; 16];
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = byte >> 4;
-        pair[1] = byte & 15;
-    }
-    for digit in &mut out {
-        *digit += b'0' + if *digit > 9 { b'a' - b'0' - 10 } else { 0 };
-    }
+    out[..8].copy_from_slice(&hex8((x >> 32) as u32));
+    out[8..].copy_from_slice(&hex8(x as u32));
     out
+}
+
+/// Eight hex digits, side by side in one word: nibbles are spread to bytes, then those above 9 are lifted to the letters.
+fn hex8(x: u32) -> [u8; 8] {
+    let x = u64::from(x);
+    let halves = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    let bytes = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (bytes | bytes << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = ((nibbles + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (nibbles + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
 }
 
 /// The eight decimal digits of `n`, which is below 100,000,000: halves, quarters and digits split off side by side in one

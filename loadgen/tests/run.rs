@@ -108,6 +108,18 @@ fn a_broken_click_taken_is_found() {
 }
 
 #[test]
+fn what_was_counted_before_the_run_is_subtracted() {
+    let server = start(Manner::Honest);
+    for seed in ["1", "2"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-loadgen"));
+        command.arg("run").args(["--target", &server.clicks.to_string(), "--seed", seed, "--clicks", "200"]);
+        command.args(["--ads", "5", "--verify", &format!("http://{}", server.query), "--verify-timeout", "1s"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
 fn a_seed_used_before_sends_ids_that_are_known() {
     let server = start(Manner::Honest);
     for (seed, code) in [("1", 0), ("2", 0), ("1", 1)] {
