@@ -18,8 +18,8 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::metrics::Snapshot;
-use crate::wake::Wake;
 use crate::metrics_text::{Process, render};
+use crate::wake::Wake;
 
 /// A worker answers within a turn; one that does not in this time is stuck, and its own watch ends the process.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);

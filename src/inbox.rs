@@ -10,12 +10,20 @@ use crate::wake::Wake;
 
 /// What the other threads tell a worker; each message is followed by a ring of its wake-up.
 pub enum Inbound {
-    SegmentReady { segment: u64, file: File },
+    SegmentReady {
+        segment: u64,
+        file: File,
+    },
     Exported(Box<Exported>),
-    Room { open: bool },
+    Room {
+        open: bool,
+    },
     Stop,
     /// Another thread cannot go on; nothing more may be acknowledged.
-    Halt { exit: Exit, why: &'static str },
+    Halt {
+        exit: Exit,
+        why: &'static str,
+    },
 }
 
 /// What the keeper does for a worker.

@@ -31,9 +31,7 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
         }
         Command::Up(args) => Ok(tollgate::run::run(&args.load(Role::Up, &machine)?.config)),
         Command::Serve(args) => Ok(tollgate::run::run(&args.load(Role::Serve, &machine)?.config)),
-        Command::Wal(_) | Command::Audit(_) => {
-            Err(UsageError("this command is not built in".to_owned()))
-        }
+        Command::Wal(_) | Command::Audit(_) => Err(UsageError("this command is not built in".to_owned())),
     }
 }
 

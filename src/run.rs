@@ -9,9 +9,9 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -158,18 +158,11 @@ impl Threads {
         let keeper = Keeper::new(config, started.log_dir.clone(), jobs, self.inbox.clone());
         spawn("keeper", move || keeper.run())?;
 
-        let (cuts, cuts_consumer) = rtrb::RingBuffer::<Box<crate::cut::Cut>>::new(EXPORT_CREDITS as usize);
-        let _keep = Box::leak(Box::new(started.data_dir));
+        let (cuts, cuts_consumer) = rtrb::RingBuffer::new(EXPORT_CREDITS as usize);
+        let exporter = started.exporter;
         let (told, exporter_inbox) = (self.told.clone(), self.inbox.clone());
         let exporter = spawn("exporter", move || {
-            let mut cuts_consumer = cuts_consumer;
-            let exit = loop {
-                while let Ok(cut) = cuts_consumer.pop() {
-                    exporter_inbox.send(Inbound::Exported(Box::new(crate::event::Exported { lsn: cut.to.lsn, table: cut.table, cuts: 1 })));
-                }
-                std::thread::park_timeout(Duration::from_secs(1));
-                if false { break Exit::Clean; }
-            };
+            let exit = exporter.run(cuts_consumer, &exporter_inbox);
             // The main thread may have ended first.
             let _ = told.send(Told::ExporterEnded(exit));
         })?;
@@ -258,5 +251,8 @@ fn bind_tcp(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failure {
-    Failure { exit: Exit::Unavailable, text: format!("cannot listen on {address}: {error}; name another address with {flag}") }
+    Failure {
+        exit: Exit::Unavailable,
+        text: format!("cannot listen on {address}: {error}; name another address with {flag}"),
+    }
 }

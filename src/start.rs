@@ -19,11 +19,16 @@ use crate::cut::Position;
 use crate::dedup;
 use crate::event::{FrameBuffer, Now};
 use crate::exit::Exit;
+use crate::export::embedded::Embedded;
+use crate::export::rebuild::Rebuilder;
+use crate::export::thread::{ExportThread, ReadFrames};
+use crate::export::{self, Exporter};
 use crate::preagg;
+use crate::wal::reader::LogReader;
 use crate::wal::record::{self, Record, Start};
 use crate::wal::recover::{RecoveredLog, recover};
 use crate::wal::replay::ReplayedFrame;
-use crate::wal::segments::{DataDir, Identity, LogError, open_segment_for_writing, prepare_segment};
+use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing, prepare_segment};
 use crate::wal::writer::{FrameMeta, LogStart, Writer, WriterConfig, buffer_bytes};
 use crate::worker::now;
 
@@ -59,11 +64,7 @@ pub struct Started {
     pub log_dir: PathBuf,
     /// Holds the directory's lock until the process ends.
     pub data_dir: DataDir,
-    pub recovered: Vec<RecoveredLog>,
-    /// Identity and nonce of this incarnation, and where its first cut begins.
-    pub uuid: [u8; 16],
-    pub nonce: [u8; 16],
-    pub end: Position,
+    pub exporter: ExportThread,
 }
 
 pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Result<Started, Failure> {
@@ -74,14 +75,14 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
     let checkpoint = store
         .checkpoint(&config.export.edge_id)
         .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
-    let positions = checkpoint.as_ref().map_or(Vec::new(), crate::export::positions);
+    let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
     let began = Instant::now();
     let mut clicks = 0_u64;
     let recovered = recover(
         &config.data_dir,
-        &positions,
+        &confirmed,
         &mut |progress| {
             let (bytes_done, bytes_total) = (progress.bytes_done, progress.bytes_total);
             readiness.set(Phase::Recovering { bytes_done, bytes_total });
@@ -94,16 +95,18 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
     }
     let log = the_log(config, &data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
-    let now = now(started_at);
-    table.raise_horizon(horizon_at_start(config, &recovered, now));
-    table.advance(now.wall_ms);
-    begin(config, now, data_dir, store, uuid, table, log, recovered)
+    let at_start = now(started_at);
+    table.raise_horizon(horizon_at_start(config, &recovered, at_start));
+    table.advance(at_start.wall_ms);
+    let nonces = recovered.iter().flat_map(|log| log.starts.iter().map(|start| start.nonce)).collect();
+    begin(config, started_at, data_dir, Recovered { uuid, store: Arc::new(store), confirmed, table, log, nonces })
 }
 
 /// Where the log goes on.
 struct Log {
     start: LogStart,
-    dir: PathBuf,
+    dir: LogDir,
+    base_lsn: u64,
     built_ms: i64,
     watermark_ms: i64,
 }
@@ -133,11 +136,13 @@ fn the_log(config: &Config, data_dir: &DataDir, recovered: &[RecoveredLog]) -> R
     match recovered {
         [] => {
             let dir = data_dir.create_log(0, random()?)?;
-            Ok(Log { start: LogStart::new(dir.log_id, 1), dir: dir.path, built_ms: i64::MIN, watermark_ms: i64::MIN })
+            let start = LogStart::new(dir.log_id, 1);
+            Ok(Log { start, dir, base_lsn: 0, built_ms: i64::MIN, watermark_ms: i64::MIN })
         }
         [log] => Ok(Log {
             start: log.start.clone(),
-            dir: log.dir.path.clone(),
+            dir: log.dir.clone(),
+            base_lsn: log.base_lsn,
             built_ms: log.built_ms,
             watermark_ms: log.watermark_ms,
         }),
@@ -210,44 +215,72 @@ fn restore(table: &mut dedup::Table, frame: &ReplayedFrame<'_>) -> u64 {
     clicks
 }
 
-#[allow(clippy::too_many_arguments)]
-fn begin(
-    config: &Config,
-    now: Now,
-    data_dir: DataDir,
-    store: Store,
+/// What recovery and the memory have come to.
+struct Recovered {
     uuid: [u8; 16],
+    store: Arc<Store>,
+    /// The positions of the stored checkpoint; recovery met each in its log.
+    confirmed: Vec<Position>,
     table: dedup::Table,
     log: Log,
-    recovered: Vec<RecoveredLog>,
-) -> Result<Started, Failure> {
-    let nonce = random()?;
-    let segment = log.start.segment;
-    let exported_lsn = recovered.first().map_or(0, |log| log.base_lsn);
+    nonces: Vec<[u8; 16]>,
+}
+
+/// Writes this incarnation's first frame; from then on the core and the exporter own what there is.
+fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Recovered) -> Result<Started, Failure> {
+    let Recovered { uuid, store, confirmed, table, log, mut nonces } = recovered;
+    let (now, nonce, segment) = (now(started_at), random()?, log.start.segment);
     let unprepared = |source| Failure {
         exit: Exit::LogWriteFailed,
-        text: format!("segment {segment} in {} could not be prepared: {source}", log.dir.display()),
+        text: format!("segment {segment} in {} could not be prepared: {source}", log.dir.path.display()),
     };
-    prepare_segment(&log.dir, segment, config.log.segment_bytes).map_err(unprepared)?;
-    let file = open_segment_for_writing(&log.dir, segment).map_err(unprepared)?;
+    prepare_segment(&log.dir.path, segment, config.log.segment_bytes).map_err(unprepared)?;
+    let file = open_segment_for_writing(&log.dir.path, segment).map_err(unprepared)?;
     let incarnation = log.start.incarnation;
     let mut writer = Writer::new(writer_config(config), log.start, frame_buffers(config)?);
-    let meta = FrameMeta {
-        built_ms: now.wall_ms,
-        horizon_ms: table.horizon_ms(),
-        watermark_ms: log.watermark_ms,
-        flags: 0,
-    };
-    write_start(&mut writer, &file, segment, Start { incarnation, nonce, started_ms: now.wall_ms }, meta)
-        .map_err(|error| Failure { exit: Exit::LogWriteFailed, text: format!("the first frame of the log: {error}") })?;
+    let (horizon_ms, watermark_ms) = (table.horizon_ms(), log.watermark_ms);
+    let meta = FrameMeta { built_ms: now.wall_ms, horizon_ms, watermark_ms, flags: 0 };
+    write_start(&mut writer, &file, segment, Start { incarnation, nonce, started_ms: now.wall_ms }, meta).map_err(
+        |error| Failure { exit: Exit::LogWriteFailed, text: format!("the first frame of the log: {error}") },
+    )?;
 
-    let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
+    nonces.push(nonce);
     let end = writer.position();
-    let cuts = Cuts::new(end, exported_lsn, || partials.spare());
-    let watermark = Watermark { start_ms: log.watermark_ms, delay_ms: config.export.watermark_delay_ms };
+    let exporter = ExportThread {
+        exporter: Exporter::new(export::Start {
+            edge_id: config.export.edge_id.clone(),
+            data_dir: uuid,
+            nonce,
+            nonces,
+            logs: vec![export::LogStart {
+                end,
+                totals: writer.totals(),
+                horizon_ms,
+                watermark_ms,
+                base_lsn: log.base_lsn,
+                open: true,
+            }],
+        }),
+        sink: Embedded::new(Arc::clone(&store), config.export.edge_id.clone()),
+        confirmed,
+        rebuilder: Rebuilder::new(u64::from_le_bytes(random()?)),
+        read_frames: read_frames(log.dir.clone()),
+        meter: Arc::default(),
+        started: started_at,
+    };
+    let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
+    let cuts = Cuts::new(end, log.base_lsn, || partials.spare());
+    let watermark = Watermark { start_ms: watermark_ms, delay_ms: config.export.watermark_delay_ms };
     let home = Home::new(table, writer, partials, cuts, watermark, config.log.dead_letter_bytes_max);
-    let store = Arc::new(store);
-    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir, data_dir, recovered, uuid, nonce, end })
+    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir.path, data_dir, exporter })
+}
+
+/// Reads the log again for ranges that have lost their table.
+fn read_frames(dir: LogDir) -> Box<ReadFrames> {
+    let mut reader = LogReader::new(dir);
+    Box::new(move |_, from_lsn, to_lsn, each| {
+        reader.read_frames(from_lsn, to_lsn, each).map_err(|error| error.to_string())
+    })
 }
 
 /// The first frame of this incarnation: it proves that the disk takes a direct, synced write, and puts the nonce on disk before

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::admin::ScrapeAnswer;
 use crate::core::Core;
 use crate::cut::Cut;
 use crate::event::{Action, Actions, Event, Now};
 use crate::exit::Exit;
-use crate::admin::ScrapeAnswer;
+use crate::inbox::{Inbound, Job};
 use crate::metrics::Snapshot;
 use crate::net::ring::Ring;
-use crate::inbox::{Inbound, Job};
 
 /// A worker's ways to the other threads.
 pub struct Links {

@@ -1,3 +1,55 @@
-mod dedup;
+//! `tollgate-bench`: null servers that measure the machine's limit, side-by-side runs, micro-benchmarks. A plain list of
+//! modules and of their subcommands.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod compare;
+mod dedup;
+mod generate;
+mod measure;
+mod null_epoll;
+mod null_http;
+mod null_uring;
+mod server;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "tollgate-bench", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answers every request as if its clicks were accepted, over io_uring. Runs until it is killed.
+    NullUring(null_http::Args),
+    /// The same over epoll.
+    NullEpoll(null_http::Args),
+    /// Runs the null servers and tollgate in turn under the same load and prints what a click costs each.
+    Compare(compare::Args),
+    /// What remembering a click's id costs, at several loads, beside other tables.
+    Dedup,
+    /// Measures what building a click costs the load generator.
+    Generate(generate::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let done = match Cli::parse().command {
+        Command::NullUring(args) => null_uring::run(&args).map_err(|error| error.to_string()),
+        Command::NullEpoll(args) => null_epoll::run(&args).map_err(|error| error.to_string()),
+        Command::Compare(args) => compare::run(&args),
+        Command::Dedup => {
+            dedup::run(&dedup::Settings::default(), &mut std::io::stdout()).map_err(|error| error.to_string())
+        }
+        Command::Generate(args) => generate::run(&args),
+    };
+    match done {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate-bench: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! again, byte for byte, from a few words of memory, and nobody has to remember ids.
 
 use crate::ads::Ads;
-use crate::plan::Plan;
+use crate::plan::{Plan, SEED_MAX};
 use crate::text::{digits8, hex16, mix, timestamp13};
 
 /// Bytes of a click. Every click of every run has this length, broken ones too: Content-Length is a constant of the run.
@@ -20,7 +20,7 @@ const REGION: usize = after(br#""region":"#);
 /// How far back the event time of a late click lies at most: inside every dedup window (60 s at least).
 pub const LATE_MS_MAX: i64 = 30_000;
 
-const MASK_60: u64 = (1 << 60) - 1;
+const MASK_60: u64 = SEED_MAX;
 
 /// Clicks of one core: the upper 12 of the number's 60 bits are the core.
 pub const NUMBERS_OF_A_CORE: u64 = 1 << 48;

@@ -12,6 +12,7 @@ pub mod link;
 pub mod plan;
 pub mod reply;
 pub mod report;
+pub mod request;
 pub mod run;
 pub mod text;
 pub mod verify;

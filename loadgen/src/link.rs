@@ -39,16 +39,11 @@ pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: In
         };
         feed.borrow_mut().opened(lane, now_ns());
         let mut socket = Socket { stream, sending: Vec::new(), sent: 0, input: vec![0; READ_BYTES], filled: 0 };
-        loop {
-            match poll_fn(|context| socket.poll(&feed, lane, context)).await {
-                Step::Received => {
-                    let taken = feed.borrow_mut().received(lane, &socket.input[..socket.filled], now_ns());
-                    let Ok(taken) = taken else { break };
-                    socket.input.copy_within(taken..socket.filled, 0);
-                    socket.filled -= taken;
-                }
-                Step::Lost => break,
-            }
+        while let Step::Received = poll_fn(|context| socket.poll(&feed, lane, context)).await {
+            let taken = feed.borrow_mut().received(lane, &socket.input[..socket.filled], now_ns());
+            let Ok(taken) = taken else { break };
+            socket.input.copy_within(taken..socket.filled, 0);
+            socket.filled -= taken;
         }
         feed.borrow_mut().lost(lane, now_ns());
     }

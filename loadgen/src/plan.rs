@@ -4,6 +4,9 @@ use crate::ads::ADS_MAX;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+/// Seeds are 60 bits, a half of what is free in a UUID.
+pub const SEED_MAX: u64 = (1 << 60) - 1;
+
 /// How fast clicks are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
@@ -86,6 +89,8 @@ impl Plan {
         whole("batch", u64::from(self.batch), 1, 100_000)?;
         whole("ads", u64::from(self.ads), 1, u64::from(ADS_MAX))?;
         whole("users", u64::from(self.users), 1, 100_000_000)?;
+        // An id has room for so many bits of seed: two seeds never share an id.
+        whole("seed", self.seed, 0, SEED_MAX)?;
         whole("cores", threads as u64, 1, 1024)?;
         let fractions = [("duplicates", self.duplicates), ("late", self.late), ("invalid", self.invalid)];
         for (name, value) in fractions {
@@ -152,6 +157,7 @@ mod tests {
             ("pipeline", Plan { pipeline: 0, ..Plan::default() }),
             ("batch", Plan { batch: 0, ..Plan::default() }),
             ("ads", Plan { ads: ADS_MAX + 1, ..Plan::default() }),
+            ("seed", Plan { seed: SEED_MAX + 1, ..Plan::default() }),
             ("users", Plan { users: 0, ..Plan::default() }),
             ("duplicates", Plan { duplicates: 1.5, ..Plan::default() }),
             ("late", Plan { late: f64::NAN, ..Plan::default() }),

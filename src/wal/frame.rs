@@ -283,3 +283,115 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FrameHeader {
+        FrameHeader {
+            frame_bytes: 4096,
+            payload_bytes: 5,
+            log_id: *b"0123456789abcdef",
+            segment: 2,
+            incarnation: 3,
+            first_lsn: 4,
+            records: 1,
+            flags: FLAG_IDLE,
+            durable_lsn: 5,
+            horizon_ms: -6,
+            watermark_ms: 7,
+            built_ms: 8,
+            newest_ms: i64::MIN,
+            totals: Totals { clicks: 9, dead_letters: 10 },
+            previous_chain: 11,
+            payload_crc: crc32c(b"hello"),
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_frame_header_are_pinned() {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        let chain = header().encode(&mut bytes);
+        let words: Vec<u64> = (0..19).map(|word| u64_at(&bytes, word * 8)).collect();
+        let pinned = [0x5, 0x1000, 2, 3, 4, 0x2_0000_0001, 5, (-6_i64) as u64, 7, 8, 1 << 63, 9, 10, 11];
+        assert_eq!(&bytes[..8], b"TGFRAME1");
+        assert_eq!(words[1], pinned[0] << 32 | pinned[1]);
+        assert_eq!(&bytes[16..32], b"0123456789abcdef");
+        assert_eq!(words[4..16], pinned[2..]);
+        assert_eq!(words[16], 1 << 32 | u64::from(crc32c(b"hello")));
+        assert_eq!((words[17], chain), (chain, xxh3_64(&bytes[..136])));
+        assert_eq!(words[18], 0xA5A5_A5A5 << 32 | u64::from(crc32c(&bytes[..144])));
+        assert_eq!(crc32c(b"123456789"), 0xE306_9283, "CRC-32C (Castagnoli)");
+        assert_eq!(FrameHeader::decode(&bytes), Ok((header(), chain)));
+    }
+
+    #[test]
+    fn the_bytes_of_a_segment_header_are_pinned() {
+        let header = SegmentHeader {
+            core: 1,
+            log_id: *b"0123456789abcdef",
+            segment: 2,
+            base_lsn: 3,
+            base_chain: 4,
+            segment_bytes: 5,
+            created_ms: 6,
+            dedup_key: 7,
+        };
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        header.encode(&mut bytes);
+        assert_eq!(&bytes[..32], b"TGSEGMT1\x01\0\0\0\x01\0\0\x000123456789abcdef");
+        assert_eq!([32, 40, 48, 56, 64].map(|at| u64_at(&bytes, at)), [2, 3, 4, 5, 6]);
+        assert_eq!([u32_at(&bytes, 72), u32_at(&bytes, 76)], [7, crc32c(&bytes[..76])]);
+        assert!(bytes[80..].iter().all(|byte| *byte == PADDING));
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        for index in 0..SEGMENT_HEADER_BYTES {
+            bytes[index] ^= 1 << (index % 8);
+            assert!(SegmentHeader::decode(&bytes).is_err(), "byte {index}");
+            bytes[index] ^= 1 << (index % 8);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_shows() {
+        let mut frame = [PADDING; 4096];
+        header().encode(&mut frame);
+        frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 5].copy_from_slice(b"hello");
+        assert!(header().holds(&frame));
+        for bit in 0..frame.len() * 8 {
+            frame[bit / 8] ^= 1 << (bit % 8);
+            let sound = FrameHeader::decode(&frame).is_ok_and(|(header, _)| header.holds(&frame));
+            assert!(!sound, "bit {bit}");
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_are_refused() {
+        let refused = |change: fn(&mut FrameHeader)| {
+            let (mut header, mut bytes) = (header(), [0; FRAME_HEADER_BYTES]);
+            change(&mut header);
+            header.encode(&mut bytes);
+            assert!(matches!(FrameHeader::decode(&bytes), Err(HeaderError::Lengths { .. })), "{header:?}");
+        };
+        refused(|header| header.frame_bytes = 8192);
+        refused(|header| header.frame_bytes = 0);
+        refused(|header| header.payload_bytes = 4096);
+        refused(|header| header.payload_bytes = u32::MAX);
+        refused(|header| header.records = 2);
+        refused(|header| header.first_lsn = 0);
+        refused(|header| header.first_lsn = u64::MAX);
+        for length in 0..FRAME_HEADER_BYTES {
+            assert!(FrameHeader::decode(&vec![7; length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_has_at_least_one_byte_of_padding() {
+        for (payload, expected) in [(0, 4096), (3943, 4096), (3944, 8192), (8039, 8192), (8040, 12288)] {
+            assert_eq!(frame_bytes(payload), expected, "payload of {payload}");
+        }
+        assert_eq!(frame_bytes(payload_bytes_max(262_144)), 262_144);
+        assert_eq!(frame_bytes(payload_bytes_max(262_144) + 1), 262_144 + 4096);
+    }
+}

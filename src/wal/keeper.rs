@@ -79,7 +79,8 @@ impl Keeper {
             Ok(file) => self.inbox.send(Inbound::SegmentReady { segment, file }),
             Err(error) => {
                 tracing::error!(segment, directory = %self.log_dir.display(), "a log segment could not be prepared: {error}");
-                self.inbox.send(Inbound::Halt { exit: Exit::LogWriteFailed, why: "a log segment could not be prepared" });
+                self.inbox
+                    .send(Inbound::Halt { exit: Exit::LogWriteFailed, why: "a log segment could not be prepared" });
                 false
             }
         }

@@ -1,5 +1,6 @@
 //! The log: records, frames, the writer's state, replay (all pure), and the files that they live in.
 
+pub mod extent;
 pub mod frame;
 pub mod keeper;
 pub mod reader;
@@ -13,4 +14,4 @@ pub mod writer;
 #[cfg(test)]
 mod recover_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

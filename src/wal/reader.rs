@@ -1,10 +1,12 @@
 //! Reads a range of a log again, while it may be written to: for the exporter's rebuild and for `audit`. Runs on their
 //! threads. Only what was durable when the range was named is asked for, so whatever fails in it is damage.
 
+use std::ops::ControlFlow;
+
 use super::frame::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
 use super::record::Record;
 use super::recover::{LogMap, WINDOW_BYTES};
-use super::replay::{Fault, LogReplay, Proof, Step};
+use super::replay::{Fault, LogReplay, Proof, ReplayedFrame, Step};
 use super::segments::{LogDir, LogError, SegmentReader};
 
 /// A place in a log from which ranges are read; the next range is quickest where the last one ended.
@@ -37,6 +39,24 @@ impl LogReader {
         to_lsn: u64,
         each: &mut dyn FnMut(u64, &[Record<'_>]),
     ) -> Result<(), LogError> {
+        self.read_frames(from_lsn, to_lsn, &mut |frame| {
+            let first = frame.header.first_lsn;
+            let skip = (from_lsn + 1).saturating_sub(first).min(frame.records.len() as u64);
+            let take = (to_lsn + 1).saturating_sub(first).min(frame.records.len() as u64);
+            if skip < take {
+                each(first + skip, &frame.records[skip as usize..take as usize]);
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Gives the frames that hold the records after `from_lsn` up to and including `to_lsn`, in order, until told to stop.
+    pub fn read_frames(
+        &mut self,
+        from_lsn: u64,
+        to_lsn: u64,
+        each: &mut dyn FnMut(&ReplayedFrame<'_>) -> ControlFlow<()>,
+    ) -> Result<(), LogError> {
         // What was read before a range was durable is not kept: it may have been zeros.
         let mut place = match self.place.take() {
             Some(mut place) if place.replay.lsn == from_lsn => {
@@ -51,7 +71,9 @@ impl LogReader {
             place = self.seek(from_lsn)?;
         }
         while place.replay.lsn < to_lsn {
-            self.advance(&mut place, from_lsn, to_lsn, each)?;
+            if self.advance(&mut place, from_lsn, to_lsn, each)?.is_break() {
+                return Ok(());
+            }
         }
         self.place = Some(place);
         Ok(())
@@ -80,8 +102,8 @@ impl LogReader {
         place: &mut Place,
         from_lsn: u64,
         to_lsn: u64,
-        each: &mut dyn FnMut(u64, &[Record<'_>]),
-    ) -> Result<(), LogError> {
+        each: &mut dyn FnMut(&ReplayedFrame<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LogError> {
         let segment = place.reader.segment;
         let cut = place.map.base_after(place.index);
         let left = place.reader.file_bytes.saturating_sub(place.offset);
@@ -91,18 +113,13 @@ impl LogReader {
             match place.replay.step(segment, bytes, left, cut.as_ref()) {
                 Step::More { frame_bytes } => needed = frame_bytes,
                 Step::Frame(frame) => {
-                    let first = frame.header.first_lsn;
-                    let skip = (from_lsn + 1).saturating_sub(first).min(frame.records.len() as u64);
-                    let take = (to_lsn + 1).saturating_sub(first).min(frame.records.len() as u64);
-                    if skip < take {
-                        each(first + skip, &frame.records[skip as usize..take as usize]);
-                    }
                     place.offset += u64::from(frame.header.frame_bytes);
-                    return Ok(());
+                    let holds = frame.header.last_lsn() > from_lsn;
+                    return Ok(if holds { each(&frame) } else { ControlFlow::Continue(()) });
                 }
                 Step::Cut => {
                     let base = cut.expect("only a cut is reached");
-                    return self.enter(place, base.segment, SEGMENT_HEADER_BYTES as u64);
+                    return self.enter(place, base.segment, SEGMENT_HEADER_BYTES as u64).map(ControlFlow::Continue);
                 }
                 Step::Bad { bad, .. } => {
                     let repairs = &place.map.repairs;
@@ -113,7 +130,10 @@ impl LogReader {
                     };
                     place.replay.jump(repair.to_lsn, repair.to_chain, repair.horizon_ms);
                     let (to_segment, to_offset) = (repair.to_segment, repair.to_offset);
-                    return if to_segment == 0 { Ok(()) } else { self.enter(place, to_segment, to_offset) };
+                    if to_segment != 0 {
+                        self.enter(place, to_segment, to_offset)?;
+                    }
+                    return Ok(ControlFlow::Continue(()));
                 }
             }
         }

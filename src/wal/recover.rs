@@ -143,8 +143,19 @@ pub fn walk_log(
     progress: &mut dyn FnMut(Progress),
     each: &mut dyn FnMut(u64, u64, &ReplayedFrame<'_>),
 ) -> Result<Walked, LogError> {
-    let map = LogMap::read(log)?;
-    let mut walk = Walk::new(log, &map, checkpoint);
+    walk_map(log, &LogMap::read(log)?, checkpoint, done, progress, each)
+}
+
+/// As [`walk_log`], over a map whose repairs may be more than what the directory holds.
+pub fn walk_map(
+    log: &LogDir,
+    map: &LogMap,
+    checkpoint: Option<&Position>,
+    done: &mut Progress,
+    progress: &mut dyn FnMut(Progress),
+    each: &mut dyn FnMut(u64, u64, &ReplayedFrame<'_>),
+) -> Result<Walked, LogError> {
+    let mut walk = Walk::new(log, map, checkpoint);
     for (index, probe) in map.probes.iter().enumerate() {
         if probe.header.is_err() && !walk.jumps_into(probe) {
             walk.headerless(index, probe)?;
@@ -156,7 +167,7 @@ pub fn walk_log(
         done.bytes_done += probe.file_bytes;
         progress(*done);
     }
-    walk.finish(&map)
+    walk.finish()
 }
 
 /// What the first blocks of a log's segments say, and its repairs.
@@ -444,14 +455,14 @@ impl<'m> Walk<'m> {
         self.walked.repairs.push(repair.clone());
     }
 
-    fn finish(mut self, map: &LogMap) -> Result<Walked, LogError> {
+    fn finish(mut self) -> Result<Walked, LogError> {
         let (segment, offset) = self.bad_at;
         if let Some((segment, _)) = self.jump_to {
             let fault = Fault::Missing { segment, base_lsn: self.replay.lsn };
             return Err(self.damage(segment, 0, fault));
         }
         if self.base_lsn.is_some_and(|lsn| lsn > 0) && self.replay.frames == 0 {
-            return Err(self.damage(map.probes[0].segment, 0, Fault::NoFrame));
+            return Err(self.damage(self.map.probes[0].segment, 0, Fault::NoFrame));
         }
         if let Some(checkpoint) = self.checkpoint {
             let lsn = checkpoint.lsn;

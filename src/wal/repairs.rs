@@ -38,6 +38,8 @@ pub struct Audit {
     pub kind: String,
     pub damage: String,
     pub lost_records: u64,
+    /// Whether that is the number, or the most that it can be.
+    pub lost_records_exact: bool,
     pub lost_clicks: Option<u64>,
 }
 

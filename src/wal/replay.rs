@@ -96,6 +96,8 @@ pub struct Damage {
     /// Everything up to here is sound.
     pub lsn: u64,
     pub chain: u64,
+    /// At `lsn`, where they are known.
+    pub totals: Option<Totals>,
     pub fault: Fault,
 }
 
@@ -234,22 +236,10 @@ impl LogReplay {
             return Err(BadFrame::Payload);
         }
         let records = decode_records(header, frame)?;
-        if self.totals_known && self.totals_with(&records) != header.totals {
+        if self.totals_known && totals_with(self.totals, &records) != header.totals {
             return Err(BadFrame::Totals);
         }
         Ok(records)
-    }
-
-    fn totals_with(&self, records: &[Record<'_>]) -> Totals {
-        let mut totals = self.totals;
-        for record in records {
-            match record {
-                Record::Click(_) => totals.clicks += 1,
-                Record::DeadLetter(_) => totals.dead_letters += 1,
-                Record::Start(_) => {}
-            }
-        }
-        totals
     }
 
     fn take(&mut self, header: &FrameHeader, chain: u64) {
@@ -275,8 +265,21 @@ impl LogReplay {
     }
 
     pub fn damage(&self, segment: u64, offset: u64, fault: Fault) -> Damage {
-        Damage { log_id: self.log_id, segment, offset, lsn: self.lsn, chain: self.chain, fault }
+        let totals = self.totals_known.then_some(self.totals);
+        Damage { log_id: self.log_id, segment, offset, lsn: self.lsn, chain: self.chain, totals, fault }
     }
+}
+
+/// Totals after these records.
+pub fn totals_with(mut totals: Totals, records: &[Record<'_>]) -> Totals {
+    for record in records {
+        match record {
+            Record::Click(_) => totals.clicks += 1,
+            Record::DeadLetter(_) => totals.dead_letters += 1,
+            Record::Start(_) => {}
+        }
+    }
+    totals
 }
 
 /// Decodes the payload of a frame whose checksums hold.

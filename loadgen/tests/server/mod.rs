@@ -101,7 +101,7 @@ fn clicks(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> std::io::R
         assert!(first.starts_with("POST /v1/clicks "), "{first}");
         let mut state = state.lock().unwrap();
         state.requests += 1;
-        let mishap = state.requests % 23 == 0;
+        let mishap = state.requests.is_multiple_of(23);
         let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
         if manner == Manner::Sheds && mishap {
             state.take(&lines[..lines.len() / 2], manner);

@@ -1,0 +1,432 @@
+//! `tollgate wal inspect | verify | export`: what a data directory holds, whether it is sound, its clicks as NDJSON. They
+//! only read, and take no lock; of a log that is being written to they see what was there when they began.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::wal_repair::{RepairArgs, repair};
+use crate::cut::Position;
+use crate::exit::Exit;
+use crate::wal::extent::{Extent, Finding, Verified, verify_log};
+use crate::wal::record::{ClickRecord, DeadLetter, Record};
+use crate::wal::recover::{Progress, Tail, walk_log};
+use crate::wal::replay::hex;
+use crate::wal::segments::{LogDir, LogError, list_logs, read_identity};
+
+/// What a data directory holds; damage, with its exact extent; the ways out of a halt; clicks as NDJSON.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum WalCommand {
+    /// Show logs, segments, records, time ranges and the horizon.
+    Inspect(InspectArgs),
+    /// Check every frame of every log. Exit status 0: sound; 71: damaged.
+    Verify(VerifyArgs),
+    /// Go on after damage: shows what it would do, and does it with --yes.
+    Repair(RepairArgs),
+    /// Write every click, or every dead letter, as one line of JSON.
+    Export(ExportArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct InspectArgs {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// One JSON document instead of tables.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// One JSON document instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Dead letters instead of clicks.
+    #[arg(long)]
+    pub dead_letters: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] std::io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl CommandError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            CommandError::Log(error) => error.exit(),
+            CommandError::Output(_) => Exit::Unavailable,
+            CommandError::Refused(_) => Exit::Usage,
+        }
+    }
+}
+
+/// Runs one of the commands. `checkpoints`: up to where the sink has the counts, as far as the caller knows; `now_ms`: the
+/// wall clock.
+pub fn run(
+    command: &WalCommand,
+    checkpoints: &[Position],
+    now_ms: i64,
+    out: &mut dyn Write,
+) -> Result<Exit, CommandError> {
+    match command {
+        WalCommand::Inspect(args) => inspect(args, out),
+        WalCommand::Verify(args) => verify(args, checkpoints, out),
+        WalCommand::Repair(args) => repair(args, checkpoints, now_ms, out),
+        WalCommand::Export(args) => export(args, out),
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+struct LogView {
+    core: u32,
+    log_id: String,
+    segments: Vec<SegmentView>,
+    first_lsn: u64,
+    last_lsn: u64,
+    durable_chain: String,
+    clicks_total: u64,
+    dead_letters_total: u64,
+    horizon_ms: Option<i64>,
+    watermark_ms: Option<i64>,
+    newest_frame_ms: Option<i64>,
+    incarnation: u64,
+    starts: usize,
+    stopped_cleanly: bool,
+    tail: String,
+    repairs: usize,
+    damage: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct SegmentView {
+    segment: u64,
+    frames: u64,
+    bytes: u64,
+    first_lsn: u64,
+    last_lsn: u64,
+    clicks: u64,
+    dead_letters: u64,
+    starts: u64,
+    oldest_event_ms: Option<i64>,
+    newest_event_ms: Option<i64>,
+    newest_received_ms: Option<i64>,
+}
+
+pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let identity = read_identity(&args.dir)?;
+    let logs = logs_of(&args.dir)?.iter().map(inspect_log).collect::<Result<Vec<_>, _>>()?;
+    let damaged = logs.iter().any(|log| log.damage.is_some());
+    if args.json {
+        writeln!(out, "{:#}", json!({ "identity": identity, "logs": logs }))?;
+    } else {
+        match identity {
+            Some(identity) => writeln!(out, "edge {}, data directory {}", identity.edge_id, identity.uuid)?,
+            None => writeln!(out, "no identity.toml: this directory was never served from")?,
+        }
+        logs.iter().try_for_each(|log| print_log(log, out))?;
+    }
+    Ok(if damaged { Exit::LogDamaged } else { Exit::Clean })
+}
+
+fn inspect_log(log: &LogDir) -> Result<LogView, LogError> {
+    let mut view = LogView { core: log.core, log_id: hex(&log.log_id), ..LogView::default() };
+    let mut segments: Vec<SegmentView> = Vec::new();
+    let walked = walk_log(log, None, &mut Progress::default(), &mut |_| {}, &mut |segment, _, frame| {
+        if segments.last().is_none_or(|view| view.segment != segment) {
+            let first_lsn = frame.header.first_lsn;
+            segments.push(SegmentView { segment, first_lsn, last_lsn: first_lsn - 1, ..SegmentView::default() });
+        }
+        let view = segments.last_mut().expect("just pushed");
+        view.frames += 1;
+        view.bytes += u64::from(frame.header.frame_bytes);
+        view.last_lsn = frame.header.last_lsn();
+        frame.records.iter().for_each(|record| view.count(record));
+    });
+    view.segments = segments;
+    match walked {
+        Ok(walked) => {
+            let known = |ms: i64| (ms != i64::MIN).then_some(ms);
+            let replay = &walked.replay;
+            view.first_lsn = walked.base_lsn + 1;
+            view.last_lsn = replay.lsn;
+            view.durable_chain = format!("{:016x}", replay.chain);
+            (view.clicks_total, view.dead_letters_total) = (replay.totals.clicks, replay.totals.dead_letters);
+            (view.horizon_ms, view.watermark_ms) = (known(replay.horizon_ms), known(replay.watermark_ms));
+            view.newest_frame_ms = known(replay.built_ms);
+            (view.incarnation, view.starts) = (replay.incarnation, walked.starts.len());
+            view.stopped_cleanly = replay.flags & crate::wal::frame::FLAG_STOPPED != 0;
+            view.repairs = walked.repairs.len();
+            view.tail = match walked.tail {
+                Tail::Clean => "clean".to_owned(),
+                Tail::Torn { segment, offset } => format!("torn in segment {segment} at byte {offset}"),
+            };
+        }
+        Err(LogError::Damaged(damage)) => view.damage = Some(damage.to_string()),
+        Err(other) => return Err(other),
+    }
+    Ok(view)
+}
+
+impl SegmentView {
+    fn count(&mut self, record: &Record<'_>) {
+        match record {
+            Record::Click(click) => {
+                self.clicks += 1;
+                let (event, received) = (Some(click.event_ms()), Some(click.received_ms()));
+                self.oldest_event_ms = self.oldest_event_ms.map_or(event, |oldest| Some(oldest.min(click.event_ms())));
+                self.newest_event_ms = self.newest_event_ms.max(event);
+                self.newest_received_ms = self.newest_received_ms.max(received);
+            }
+            Record::DeadLetter(letter) => {
+                self.dead_letters += 1;
+                self.newest_received_ms = self.newest_received_ms.max(Some(letter.received_ms()));
+            }
+            Record::Start(_) => self.starts += 1,
+        }
+    }
+}
+
+fn print_log(log: &LogView, out: &mut dyn Write) -> std::io::Result<()> {
+    let ms = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
+    writeln!(out, "\nlog {} of core {}", log.log_id, log.core)?;
+    if let Some(damage) = &log.damage {
+        writeln!(out, "  DAMAGED: {damage}")?;
+    } else {
+        writeln!(out, "  LSN {} to {}, chain {}", log.first_lsn, log.last_lsn, log.durable_chain)?;
+        writeln!(out, "  clicks {}, dead letters {} since creation", log.clicks_total, log.dead_letters_total)?;
+        let (horizon, watermark) = (ms(log.horizon_ms), ms(log.watermark_ms));
+        writeln!(out, "  horizon {horizon}, watermark {watermark}, newest frame {}", ms(log.newest_frame_ms))?;
+        let end = if log.stopped_cleanly { "stopped cleanly" } else { "not stopped cleanly" };
+        writeln!(out, "  incarnation {}, {end}, tail {}, repairs {}", log.incarnation, log.tail, log.repairs)?;
+    }
+    writeln!(
+        out,
+        "  {:>10} {:>8} {:>12} {:>14} {:>14} {:>12} {:>8} {:>14} {:>14}",
+        "segment", "frames", "bytes", "first LSN", "last LSN", "clicks", "dead", "oldest event", "newest event"
+    )?;
+    for view in &log.segments {
+        writeln!(
+            out,
+            "  {:>10} {:>8} {:>12} {:>14} {:>14} {:>12} {:>8} {:>14} {:>14}",
+            view.segment,
+            view.frames,
+            view.bytes,
+            view.first_lsn,
+            view.last_lsn,
+            view.clicks,
+            view.dead_letters,
+            ms(view.oldest_event_ms),
+            ms(view.newest_event_ms)
+        )?;
+    }
+    Ok(())
+}
+
+pub fn verify(args: &VerifyArgs, checkpoints: &[Position], out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let mut exit = Exit::Clean;
+    let mut views = Vec::new();
+    for log in logs_of(&args.dir)? {
+        let checkpoint = checkpoints.iter().find(|position| position.log_id == log.log_id);
+        let verified = verify_log(&log, checkpoint)?;
+        if !verified.findings.is_empty() {
+            exit = Exit::LogDamaged;
+        }
+        if args.json {
+            views.push(verified_view(&log, &verified));
+        } else {
+            print_verified(&args.dir, &log, &verified, out)?;
+        }
+    }
+    if args.json {
+        writeln!(out, "{:#}", json!({ "sound": exit == Exit::Clean, "logs": views }))?;
+    }
+    Ok(exit)
+}
+
+fn print_verified(dir: &Path, log: &LogDir, verified: &Verified, out: &mut dyn Write) -> std::io::Result<()> {
+    let id = hex(&log.log_id);
+    if let Some(walked) = &verified.walked {
+        let (records, lsn) = (walked.records, walked.replay.lsn);
+        let state = if verified.findings.is_empty() { "sound" } else { "DAMAGED" };
+        writeln!(out, "log {id}: {state}, {records} records up to LSN {lsn} hold")?;
+        if let Tail::Torn { segment, offset } = walked.tail {
+            writeln!(out, "  a torn tail in segment {segment} at byte {offset}: never acknowledged, nothing is lost")?;
+        }
+    } else {
+        writeln!(out, "log {id}: DAMAGED beyond what can be stepped over")?;
+    }
+    for finding in &verified.findings {
+        writeln!(out, "  {}", finding.damage)?;
+        print_extent(dir, finding, out)?;
+    }
+    Ok(())
+}
+
+/// What is lost, and the command that goes on.
+pub fn print_extent(dir: &Path, finding: &Finding, out: &mut dyn Write) -> std::io::Result<()> {
+    let damage = &finding.damage;
+    let Some(extent) = &finding.extent else {
+        return writeln!(
+            out,
+            "    no records can be skipped to go on: put the right files back, or start anew from them"
+        );
+    };
+    writeln!(out, "    {}", lost_sentence(damage.lsn, extent))?;
+    for ((ad, pane_ms), clicks) in &extent.named {
+        writeln!(out, "    still readable: ad {ad:?}, pane {pane_ms}: {clicks} clicks")?;
+    }
+    let (id, from, dir) = (hex(&damage.log_id), damage.lsn + 1, dir.display());
+    writeln!(out, "    exported already: `tollgate wal repair {dir} --raise-horizon`")?;
+    if extent.to_lsn >= from {
+        writeln!(out, "    otherwise:        `tollgate wal repair {dir} --accept-loss {id}:{from}-{}`", extent.to_lsn)?;
+    }
+    Ok(())
+}
+
+fn lost_sentence(lsn: u64, extent: &Extent) -> String {
+    if extent.to_lsn == lsn {
+        return "no record is lost".to_owned();
+    }
+    let (records, most) = (extent.to_lsn - lsn, if extent.exact { "" } else { "at most " });
+    let clicks =
+        extent.lost_clicks.map_or_else(|| "how many clicks is not known".to_owned(), |n| format!("{n} clicks"));
+    format!("lost: LSN {} to {}, {most}{records} records ({clicks})", lsn + 1, extent.to_lsn)
+}
+
+fn verified_view(log: &LogDir, verified: &Verified) -> Value {
+    let finding = |finding: &Finding| {
+        let damage = &finding.damage;
+        let extent = finding.extent.as_ref().map(|extent| {
+            json!({
+                "from_lsn": damage.lsn + 1,
+                "to_lsn": extent.to_lsn,
+                "exact": extent.exact,
+                "lost_clicks": extent.lost_clicks,
+                "resume": extent.resume,
+            })
+        });
+        json!({
+            "segment": damage.segment,
+            "offset": damage.offset,
+            "why": damage.fault.to_string(),
+            "extent": extent,
+        })
+    };
+    json!({
+        "core": log.core,
+        "log_id": hex(&log.log_id),
+        "records": verified.walked.as_ref().map(|walked| walked.records),
+        "last_lsn": verified.walked.as_ref().map(|walked| walked.replay.lsn),
+        "damage": verified.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+pub fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, out);
+    for log in logs_of(&args.dir)? {
+        let mut written = Ok(());
+        let id = hex(&log.log_id);
+        let walked = walk_log(&log, None, &mut Progress::default(), &mut |_| {}, &mut |_, _, frame| {
+            for (lsn, record) in (frame.header.first_lsn..).zip(&frame.records) {
+                let line = match record {
+                    Record::Click(click) if !args.dead_letters => click_line(&id, lsn, click),
+                    Record::DeadLetter(letter) if args.dead_letters => dead_letter_line(&id, lsn, letter),
+                    Record::Click(_) | Record::DeadLetter(_) | Record::Start(_) => continue,
+                };
+                if written.is_ok() {
+                    written = writeln!(out, "{line}");
+                }
+            }
+        });
+        written?;
+        out.flush()?;
+        walked?;
+    }
+    Ok(Exit::Clean)
+}
+
+fn click_line(log_id: &str, lsn: u64, record: &ClickRecord<'_>) -> Value {
+    let click = record.to_click();
+    let mut line = Map::new();
+    line.insert("log".to_owned(), json!(log_id));
+    line.insert("lsn".to_owned(), json!(lsn));
+    line.insert("key".to_owned(), json!(hex(&click.key.bytes)));
+    line.insert("key_hashed".to_owned(), json!(click.key.hashed));
+    line.insert("event_ms".to_owned(), json!(click.event_time.0));
+    line.insert("received_ms".to_owned(), json!(record.received_ms()));
+    line.insert("class".to_owned(), json!(click.class.name()));
+    line.insert("device".to_owned(), json!(click.device.name()));
+    line.insert("agent".to_owned(), json!(click.agent.name()));
+    let extras = &click.extras;
+    let texts = [
+        ("ad_id", click.ad_id),
+        ("campaign_id", click.campaign_id),
+        ("advertiser_id", click.advertiser_id),
+        ("region", click.region),
+        ("user_id", click.user_id),
+        ("request_id", extras.request_id),
+        ("click_id", extras.click_id),
+        ("impression_id", extras.impression_id),
+        ("event_type", extras.event_type),
+        ("ip", extras.ip),
+        ("country", extras.country),
+        ("region_text", extras.region_text),
+        ("user_agent", extras.user_agent),
+        ("signature", extras.signature),
+    ];
+    for (name, text) in texts {
+        if !text.is_empty() {
+            insert_text(&mut line, name, text);
+        }
+    }
+    Value::Object(line)
+}
+
+fn dead_letter_line(log_id: &str, lsn: u64, letter: &DeadLetter<'_>) -> Value {
+    let mut line = Map::new();
+    line.insert("log".to_owned(), json!(log_id));
+    line.insert("lsn".to_owned(), json!(lsn));
+    line.insert("reason".to_owned(), json!(letter.cause.name()));
+    line.insert("received_ms".to_owned(), json!(letter.received_ms()));
+    if let Some(key) = letter.key() {
+        line.insert("key".to_owned(), json!(hex(&key.bytes)));
+        line.insert("key_hashed".to_owned(), json!(key.hashed));
+    }
+    line.insert("cut_off".to_owned(), json!(letter.cut_off()));
+    insert_text(&mut line, "raw", &letter.raw());
+    Value::Object(line)
+}
+
+/// Text as it is where it is UTF-8, otherwise its bytes in hexadecimal under `<name>_hex`.
+fn insert_text(line: &mut Map<String, Value>, name: &str, text: &[u8]) {
+    match std::str::from_utf8(text) {
+        Ok(text) => line.insert(name.to_owned(), json!(text)),
+        Err(_) => line.insert(format!("{name}_hex"), json!(hex(text))),
+    };
+}
+
+/// The logs of what should be a data directory.
+pub fn logs_of(dir: &Path) -> Result<Vec<LogDir>, CommandError> {
+    if !dir.join("logs").is_dir() {
+        let text =
+            format!("{} is no data directory: it has no `logs` in it; name what --data-dir names", dir.display());
+        return Err(CommandError::Refused(text));
+    }
+    Ok(list_logs(dir)?)
+}

@@ -1,0 +1,143 @@
+//! `tollgate wal repair`: the ways out of a halt over a damaged log. It shows what it would do; with --yes it takes the lock
+//! and writes one repair file for each damaged place, which is also the audit of what was given up. Segments are not touched.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::wal::{CommandError, logs_of, print_extent};
+use crate::cut::Position;
+use crate::exit::Exit;
+use crate::wal::extent::{Extent, Finding, repair as repair_of, verify_log};
+use crate::wal::replay::hex;
+use crate::wal::segments::{DataDir, LogDir, write_synced};
+
+/// How far beyond the clock an event time may be among records that cannot be read: the default `--clock-skew`.
+const SKEW_MS: i64 = 60_000;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("way").required(true).args(["raise_horizon", "accept_loss"])))]
+pub struct RepairArgs {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The damaged records were exported: no count is lost. Their ids are, so older clicks are refused from now on.
+    #[arg(long)]
+    pub raise_horizon: bool,
+    /// Give up exactly these records, as `verify` names them: LOG:FROM-TO. Can be given several times.
+    #[arg(long, value_name = "LOG:FROM-TO")]
+    pub accept_loss: Vec<String>,
+    /// Do it; otherwise only show what would be done.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// One damaged place and the horizon after its repair.
+struct Planned<'a> {
+    log: &'a LogDir,
+    finding: &'a Finding,
+    extent: &'a Extent,
+    horizon_ms: i64,
+}
+
+pub fn repair(
+    args: &RepairArgs,
+    checkpoints: &[Position],
+    now_ms: i64,
+    out: &mut dyn Write,
+) -> Result<Exit, CommandError> {
+    let logs = logs_of(&args.dir)?;
+    let lock = if args.yes { Some(DataDir::open(&args.dir)?) } else { None };
+    let mut verified = Vec::new();
+    for log in &logs {
+        let checkpoint = checkpoints.iter().find(|position| position.log_id == log.log_id);
+        verified.push((log, checkpoint, verify_log(log, checkpoint)?));
+    }
+    let mut planned = Vec::new();
+    for (log, checkpoint, verified) in &verified {
+        for finding in &verified.findings {
+            let extent = finding.extent.as_ref().ok_or_else(|| {
+                let (dir, damage) = (args.dir.display(), &finding.damage);
+                CommandError::Refused(format!("{damage}\nno repair of {dir} can go on after this; put the files back"))
+            })?;
+            allowed(args, finding, extent, *checkpoint)?;
+            planned.push(Planned { log, finding, extent, horizon_ms: horizon_after(finding, extent, now_ms) });
+        }
+    }
+    if planned.is_empty() {
+        writeln!(out, "nothing to repair: every log is sound")?;
+        return Ok(Exit::Clean);
+    }
+    for plan in &planned {
+        writeln!(out, "{}", plan.finding.damage)?;
+        print_extent(&args.dir, plan.finding, out)?;
+        let way = match plan.extent.resume {
+            Some((segment, offset)) => format!("goes on at byte {offset} of segment {segment}"),
+            None => "goes on in a new segment".to_owned(),
+        };
+        writeln!(out, "    the log {way}, after LSN {}", plan.extent.to_lsn)?;
+        if plan.horizon_ms > i64::MIN {
+            writeln!(out, "    clicks with an event time before {} are refused as too old then", plan.horizon_ms)?;
+        }
+    }
+    if lock.is_none() {
+        writeln!(out, "nothing was changed; run it again with --yes")?;
+        return Ok(Exit::Clean);
+    }
+    planned.iter().try_for_each(|plan| write_repair(args, plan, now_ms, out))?;
+    Ok(Exit::Clean)
+}
+
+fn write_repair(args: &RepairArgs, plan: &Planned<'_>, now_ms: i64, out: &mut dyn Write) -> Result<(), CommandError> {
+    let kind = if args.raise_horizon { "raise-horizon" } else { "accept-loss" };
+    let damage = &plan.finding.damage;
+    let repair = repair_of(damage, plan.extent, plan.horizon_ms, now_ms, kind);
+    let mut text = serde_json::to_string_pretty(&repair).expect("numbers and strings are JSON");
+    text.push('\n');
+    // Two repairs at one LSN are at different places.
+    let name = format!("{:020}-{:010}-{:012}.repair", damage.lsn, damage.segment, damage.offset);
+    let path = plan.log.path.join(name);
+    write_synced(&path, text.as_bytes())?;
+    writeln!(out, "written: {}", path.display())?;
+    Ok(())
+}
+
+/// Above every event time that can be among the lost, so that a retry of a lost click is refused and never counted twice.
+fn horizon_after(finding: &Finding, extent: &Extent, now_ms: i64) -> i64 {
+    if extent.to_lsn == finding.damage.lsn {
+        return i64::MIN;
+    }
+    extent.newest_ms.unwrap_or(now_ms + SKEW_MS).saturating_add(1)
+}
+
+/// Whether the operator's words cover this damage.
+fn allowed(
+    args: &RepairArgs,
+    finding: &Finding,
+    extent: &Extent,
+    checkpoint: Option<&Position>,
+) -> Result<(), CommandError> {
+    let (from, to) = (finding.damage.lsn + 1, extent.to_lsn);
+    if to < from {
+        return Ok(());
+    }
+    let id = hex(&finding.damage.log_id);
+    let (dir, loss) = (args.dir.display(), format!("{id}:{from}-{to}"));
+    if args.raise_horizon {
+        return match checkpoint {
+            Some(position) if position.lsn >= to => Ok(()),
+            Some(position) => Err(CommandError::Refused(format!(
+                "records up to LSN {to} of log {id} are damaged, and only those up to LSN {} were exported: \
+                 `tollgate wal repair {dir} --accept-loss {loss}` gives them up",
+                position.lsn
+            ))),
+            None => Err(CommandError::Refused(format!(
+                "no checkpoint is known for log {id}, so nobody can say that LSN {from} to {to} were exported: \
+                 `tollgate wal repair {dir} --accept-loss {loss}` gives them up"
+            ))),
+        };
+    }
+    if args.accept_loss.contains(&loss) {
+        return Ok(());
+    }
+    let given = args.accept_loss.join(", ");
+    Err(CommandError::Refused(format!("the damage is {loss}, and --accept-loss names {given}: name it exactly")))
+}
