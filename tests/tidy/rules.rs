@@ -276,7 +276,7 @@ fn roots(line: &str) -> impl Iterator<Item = &str> {
 }
 
 fn pure_is_pure(source: &Source) -> Vec<String> {
-    if !source.text.starts_with("//! Pure") {
+    if !source.text.starts_with("//! Pure.") {
         return Vec::new();
     }
     let instead = "this file says that it is pure: be handed what it needs, or move it to a driver";
