@@ -72,7 +72,7 @@ const LAYERS: &[(&str, Imports)] = &[
     ("src/net/", Imports::Only(&["wake"])),
     ("src/wal/keeper.rs", Imports::Only(&["inbox"])),
     ("src/wal/", Imports::Only(&[])),
-    ("src/export/thread.rs", Imports::Only(&["inbox", "worker"])),
+    ("src/export/thread.rs", Imports::Only(&["inbox", "preagg", "wal", "worker"])),
     ("src/export/", Imports::Only(&["inbox", "preagg", "wal"])),
     ("src/core", Imports::Only(&["core", "dedup", "export", "net", "parse", "preagg", "wal"])),
     ("src/machine.rs", Imports::Only(&[])),
