@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::config::Config;
 use crate::net::ring_probe::{self, RingFailure};
 
@@ -159,11 +161,25 @@ fn try_direct(data_dir: &Path) -> io::Result<()> {
 /// A soft limit of 1,024 is usual and too little; the hard one is the administrator's word.
 fn files_missing(connections_max: u32) -> Option<Missing> {
     let need = u64::from(connections_max) + FILES_BESIDE_CONNECTIONS;
-    let limit = rlimit::increase_nofile_limit(need).unwrap_or(0);
+    let limit = raise_files(need);
     (limit < need).then(|| Missing {
         what: format!("{limit} open files are allowed, --connections-max {connections_max} needs {need}"),
         remedy: "raise the hard limit (ulimit -Hn, LimitNOFILE= in systemd) or lower --connections-max".to_owned(),
     })
+}
+
+/// Raises the soft limit to `need`, or as near as the hard one allows; returns the soft limit then in force.
+fn raise_files(need: u64) -> u64 {
+    let limits = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limits.current.unwrap_or(u64::MAX), limits.maximum.unwrap_or(u64::MAX));
+    let raised = need.min(hard);
+    if soft >= raised {
+        return soft;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limits.maximum }) {
+        Ok(()) => raised,
+        Err(_) => soft,
+    }
 }
 
 #[cfg(test)]

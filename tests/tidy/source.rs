@@ -29,7 +29,7 @@ impl Source {
             line.match_indices(word).any(|(at, _)| {
                 let before = line[..at].chars().next_back();
                 let after = line[at + word.len()..].chars().next();
-                !(is_part(first) && is_part(before)) && !(is_part(last) && is_part(after))
+                !(is_part(first) && is_part(before) || is_part(last) && is_part(after))
             })
         };
         view.lines().enumerate().filter(|(_, line)| found(line)).map(|(at, _)| at + 1).collect()

@@ -1,0 +1,57 @@
+//! The binary as a shell sees it: what it prints, where, and its exit code. Nothing here starts a server.
+
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.env_clear().args(arguments).envs(variables.iter().copied()).output().expect("the binary starts")
+}
+
+#[track_caller]
+fn refused(output: &Output, names: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(output.stdout.is_empty(), "nothing on standard output");
+    assert_eq!(text.lines().count(), 1, "one line: {text}");
+    assert!(text.starts_with("tollgate: ") && names.iter().all(|name| text.contains(name)), "{names:?}: {text}");
+}
+
+#[test]
+fn a_wrong_value_stops_with_one_line_and_64() {
+    for command in ["up", "serve", "check"] {
+        refused(&run(&[command, "--frame-bytes", "17KiB"], &[]), &["--frame-bytes", "\"17KiB\"", "16KiB to 16MiB"]);
+    }
+    refused(&run(&["up"], &[("TOLLGATE_DEDUP_WINDOW", "25h")]), &["TOLLGATE_DEDUP_WINDOW", "\"25h\"", "1m to 1d"]);
+    refused(&run(&["up", "--config", "no-such.toml"], &[]), &["--config", "no-such.toml"]);
+    refused(&run(&["up", "--lisen", "x"], &[]), &["--lisen"]);
+    refused(&run(&[], &[]), &["subcommand"]);
+}
+
+#[test]
+fn a_file_and_the_environment_reach_check_with_their_sources() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tollgate.toml");
+    std::fs::write(&file, "headers-max = 99\nrecv-buffers = 64\n").expect("writes");
+    let variables = [("TOLLGATE_CONFIG", file.to_str().expect("UTF-8")), ("TOLLGATE_RECV_BUFFERS", "128")];
+    let output = run(&["check", "--for", "up", "--json", "--edge-id", "e1"], &variables);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let of = |name: &str| {
+        let value = report["values"].as_array().expect("a list").iter().find(|value| value["name"] == name);
+        let value = value.expect("every setting is listed");
+        (value["value"].as_str().expect("text").to_owned(), value["source"].as_str().expect("text").to_owned())
+    };
+    let said = |value: &str, source: &str| (value.to_owned(), source.to_owned());
+    assert_eq!(of("headers-max"), said("99", "file"));
+    assert_eq!(of("recv-buffers"), said("128", "env"));
+    assert_eq!(of("edge-id"), said("e1", "flag"));
+    assert_eq!(of("frame-bytes"), said("256KiB", "default"));
+}
+
+#[test]
+fn help_and_version_end_well() {
+    for arguments in [&["--help"][..], &["--version"], &["up", "--help"], &["wal", "repair", "--help"]] {
+        let output = run(arguments, &[]);
+        assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
+    }
+}
