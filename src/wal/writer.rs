@@ -145,6 +145,9 @@ pub struct Writer {
     /// The last record sealed, and the chain at it.
     sealed_lsn: u64,
     chain: u64,
+    /// The chain of the frame that holds the last record sealed. An empty frame moves `chain` but no LSN, and may be lost
+    /// after the LSN before it was exported: a position never names it.
+    record_chain: u64,
     durable_lsn: u64,
     /// The newest segment in which this incarnation has a durable frame; 0: none.
     durable_segment: u64,
@@ -183,6 +186,7 @@ impl Writer {
             totals: start.totals,
             sealed_lsn: start.lsn,
             chain: start.chain,
+            record_chain: start.chain,
             durable_lsn: start.lsn,
             durable_segment: 0,
             segment: start.segment,
@@ -264,9 +268,9 @@ impl Writer {
         self.totals
     }
 
-    /// The end of the last sealed frame.
+    /// The end of the last sealed frame that holds a record.
     pub fn position(&self) -> Position {
-        Position { log_id: self.log_id, lsn: self.sealed_lsn, chain: self.chain }
+        Position { log_id: self.log_id, lsn: self.sealed_lsn, chain: self.record_chain }
     }
 
     pub fn incarnation(&self) -> u64 {
@@ -404,6 +408,9 @@ impl Writer {
         let chain = header.encode(frame);
         let write = self.place(&mut open.buffer, length, meta.built_ms);
         self.chain = chain;
+        if header.records > 0 {
+            self.record_chain = chain;
+        }
         self.sealed_lsn = header.last_lsn();
         assert_eq!(self.sealed_lsn, self.end_lsn, "the open frame holds everything after the sealed ones");
         let summary = self.segments.back_mut().expect("place put the frame's segment there");
@@ -574,7 +581,7 @@ mod tests {
         assert_eq!(writer.seal(meta(1, FLAG_CUT)), start);
         assert!(!writer.unwritten());
         let idle = writer.seal(meta(2, FLAG_IDLE));
-        assert!((idle.lsn, writer.unwritten()) == (0, true) && idle.chain != start.chain);
+        assert!((idle, writer.unwritten()) == (start, true), "a position never names an empty frame");
         assert_eq!(writer.seal(meta(3, FLAG_IDLE)), idle, "no buffer is free");
     }
 
