@@ -68,13 +68,11 @@ fn everything_written_comes_back_in_order_over_many_segments() {
 fn a_log_goes_on_after_each_recovery_and_keeps_every_record() {
     let dir = test_dir();
     drop(TestLog::create(dir.path()));
-    let mut starts = 1;
-    for round in 0..6_u64 {
+    for (starts, round) in (1..).zip(0..6_u64) {
         let (recovered, clicks) = recover_one(dir.path()).expect("a sound log");
         assert_eq!(clicks.len() as u64, round * 20);
         assert_eq!(recovered.starts.len(), starts);
         let mut log = TestLog::go_on(recovered.dir, recovered.start);
-        starts += 1;
         log.fill(2, 10);
     }
 }
