@@ -130,7 +130,7 @@ struct SegmentView {
 
 pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let identity = read_identity(&args.dir)?;
-    let logs = logs_of(&args.dir)?.iter().map(inspect_log).collect::<Result<Vec<_>, _>>()?;
+    let logs = logs_of(&args.dir)?.iter().map(inspect_settled).collect::<Result<Vec<_>, _>>()?;
     let damaged = logs.iter().any(|log| log.damage.is_some());
     if args.json {
         writeln!(out, "{:#}", json!({ "identity": identity, "logs": logs }))?;
@@ -142,6 +142,12 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Exit, CommandE
         logs.iter().try_for_each(|log| print_log(log, out))?;
     }
     Ok(if damaged { Exit::LogDamaged } else { Exit::Clean })
+}
+
+/// Looks again where there is damage: a write caught half-way looks like it, and is gone then.
+fn inspect_settled(log: &LogDir) -> Result<LogView, LogError> {
+    let view = inspect_log(log)?;
+    if view.damage.is_none() { Ok(view) } else { inspect_log(log) }
 }
 
 fn inspect_log(log: &LogDir) -> Result<LogView, LogError> {
