@@ -13,7 +13,7 @@ use crate::net::http::RequestInfo;
 use crate::net::media::BodyFormat;
 use crate::net::reply::{Outcome, Ticket};
 use crate::parse::{Context, Format, Parser};
-use crate::wal::record::{self, Cause, ClickRecord};
+use crate::wal::record::{self, Cause};
 
 /// What a core's receiving side works with, lent for one event.
 pub struct Intake<'a> {
@@ -123,12 +123,9 @@ fn take_piece(open: &mut OpenRequest, layout: &mut crate::parse::Layout, bytes: 
         }
         if open.shed.is_none() {
             let sink = intake.staging.sink(open);
-            let at = sink.len();
             let refusal = match item.outcome {
                 Ok(click) => {
                     record::encode_click(&click, now_ms, sink);
-                    let click = ClickRecord::encoded(&sink[at..]);
-                    intake.home.dedup.prefetch(&intake.home.dedup.hash(&click.key()));
                     None
                 }
                 Err(refusal) => {

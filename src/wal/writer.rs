@@ -285,11 +285,22 @@ impl Writer {
     /// Whether the core should seal now: its oldest record is old enough, or it would otherwise sleep. (A full frame is
     /// sealed when [`Writer::room`] asks for it.)
     pub fn due(&mut self, mono_ns: u64, would_sleep: bool) -> bool {
+        let could_start = self.could_start(mono_ns);
         let Some(open) = &mut self.open else { return false };
         let since_ns = *open.since_ns.get_or_insert(mono_ns);
         let old = mono_ns.saturating_sub(since_ns) >= self.config.commit_delay_ns;
+        could_start && (would_sleep || old)
+    }
+
+    /// Whether a write could start now with what the open frame holds.
+    pub fn could_start(&self, mono_ns: u64) -> bool {
         let disk_waits = self.in_flight.is_empty() && self.sealed.is_empty() && self.spaced(mono_ns) && !self.failed;
-        disk_waits && (would_sleep || old)
+        self.open.is_some() && disk_waits
+    }
+
+    /// A write is under way.
+    pub fn in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
     }
 
     /// When a sleeping core must wake for the log: a write may start then. `None`: a completion wakes it, or nothing waits.
