@@ -63,14 +63,17 @@ pub struct Started {
     /// The segment in use: its first frame is on disk.
     pub segment: (u64, File),
     pub log_dir: PathBuf,
-    /// Holds the directory's lock until the process ends.
-    pub data_dir: DataDir,
     pub exporter: ExportThread,
 }
 
-pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Result<Started, Failure> {
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let uuid = identify(config, &data_dir)?;
+/// The caller holds `data_dir`, and so its lock, until nothing is written any more.
+pub fn start(
+    config: &Config,
+    data_dir: &DataDir,
+    started_at: Instant,
+    readiness: &Readiness,
+) -> Result<Started, Failure> {
+    let uuid = identify(config, data_dir)?;
     let store = Store::open(&config.data_dir.join("store.redb"))
         .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let checkpoint = store
@@ -95,13 +98,13 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
-    let log = the_log(config, &data_dir, &recovered)?;
+    let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
     let at_start = now(started_at);
     table.raise_horizon(horizon_at_start(config, &recovered, at_start));
     table.advance(at_start.wall_ms);
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
-    begin(config, started_at, data_dir, Recovered { uuid, store: Arc::new(store), confirmed, table, log, nonces })
+    begin(config, started_at, Recovered { uuid, store: Arc::new(store), confirmed, table, log, nonces })
 }
 
 /// Where the log goes on.
@@ -229,7 +232,7 @@ struct Recovered {
 }
 
 /// Writes this incarnation's first frame; from then on the core and the exporter own what there is.
-fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Recovered) -> Result<Started, Failure> {
+fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
     let Recovered { uuid, store, confirmed, table, log, mut nonces } = recovered;
     let (now, nonce, segment) = (now(started_at), random()?, log.start.segment);
     let unprepared = |source| Failure {
@@ -274,7 +277,7 @@ fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Rec
     let cuts = Cuts::new(end, log.base_lsn, || partials.spare());
     let watermark = Watermark { start_ms: watermark_ms, delay_ms: config.export.watermark_delay_ms };
     let home = Home::new(table, writer, partials, cuts, watermark, config.log.dead_letter_bytes_max);
-    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir.path, data_dir, exporter })
+    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir.path, exporter })
 }
 
 /// Reads the log again for ranges that have lost their table.
