@@ -47,7 +47,7 @@ pub fn check_counts(server: &Server, ads: &BTreeMap<String, PerAd>) -> u64 {
 }
 
 /// Waits until everything durable is exported.
-fn wait_for_export(server: &Server) {
+pub fn wait_for_export(server: &Server) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let metrics = server.scrape();

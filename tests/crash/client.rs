@@ -67,6 +67,10 @@ pub struct Client {
     shape: Shape,
     /// Between two exchanges: what the log holds must be read back at each start.
     pub pause: Duration,
+    /// Sends clicks again, those acknowledged too.
+    pub repeats: bool,
+    /// Goes on after `ending`, until the connection ends.
+    pub to_the_end: bool,
     random: Random,
     next_id: u64,
     unknown: Vec<Click>,
@@ -179,6 +183,8 @@ impl Client {
         Client {
             shape,
             pause: Duration::from_millis(2),
+            repeats: true,
+            to_the_end: false,
             random: Random::new(seed ^ (number << 20)),
             next_id: number << 32,
             unknown: Vec::new(),
@@ -214,21 +220,26 @@ impl Client {
 
     fn try_run(&mut self, address: SocketAddr, ending: &AtomicBool) -> io::Result<()> {
         let mut connection = Connection::open(address)?;
-        while !ending.load(Ordering::SeqCst) {
-            let (requests, clicks) = match self.shape {
-                Shape::Single => (1, 1),
-                Shape::Pipelined(requests) => (requests, 1),
-                Shape::Lines(clicks) => (1, clicks),
-            };
-            let batches = (0..requests).map(|_| (0..clicks).map(|_| self.choose()).collect()).collect();
-            self.exchange(&mut connection, batches)?;
+        while self.to_the_end || !ending.load(Ordering::SeqCst) {
+            self.once(&mut connection)?;
             std::thread::park_timeout(self.pause);
         }
         Ok(())
     }
 
+    /// One exchange: its requests, and their answers.
+    pub fn once(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let (requests, clicks) = match self.shape {
+            Shape::Single => (1, 1),
+            Shape::Pipelined(requests) => (requests, 1),
+            Shape::Lines(clicks) => (1, clicks),
+        };
+        let batches = (0..requests).map(|_| (0..clicks).map(|_| self.choose()).collect()).collect();
+        self.exchange(connection, batches)
+    }
+
     fn choose(&mut self) -> (Click, Known) {
-        match self.random.below(10) {
+        match if self.repeats { self.random.below(10) } else { 9 } {
             0 if !self.acknowledged.is_empty() => {
                 let at = self.random.below(self.acknowledged.len() as u64) as usize;
                 (self.acknowledged[at], Known::Acknowledged)
@@ -313,13 +324,16 @@ impl Client {
     }
 }
 
-/// What several clients know together.
-pub fn sums<'a>(clients: impl IntoIterator<Item = &'a Client>) -> BTreeMap<String, PerAd> {
+/// What several clients know together. What has no answer and was to be sent again counts as unknown.
+pub fn sums(clients: &[Client]) -> BTreeMap<String, PerAd> {
     let mut all: BTreeMap<String, PerAd> = BTreeMap::new();
-    for (ad, of) in clients.into_iter().flat_map(|client| &client.ads) {
+    for (ad, of) in clients.iter().flat_map(|client| &client.ads) {
         let sum = all.entry(ad.clone()).or_default();
         sum.acknowledged += of.acknowledged;
         sum.unknown += of.unknown;
+    }
+    for click in clients.iter().flat_map(|client| &client.unknown) {
+        all.entry(click.ad()).or_default().unknown += 1;
     }
     all
 }

@@ -41,7 +41,8 @@ impl Server {
     /// Starts one; does not wait.
     pub fn spawn(data_dir: &Path, flags: &[&str]) -> Server {
         let mut command = Command::new(binary());
-        command.arg("up").args(SMALL);
+        command.arg("up");
+        SMALL.chunks(2).filter(|pair| !flags.contains(&pair[0])).for_each(|pair| drop(command.args(pair)));
         for flag in ["--listen", "--query-listen", "--admin-listen"] {
             if !flags.contains(&flag) {
                 command.args([flag, "127.0.0.1:0"]);
@@ -94,6 +95,7 @@ impl Server {
         true
     }
 
+    /// At once, as a crash.
     pub fn kill(mut self) {
         self.child.kill().expect("our child");
         self.child.wait().expect("our child");
