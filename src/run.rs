@@ -24,6 +24,7 @@ use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox};
 use crate::net::listener::{self, Bound};
 use crate::net::ring::Ring;
+use crate::probe;
 use crate::start::{self, Failure, Started};
 use crate::wake::Wake;
 use crate::wal::keeper::Keeper;
@@ -63,6 +64,11 @@ pub fn run(config: &Config) -> Exit {
 }
 
 fn serve(config: &Config) -> Result<Exit, Failure> {
+    let missing = probe::probe(config);
+    if !missing.is_empty() {
+        let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return Err(Failure { exit: Exit::Unavailable, text });
+    }
     let listeners = Listeners {
         clicks: listener::bind(config.listen).map_err(|error| bind_failed("--listen", config.listen, &error))?,
         query: bind_tcp("--query-listen", config.query_listen)?,

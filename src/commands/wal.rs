@@ -113,7 +113,7 @@ struct SegmentView {
 pub fn inspect(dir: &Path, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let logs = logs_of(dir)?;
     let identity = read_identity(dir)?;
-    let logs = logs.iter().map(inspect_log).collect::<Result<Vec<_>, _>>()?;
+    let logs = logs.iter().map(inspect_settled).collect::<Result<Vec<_>, _>>()?;
     let damaged = logs.iter().any(|log| log.damage.is_some());
     if json {
         writeln!(out, "{:#}", json!({ "identity": identity, "logs": logs }))?;
@@ -128,6 +128,12 @@ pub fn inspect(dir: &Path, json: bool, out: &mut dyn Write) -> Result<Exit, Comm
         }
     }
     Ok(if damaged { Exit::LogDamaged } else { Exit::Clean })
+}
+
+/// Looks again where there is damage: a write caught half-way looks like it, and is gone then.
+fn inspect_settled(log: &LogDir) -> Result<LogView, LogError> {
+    let view = inspect_log(log)?;
+    if view.damage.is_none() { Ok(view) } else { inspect_log(log) }
 }
 
 fn inspect_log(log: &LogDir) -> Result<LogView, LogError> {

@@ -1,6 +1,5 @@
 //! Pure. From a connection's bytes to staged records: its requests are framed, their clicks parsed, checked and encoded.
 
-use crate::click::EventTime;
 use crate::config::{Config, STAGING_BYTES_MAX};
 use crate::core::home::Home;
 use crate::core::lanes::{Lane, status_of};
@@ -130,7 +129,6 @@ fn take_piece(open: &mut OpenRequest, layout: &mut crate::parse::Layout, bytes: 
                     record::encode_click(&click, now_ms, sink);
                     let click = ClickRecord::encoded(&sink[at..]);
                     intake.home.dedup.prefetch(&intake.home.dedup.hash(&click.key()));
-                    intake.home.partials.prefetch(EventTime(click.event_ms()).pane(), click.dims_hash());
                     None
                 }
                 Err(refusal) => {

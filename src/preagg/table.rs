@@ -65,13 +65,6 @@ impl Table {
         CutTable::with_capacity(self.rows_max, self.key_bytes_max, self.users_max)
     }
 
-    /// Begins to fetch the line that [`Table::merge`] looks at first. Costs more than it saves while the table is in cache.
-    #[inline]
-    pub fn prefetch(&self, pane: Pane, dims_hash: u32) {
-        // A load nobody waits for is the prefetch that safe code has.
-        std::hint::black_box(self.slots[self.home(self.mix(pane, dims_hash))]);
-    }
-
     /// Counts one click. There must be room: see [`Table::has_room`].
     #[inline]
     pub fn merge(&mut self, pane: Pane, dims_hash: u32, partial_key: &[u8], user_token: u64) {

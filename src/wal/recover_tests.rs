@@ -8,7 +8,7 @@ use super::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader};
 use super::reader::LogReader;
 use super::record::Record;
 use super::recover::{Tail, recover};
-use super::replay::{Damage, Fault, Proof};
+use super::replay::{BadFrame, Damage, Fault, Proof};
 use super::segments::LogError;
 use super::testing::{SEGMENT_BYTES, TestLog, click_record, recover_one, test_dir};
 use super::writer::LogStart;
@@ -68,13 +68,11 @@ fn everything_written_comes_back_in_order_over_many_segments() {
 fn a_log_goes_on_after_each_recovery_and_keeps_every_record() {
     let dir = test_dir();
     drop(TestLog::create(dir.path()));
-    let mut starts = 1;
-    for round in 0..6_u64 {
+    for (starts, round) in (1..).zip(0..6_u64) {
         let (recovered, clicks) = recover_one(dir.path()).expect("a sound log");
         assert_eq!(clicks.len() as u64, round * 20);
         assert_eq!(recovered.nonces.len(), starts);
         let mut log = TestLog::go_on(recovered.dir, recovered.start);
-        starts += 1;
         log.fill(2, 10);
     }
 }
@@ -236,6 +234,24 @@ fn stale_bytes_missing_doubled_and_shortened_segments_are_damage() {
     assert!(matches!(beyond, Err(LogError::Damaged(_))), "{beyond:?}");
     restore();
     recover_one(dir.path()).expect("the restored log is sound");
+}
+
+#[test]
+fn a_sound_frame_of_another_history_is_damage_even_where_its_lsns_fit() {
+    let (dir, other) = (test_dir(), test_dir());
+    let (mut log, mut clone) = (TestLog::create(dir.path()), TestLog::create(other.path()));
+    log.fill(3, 10);
+    for number in 900..910 {
+        clone.append(&click_record(number));
+    }
+    clone.commit(0);
+    clone.fill(2, 10);
+    let foreign = std::fs::read(segment(other.path(), 1)).expect("the segment");
+    let (at, header) = *frames(&foreign).last().expect("frames");
+    patch(&segment(dir.path(), 1), at as u64, &foreign[at..at + header.frame_bytes as usize]);
+    let found = damage(dir.path());
+    let chain = matches!(found.fault, Fault::Frame { bad: BadFrame::Chain { .. }, proof: Proof::NotTorn });
+    assert!(chain && found.lsn + 1 == header.first_lsn, "{found}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub fn click_record(number: u64) -> Vec<u8> {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     let click = Click {
-        key: ClickKey { bytes, hashed: number % 3 == 0 },
+        key: ClickKey { bytes, hashed: number.is_multiple_of(3) },
         event_time: EventTime(1_700_000_000_000 + number as i64),
         class: Class::Valid,
         device: Device::Mobile,

@@ -14,7 +14,7 @@ const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
 fn ends(ended: &Ended, code: i32, names: &[&str]) {
     let text = &ended.errors;
     assert_eq!(ended.code, Some(code), "{text}");
-    let line = text.lines().find(|line| line.starts_with("tollgate: ")).unwrap_or_else(|| panic!("no line: {text}"));
+    let line = text.lines().rfind(|line| line.starts_with("tollgate: ")).unwrap_or_else(|| panic!("no line: {text}"));
     assert!(names.iter().all(|name| line.contains(name)), "{names:?} not all in: {line}");
 }
 
