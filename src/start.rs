@@ -12,6 +12,7 @@ use memmap2::{Advice, MmapMut};
 use tollgate_global::Store;
 
 use crate::admin::{Phase, Readiness};
+use crate::commands::halt_text;
 use crate::config::{Config, FRAME_BUFFERS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::core::cuts::Cuts;
 use crate::core::home::{Home, Watermark};
@@ -62,19 +63,22 @@ pub struct Started {
     /// The segment in use: its first frame is on disk.
     pub segment: (u64, File),
     pub log_dir: PathBuf,
-    /// Holds the directory's lock until the process ends.
-    pub data_dir: DataDir,
     pub exporter: ExportThread,
 }
 
-pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Result<Started, Failure> {
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let uuid = identify(config, &data_dir)?;
+/// The caller holds `data_dir`, and so its lock, until nothing is written any more.
+pub fn start(
+    config: &Config,
+    data_dir: &DataDir,
+    started_at: Instant,
+    readiness: &Readiness,
+) -> Result<Started, Failure> {
+    let uuid = identify(config, data_dir)?;
     let store = Store::open(&config.data_dir.join("store.redb"))
-        .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
+        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let checkpoint = store
         .checkpoint(&config.export.edge_id)
-        .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
+        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
@@ -88,18 +92,19 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
             readiness.set(Phase::Recovering { bytes_done, bytes_total });
         },
         &mut |_, frame| clicks += restore(&mut table, frame),
-    )?;
+    )
+    .map_err(|error| Failure { exit: error.exit(), text: halt_text(&error, &config.data_dir) })?;
     if clicks > 0 {
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
-    let log = the_log(config, &data_dir, &recovered)?;
+    let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
     let at_start = now(started_at);
     table.raise_horizon(horizon_at_start(config, &recovered, at_start));
     table.advance(at_start.wall_ms);
-    let nonces = recovered.iter().flat_map(|log| log.starts.iter().map(|start| start.nonce)).collect();
-    begin(config, started_at, data_dir, Recovered { uuid, store: Arc::new(store), confirmed, table, log, nonces })
+    let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
+    begin(config, started_at, Recovered { uuid, store: Arc::new(store), confirmed, table, log, nonces })
 }
 
 /// Where the log goes on.
@@ -227,7 +232,7 @@ struct Recovered {
 }
 
 /// Writes this incarnation's first frame; from then on the core and the exporter own what there is.
-fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Recovered) -> Result<Started, Failure> {
+fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
     let Recovered { uuid, store, confirmed, table, log, mut nonces } = recovered;
     let (now, nonce, segment) = (now(started_at), random()?, log.start.segment);
     let unprepared = |source| Failure {
@@ -237,7 +242,7 @@ fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Rec
     prepare_segment(&log.dir.path, segment, config.log.segment_bytes).map_err(unprepared)?;
     let file = open_segment_for_writing(&log.dir.path, segment).map_err(unprepared)?;
     let incarnation = log.start.incarnation;
-    let mut writer = Writer::new(writer_config(config), log.start, frame_buffers(config)?);
+    let mut writer = Writer::new(writer_config(config, nonce), log.start, frame_buffers(config)?);
     let (horizon_ms, watermark_ms) = (table.horizon_ms(), log.watermark_ms);
     let meta = FrameMeta { built_ms: now.wall_ms, horizon_ms, watermark_ms, flags: 0 };
     write_start(&mut writer, &file, segment, Start { incarnation, nonce, started_ms: now.wall_ms }, meta).map_err(
@@ -272,7 +277,7 @@ fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Rec
     let cuts = Cuts::new(end, log.base_lsn, || partials.spare());
     let watermark = Watermark { start_ms: watermark_ms, delay_ms: config.export.watermark_delay_ms };
     let home = Home::new(table, writer, partials, cuts, watermark, config.log.dead_letter_bytes_max);
-    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir.path, data_dir, exporter })
+    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir.path, exporter })
 }
 
 /// Reads the log again for ranges that have lost their table.
@@ -302,7 +307,7 @@ fn write_start(writer: &mut Writer, file: &File, segment: u64, start: Start, met
     Ok(())
 }
 
-fn writer_config(config: &Config) -> WriterConfig {
+fn writer_config(config: &Config, nonce: [u8; 16]) -> WriterConfig {
     WriterConfig {
         frame_bytes: config.log.frame_bytes,
         segment_bytes: config.log.segment_bytes,
@@ -310,6 +315,7 @@ fn writer_config(config: &Config) -> WriterConfig {
         commit_spacing_ns: config.log.commit_spacing_us * 1_000,
         core: 0,
         dedup_key: config.click.dedup_key as u32,
+        nonce,
     }
 }
 

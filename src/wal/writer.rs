@@ -19,7 +19,7 @@ use super::record::{KIND_CLICK, KIND_DEAD_LETTER, record_length};
 use crate::cut::{LogId, Position, Totals};
 use crate::event::{FrameBuffer, LogWrite};
 
-/// What a writer needs of the configuration.
+/// What a writer needs of the configuration, and the nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterConfig {
     /// Largest frame, header and padding included; a multiple of 4 KiB.
@@ -30,6 +30,8 @@ pub struct WriterConfig {
     pub core: u32,
     /// Code of the rule that makes click keys.
     pub dedup_key: u32,
+    /// This incarnation's: it rides in the header of every segment that it begins.
+    pub nonce: [u8; 16],
 }
 
 /// Where a log goes on: what recovery found, or a new log's beginning.
@@ -449,6 +451,7 @@ impl Writer {
             segment_bytes: self.config.segment_bytes,
             created_ms: built_ms,
             dedup_key: self.config.dedup_key,
+            nonce: self.config.nonce,
         };
         header.encode(&mut buffer.memory);
         let length = SEGMENT_HEADER_BYTES + length;
