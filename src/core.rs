@@ -7,6 +7,7 @@
 
 pub mod cuts;
 pub mod home;
+pub mod incarnation;
 pub mod intake;
 pub mod lanes;
 pub mod staging;
