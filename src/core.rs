@@ -285,7 +285,7 @@ impl Core {
     /// A segment may go when it is exported, below a horizon that is itself durable, and past retention.
     fn free_segments(&mut self, now: Now, actions: &mut Actions) {
         let keep_from_ms = now.wall_ms - self.config.log.retention_ms;
-        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.cuts.durable_horizon_ms());
+        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.writer.durable_horizon_ms());
         while let Some(oldest) = self.home.writer.oldest_closed_segment() {
             if oldest.last_lsn > exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
                 break;

@@ -184,9 +184,11 @@ impl Home {
         self.writer.seal(meta)
     }
 
-    /// Closes the log's end with an empty frame, once: it proves that all before it had been durable.
+    /// Closes the log's end with an empty frame: once, to prove that all before it had been durable, and again whenever the
+    /// horizon has risen, which is exported only as far as a frame holds it.
     pub fn seal_idle(&mut self, now: Now, flag: u32) {
-        if !self.idle_sealed && !self.writer.unwritten() {
+        let news = !self.idle_sealed || self.dedup.horizon_ms() > self.writer.durable_horizon_ms();
+        if news && !self.writer.unwritten() {
             self.seal(now, flag);
             self.idle_sealed = true;
         }
@@ -240,7 +242,7 @@ impl Home {
     }
 
     pub fn hand_over(&mut self, actions: &mut Actions) {
-        self.cuts.hand_over(self.writer.durable_lsn(), actions);
+        self.cuts.hand_over(self.writer.durable_lsn(), self.writer.durable_horizon_ms(), actions);
     }
 }
 

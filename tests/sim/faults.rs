@@ -11,8 +11,8 @@ use crate::world::{Happening, MS, World};
 pub enum Fault {
     DiskFull,
     SinkAway,
-    /// The wall clock was set so many milliseconds ahead, and is set right.
-    Clock(i64),
+    /// The wall clock was wrong.
+    Clock,
 }
 
 impl World {
@@ -72,14 +72,21 @@ impl World {
         } as i64;
         let by_ms = if ahead { far_ms } else { -far_ms };
         self.note("clock", &[by_ms as u64]);
+        self.set_clock_right();
         self.wall_offset_ms += by_ms;
         if far_ms < 8_000 && self.rng.percent(30) {
             // It stays so; a process that was running would shed until it is started again.
             self.trace.cover("restart under another clock");
             return self.kill();
         }
+        self.leap_ms = by_ms;
         let lasts = self.rng.below(2_500 * MS);
-        self.after(lasts, Happening::Ends(Fault::Clock(by_ms)));
+        self.after(lasts, Happening::Ends(Fault::Clock));
+    }
+
+    /// Ends a leap. A start waits for that too: a process that begins under a wrong clock believes it.
+    pub fn set_clock_right(&mut self) {
+        self.wall_offset_ms -= std::mem::take(&mut self.leap_ms);
     }
 
     fn reset_connections(&mut self) {
@@ -96,8 +103,8 @@ impl World {
         match fault {
             Fault::DiskFull if !self.draining => self.set_room(true),
             Fault::SinkAway => self.sink_away = false,
-            Fault::Clock(by_ms) if !self.draining => self.wall_offset_ms -= by_ms,
-            Fault::DiskFull | Fault::Clock(_) => {}
+            Fault::Clock => self.set_clock_right(),
+            Fault::DiskFull => {}
         }
     }
 
@@ -108,9 +115,7 @@ impl World {
         self.sink_away = false;
         self.fail_next_write = false;
         self.set_room(true);
-        if let Some(server) = &self.server {
-            self.wall_offset_ms = server.offset_ms;
-        }
+        self.set_clock_right();
     }
 
     /// Everything has its answer: the process is stopped for good.

@@ -30,8 +30,6 @@ pub struct Server {
     pub exporting: Exporting,
     pub log: LogDir,
     pub segment_bytes: u64,
-    /// Wall clock against simulated time, as the core saw it first.
-    pub offset_ms: i64,
     /// Held for its lock.
     pub _data_dir: DataDir,
     inbox: Vec<In>,
@@ -57,7 +55,6 @@ impl Server {
             exporting,
             log,
             segment_bytes,
-            offset_ms: 0,
             _data_dir: data_dir,
             inbox: Vec::new(),
             turn_at_ns: None,

@@ -18,13 +18,12 @@ pub struct Sink {
     /// Up to where each log was exported, and its clicks.
     logs: BTreeMap<Vec<u8>, (u64, u64)>,
     horizon_ms: i64,
-    watermark_ms: i64,
     pub stopped: bool,
 }
 
 impl Sink {
     pub fn new() -> Sink {
-        Sink { horizon_ms: i64::MIN, watermark_ms: i64::MIN, ..Sink::default() }
+        Sink { horizon_ms: i64::MIN, ..Sink::default() }
     }
 
     /// Makes a transaction final, all of it.
@@ -60,11 +59,13 @@ impl Sink {
             }
             *self.rows.entry(key).or_default() += partial.clicks;
         }
-        if end.horizon_ms < self.horizon_ms || end.watermark_ms < self.watermark_ms {
-            let (horizon, watermark) = (end.horizon_ms, end.watermark_ms);
-            return Err(format!("transaction {seq}: horizon {horizon} or watermark {watermark} went back"));
+        if end.horizon_ms < self.horizon_ms {
+            return Err(format!(
+                "transaction {seq}: the horizon went back from {} to {}",
+                self.horizon_ms, end.horizon_ms
+            ));
         }
-        (self.horizon_ms, self.watermark_ms, self.stopped) = (end.horizon_ms, end.watermark_ms, end.stopped);
+        (self.horizon_ms, self.stopped) = (end.horizon_ms, end.stopped);
         self.clicks += sum;
         self.commits += 1;
         self.checkpoint = Some(checkpoint.clone());

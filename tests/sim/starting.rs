@@ -24,6 +24,7 @@ impl World {
             return;
         }
         self.lives += 1;
+        self.set_clock_right();
         self.note("start", &[u64::from(self.lives)]);
         let window_ms = self.rng.pick(&self.options.windows_ms);
         let config = self.options.config(window_ms);
@@ -77,9 +78,7 @@ impl World {
         let exporting = Exporting::new(exporter, LogReader::new(log.clone()), confirmed, self.rng.next());
         let segment_bytes = config.log.segment_bytes;
         let core = Core::new(config, home, crate::options::SLOTS, now);
-        let mut server = Server::new(core, exporting, data_dir, log, segment_bytes);
-        server.offset_ms = self.wall_offset_ms;
-        self.server = Some(Box::new(server));
+        self.server = Some(Box::new(Server::new(core, exporting, data_dir, log, segment_bytes)));
         self.tell(In::Event(Event::Room { open: self.room }));
         self.pump();
     }

@@ -70,6 +70,8 @@ pub struct World {
     pub trace: Trace,
     pub now_ns: u64,
     pub wall_offset_ms: i64,
+    /// Of that, what is a leap that will end.
+    pub leap_ms: i64,
     queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     queued: u64,
     pub disk: Disk,
@@ -114,6 +116,7 @@ impl World {
             trace: Trace::new(print),
             now_ns: SECOND,
             wall_offset_ms: 0,
+            leap_ms: 0,
             queue: BinaryHeap::new(),
             queued: 0,
             disk: Disk::new(),
