@@ -22,7 +22,7 @@ use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
 use crate::net::assembly::AssemblyPool;
 use crate::parse::Parser;
-use crate::wal::frame::{FLAG_IDLE, FLAG_STOPPED};
+use crate::wal::frame::FLAG_STOPPED;
 
 /// Clicks staged within a turn before the home looks at them: enough to overlap their cache misses, few enough that what was
 /// prefetched is still in the cache.
@@ -273,7 +273,7 @@ impl Core {
             if self.home.something_to_cut() {
                 self.home.cut(now, false);
             } else if self.home.cuts.settled() {
-                self.home.seal_idle(now, FLAG_IDLE);
+                self.home.seal_idle(now);
                 self.home.cut(now, false);
             }
             self.home.hand_over(actions);
@@ -315,7 +315,7 @@ impl Core {
                 if self.lanes.all_closed() && self.staging.is_empty() && !self.home.writer.unwritten() {
                     self.phase = Phase::LastCut;
                     self.home.cut(now, true);
-                    self.home.seal_idle(now, FLAG_STOPPED);
+                    self.home.seal(now, FLAG_STOPPED);
                     self.commit(true, now, actions);
                     self.home.hand_over(actions);
                 }
