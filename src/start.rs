@@ -94,7 +94,7 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
         tracing::warn!("the rule that makes click keys has changed: clicks from before now are refused as too old");
     }
     incarnation::keep_horizon(&mut table, config, &recovered, now(started_at));
-    let nonces = recovered.iter().flat_map(|log| log.starts.iter().map(|start| start.nonce)).collect();
+    let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
     let edge = Edge { data_dir: uuid, nonce: random()?, nonces };
     begin(config, started_at, data_dir, Recovered { edge, store: Arc::new(store), confirmed, table, log })
 }

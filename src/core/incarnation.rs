@@ -106,7 +106,7 @@ impl Incarnation {
         now: Now,
     ) -> (Incarnation, Box<FrameBuffer>, LogWrite) {
         let (segment, incarnation, watermark_ms) = (log.start.segment, log.start.incarnation, log.watermark_ms);
-        let mut writer = Writer::new(writer_config(config), log.start, buffers);
+        let mut writer = Writer::new(writer_config(config, edge.nonce), log.start, buffers);
         let asked = writer.wants_segment();
         assert_eq!(asked, Some(segment), "a log goes on in the segment that was prepared for it");
         writer.segment_ready(segment);
@@ -146,7 +146,7 @@ impl Incarnation {
     }
 }
 
-fn writer_config(config: &Config) -> WriterConfig {
+fn writer_config(config: &Config, nonce: [u8; 16]) -> WriterConfig {
     WriterConfig {
         frame_bytes: config.log.frame_bytes,
         segment_bytes: config.log.segment_bytes,
@@ -154,5 +154,6 @@ fn writer_config(config: &Config) -> WriterConfig {
         commit_spacing_ns: config.log.commit_spacing_us * 1_000,
         core: 0,
         dedup_key: config.click.dedup_key as u32,
+        nonce,
     }
 }

@@ -50,6 +50,8 @@ pub struct Walked {
     pub newest_header: Option<SegmentHeader>,
     /// The starts of incarnations that are still in the log, oldest first.
     pub starts: Vec<Start>,
+    /// Of every incarnation that began a segment that is still there.
+    pub nonces: Vec<[u8; 16]>,
     /// Repairs that the walk went over.
     pub repairs: Vec<Repair>,
     pub records: u64,
@@ -71,6 +73,8 @@ pub struct RecoveredLog {
     /// Code of the rule that made the keys; `None` where the log is empty.
     pub dedup_key: Option<u32>,
     pub starts: Vec<Start>,
+    /// Of every incarnation that the log remembers.
+    pub nonces: Vec<[u8; 16]>,
     /// The last frame is that of a clean stop.
     pub stopped: bool,
     pub tail: Tail,
@@ -127,6 +131,7 @@ fn recovered_log(log: LogDir, walked: Walked) -> Result<RecoveredLog, LogError> 
         watermark_ms: replay.watermark_ms,
         built_ms: replay.built_ms,
         dedup_key: walked.newest_header.map(|header| header.dedup_key),
+        nonces: walked.starts.iter().map(|start| start.nonce).chain(walked.nonces).collect(),
         starts: walked.starts,
         stopped: replay.flags & FLAG_STOPPED != 0,
         tail: walked.tail,
@@ -251,6 +256,7 @@ impl<'m> Walk<'m> {
                 headerless: Vec::new(),
                 newest_header: None,
                 starts: Vec::new(),
+                nonces: Vec::new(),
                 repairs: Vec::new(),
                 records: 0,
             },
@@ -357,6 +363,7 @@ impl<'m> Walk<'m> {
             self.summary_base(base.lsn);
         }
         self.walked.newest_header = Some(*header);
+        self.walked.nonces.push(header.nonce);
         assert!(self.jump_to.is_some() || self.replay.is_at(&base), "the walk ends at the next base or fails");
         Ok(())
     }

@@ -24,6 +24,7 @@ pub fn config() -> WriterConfig {
         commit_spacing_ns: 200_000,
         core: 0,
         dedup_key: 0,
+        nonce: [1; 16],
     }
 }
 

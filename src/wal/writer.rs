@@ -30,6 +30,8 @@ pub struct WriterConfig {
     pub core: u32,
     /// Code of the rule that makes click keys.
     pub dedup_key: u32,
+    /// Of this incarnation.
+    pub nonce: [u8; 16],
 }
 
 /// Where a log goes on: what recovery found, or a new log's beginning.
@@ -443,6 +445,7 @@ impl Writer {
             segment_bytes: self.config.segment_bytes,
             created_ms: built_ms,
             dedup_key: self.config.dedup_key,
+            nonce: self.config.nonce,
         };
         header.encode(&mut buffer.memory);
         let length = SEGMENT_HEADER_BYTES + length;

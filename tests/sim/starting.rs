@@ -60,7 +60,7 @@ impl World {
             return self.disk.prepare_in_part(&log, segment, config.log.segment_bytes, &mut self.rng);
         }
         prepare_segment(&log.path, segment, config.log.segment_bytes).expect("the simulated disk takes it");
-        let nonces = recovered.iter().flat_map(|log| log.starts.iter().map(|start| start.nonce)).collect();
+        let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
         let edge = Edge { data_dir: self.data_dir, nonce: self.rng.bytes16(), nonces };
         let buffers = frame_buffers(&config);
         let (begun, buffer, write) = Incarnation::begin(&config, edge, table, end, buffers, now);
