@@ -198,6 +198,7 @@ impl Core {
     fn judge(&mut self, now: Now) {
         while let Some(mut request) = self.staging.pop() {
             let (mut tally, mut errors) = (request.tally, std::mem::take(&mut request.errors));
+            let before = tally;
             let mut bench = Bench {
                 ledger: &mut self.ledger,
                 tally: &mut tally,
@@ -207,13 +208,14 @@ impl Core {
             let rest = self.staging.rest(&request);
             let through = self.home.judge(rest, &mut bench, now);
             let whole = through == rest.len();
+            let settled = tally.settled - before.settled;
+            self.ledger.settle(settled, tally.accepted - before.accepted, tally.duplicates - before.duplicates);
             (request.tally, request.errors) = (tally, errors);
             if !whole {
                 request.advance(through);
                 self.staging.unpop(request);
                 break;
             }
-            self.ledger.settle(request.clicks, tally.accepted, tally.duplicates);
             self.lanes.settle(&mut request, self.home.writer.end_lsn(), &self.config);
             self.staging.release(request);
         }

@@ -295,7 +295,10 @@ impl World {
         }
         let may = self.oracle.may_be_accepted(tries) as u64;
         if accepted > may {
-            return Err(format!("{body} accepts more than the {may} clicks that may be new"));
+            return Err(format!(
+                "{body} accepts more than the {may} clicks that may be new: {}",
+                self.oracle.story(tries)
+            ));
         }
         if duplicates > 0 {
             self.trace.cover("duplicate answered");

@@ -135,6 +135,21 @@ impl Oracle {
         fresh.collect::<BTreeSet<_>>().len()
     }
 
+    /// What these tries are, for a person.
+    pub fn story(&self, tries: &[usize]) -> String {
+        let one = |at: &usize| {
+            let attempt = &self.tries[*at];
+            let click = &self.ids[attempt.id];
+            let Id { stamps, taken_stamps, accepted, unknown, open, first_sent_ms, last_ended_ms, .. } = click;
+            format!(
+                "click {} with {}, sent with {stamps:?}, taken {taken_stamps:?}, accepted {accepted}, unknown {unknown}, \
+                 open {open}, first sent {first_sent_ms}, last ended {last_ended_ms}",
+                attempt.id, attempt.stamp
+            )
+        };
+        tries.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether the click needs no further try.
     pub fn settled(&self, id: usize) -> bool {
         let click = &self.ids[id];
