@@ -96,7 +96,7 @@ impl Core {
 
     /// One turn: everything that happened, in order, then the upkeep.
     pub fn apply(&mut self, events: &mut Vec<Event<'_>>, now: Now, actions: &mut Actions) {
-        self.advance_clock(now);
+        let now = self.advance_clock(now);
         let mut would_sleep = false;
         for event in events.drain(..) {
             would_sleep |= matches!(event, Event::Idle);
@@ -185,13 +185,18 @@ impl Core {
         }
     }
 
-    fn advance_clock(&mut self, now: Now) {
-        let offset_ms = now.wall_ms - (now.mono_ns / 1_000_000) as i64;
+    /// The time to go by in this turn. A wall clock that has leapt is not believed: a frame that it dated ahead would keep the
+    /// next start waiting until then.
+    fn advance_clock(&mut self, now: Now) -> Now {
+        let mono_ms = (now.mono_ns / 1_000_000) as i64;
+        let offset_ms = now.wall_ms - mono_ms;
         self.clock.leapt = (offset_ms - self.clock.offset_ms).abs() > self.clock.skew_ms;
-        if !self.clock.leapt {
-            self.home.dedup.advance(now.wall_ms);
-            self.home.advance_watermark(now);
+        if self.clock.leapt {
+            return Now { wall_ms: mono_ms + self.clock.offset_ms, ..now };
         }
+        self.home.dedup.advance(now.wall_ms);
+        self.home.advance_watermark(now);
+        now
     }
 
     /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.

@@ -35,7 +35,7 @@ pub struct Id {
 pub struct Try {
     pub id: usize,
     pub stamp: i64,
-    /// When it was sent, an answer had already said that this id with this event time is counted.
+    /// When it was sent, an answer had already said that this id is counted, and it never had another event time.
     known_taken: bool,
     over: bool,
 }
@@ -92,7 +92,9 @@ impl Oracle {
         click.stamps.insert(stamp);
         click.open += 1;
         click.first_sent_ms = click.first_sent_ms.min(wall_ms);
-        self.tries.push(Try { id, stamp, known_taken: click.taken_stamps.contains(&stamp), over: false });
+        // A duplicate with another event time may outlive the first one's generation, and is then new.
+        let known_taken = click.stamps.len() == 1 && click.taken_stamps.contains(&stamp);
+        self.tries.push(Try { id, stamp, known_taken, over: false });
         self.tries.len() - 1
     }
 
