@@ -289,12 +289,14 @@ impl Core {
         }
     }
 
-    /// A segment may go when it is exported, below a horizon that is itself durable, and past retention.
+    /// A segment may go when it is exported, below a horizon that is itself durable, and past retention. A record behind it
+    /// must be exported too: frames without records may separate it from the next segment, whose base then has another
+    /// chain than the checkpoint at the same LSN, and recovery could not tell it from a foreign one.
     fn free_segments(&mut self, now: Now, actions: &mut Actions) {
         let keep_from_ms = now.wall_ms - self.config.log.retention_ms;
         let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.writer.durable_horizon_ms());
         while let Some(oldest) = self.home.writer.oldest_closed_segment() {
-            if oldest.last_lsn > exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
+            if oldest.last_lsn >= exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
                 break;
             }
             if let Some(freed) = self.home.writer.free_oldest_segment() {
