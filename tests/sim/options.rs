@@ -74,8 +74,8 @@ impl Options {
         let windows_ms = if rng.percent(50) { vec![window_ms] } else { vec![window_ms, window_ms * 2, window_ms / 2] };
         Options {
             clients: rng.between(2, 6) as usize,
-            load_ns: rng.between(8_000, 30_000) * MS,
-            act_every_ns: rng.pick(&[20, 60, 150]) * MS,
+            load_ns: rng.between(5_000, 20_000) * MS,
+            act_every_ns: rng.pick(&[30, 80, 200]) * MS,
             fault_every_ns: rng.pick(&[0, 700, 2_000, 2_000, 5_000, 5_000]) * MS,
             weights,
             rows_max: rng.pick(&[48, 200, 4_000]),
