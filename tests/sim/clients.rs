@@ -244,6 +244,9 @@ impl World {
             }
             503 => {
                 self.trace.cover("shed");
+                if String::from_utf8_lossy(&reply.body).contains("memory") {
+                    self.trace.cover("shed for want of memory");
+                }
                 vec![Verdict::Unknown; tries.len()]
             }
             400..=431 | 501 | 505 => {

@@ -10,6 +10,7 @@ use tollgate::export::{Exporter, Found, Outcome, Rebuilt, SinkError, Step, Told}
 use tollgate::wal::reader::LogReader;
 use tollgate_wire::Transaction;
 
+use crate::faults::Ambush;
 use crate::server::In;
 use crate::world::{Happening, MS, World};
 
@@ -146,6 +147,9 @@ impl World {
 
     fn block(&mut self, pending: Pending, ns_max: u64) {
         let (life, delay_ns) = (self.lives, 10_000 + self.rng.skewed(ns_max));
+        if matches!(pending, Pending::Commit(..)) {
+            self.spring(Ambush::Commit, delay_ns);
+        }
         self.exporting().pending = Some(pending);
         self.after(delay_ns, Happening::Exporter { life });
     }

@@ -15,7 +15,24 @@ pub enum Fault {
     Clock,
 }
 
+/// The process is killed while it next does this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambush {
+    Write,
+    Job,
+    Commit,
+}
+
 impl World {
+    /// Something begins that takes so long: whether the process is killed meanwhile.
+    pub fn spring(&mut self, ambush: Ambush, lasts_ns: u64) {
+        if self.ambush == Some(ambush) && !self.draining {
+            self.ambush = None;
+            let (life, delay_ns) = (self.lives, self.rng.below(lasts_ns + 1));
+            self.after(delay_ns, Happening::Kill { life });
+        }
+    }
+
     pub fn next_fault(&mut self) {
         if self.draining {
             return;
@@ -31,7 +48,12 @@ impl World {
             hit
         };
         match () {
-            () if is(kill) => self.kill(),
+            () if is(kill) => match self.rng.below(10) {
+                0..=1 => self.kill(),
+                2..=7 => self.ambush = Some(Ambush::Write),
+                8 => self.ambush = Some(Ambush::Job),
+                _ => self.ambush = Some(Ambush::Commit),
+            },
             () if is(stop) => self.ask_to_stop(),
             () if is(fail_write) => self.fail_next_write = self.server.is_some(),
             () if is(disk_full) => self.fill_disk(),

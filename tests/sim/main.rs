@@ -50,8 +50,7 @@ const MUST_COVER: &[&str] = &[
     "shed",
     "disk_full",
     "clock",
-    "draining",
-    "memory",
+    "shed for want of memory",
     "eviction",
     "too old",
     "duplicate answered",
@@ -164,7 +163,8 @@ fn every_seed_keeps_the_promises() {
     assert!(failed.is_empty(), "seed {} failed: {}", failed[0].0, failed[0].1);
     if count >= SLICE {
         let missed: Vec<_> = MUST_COVER.iter().filter(|what| !covered.contains_key(**what)).collect();
-        assert!(missed.is_empty(), "situations that no seed met: {missed:?}");
+        println!("situations that no seed met: {missed:?}");
+        assert!(missed.is_empty());
     }
 }
 

@@ -94,8 +94,11 @@ impl World {
     }
 
     pub fn push_up(&mut self, number: usize, piece: Piece) {
-        let delay_ns =
-            if self.rng.percent(3) && !self.draining { self.rng.below(3_000 * MS) } else { self.rng.skewed(2 * MS) };
+        let delay_ns = if !self.draining && self.rng.percent(self.options.drip_percent) {
+            self.rng.below(3_000 * MS)
+        } else {
+            self.rng.skewed(2 * MS)
+        };
         let conn = &mut self.conns[number];
         conn.last_up_ns = conn.last_up_ns.max(self.now_ns + delay_ns);
         conn.up.push_back(piece);

@@ -29,6 +29,8 @@ pub struct Options {
     pub doubt_percent: u64,
     /// In percent: connections whose client reads slowly.
     pub slow_percent: u64,
+    /// In percent: pieces of a request that come after a pause of up to seconds.
+    pub drip_percent: u64,
     /// In percent: clicks whose campaign they share with others.
     pub shared_percent: u64,
     /// The dedup table is almost full of keys that nobody sends.
@@ -84,6 +86,7 @@ impl Options {
             commit_ns_max: rng.pick(&[MS, 20 * MS, 800 * MS]),
             doubt_percent: rng.pick(&[0, 0, 10, 40]),
             slow_percent: rng.pick(&[0, 5, 30]),
+            drip_percent: rng.pick(&[1, 3, 25]),
             shared_percent: rng.pick(&[0, 20, 80]),
             crowded: rng.percent(4),
             windows_ms,

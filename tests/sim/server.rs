@@ -11,6 +11,7 @@ use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
 
 use crate::disk::Left;
 use crate::exporting::Exporting;
+use crate::faults::Ambush;
 use crate::options::SLOTS;
 use crate::world::{Happening, MS, World};
 
@@ -46,6 +47,8 @@ pub struct Server {
     accepting: bool,
     pub stopping: bool,
     seen: Ledger,
+    refused: u64,
+    timed_out: u64,
 }
 
 impl Server {
@@ -68,6 +71,8 @@ impl Server {
             accepting: true,
             stopping: false,
             seen: Ledger::default(),
+            refused: 0,
+            timed_out: 0,
         }
     }
 
@@ -225,6 +230,7 @@ impl World {
         let before = server.write.replace((buffer, write));
         assert!(before.is_none(), "one write of the log at a time: recovery relies on it");
         self.after(delay_ns, Happening::LogWrite { life });
+        self.spring(Ambush::Write, delay_ns);
     }
 
     pub fn log_write_ends(&mut self) {
@@ -252,6 +258,7 @@ impl World {
         server.last_job_ns = server.last_job_ns.max(now_ns) + delay_ns;
         let at_ns = server.last_job_ns;
         self.at(at_ns, Happening::Kept { life });
+        self.spring(Ambush::Job, delay_ns);
     }
 
     pub fn keeper_done(&mut self) {
@@ -288,8 +295,10 @@ impl World {
         for shed in Shed::ALL {
             cover(trace, ledger.shed[shed as usize] > server.seen.shed[shed as usize], shed.name());
         }
-        cover(trace, snapshot.connections.refused > 0, "connection turned away");
-        cover(trace, snapshot.connections.timed_out > 0, "connection timed out");
+        let connections = &snapshot.connections;
+        cover(trace, connections.refused > server.refused, "connection turned away");
+        cover(trace, connections.timed_out > server.timed_out, "connection timed out");
+        (server.refused, server.timed_out) = (connections.refused, connections.timed_out);
         server.seen = ledger.clone();
     }
 

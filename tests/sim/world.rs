@@ -8,7 +8,7 @@ use tollgate::event::Now;
 
 use crate::clients::{Client, Request};
 use crate::disk::Disk;
-use crate::faults::Fault;
+use crate::faults::{Ambush, Fault};
 use crate::network::Conn;
 use crate::options::Options;
 use crate::oracle::Oracle;
@@ -60,6 +60,9 @@ pub enum Happening {
     Start,
     NextFault,
     Ends(Fault),
+    Kill {
+        life: u32,
+    },
     Drain,
 }
 
@@ -81,6 +84,7 @@ pub struct World {
     /// Writes take so much longer until then.
     pub stalled_until_ns: u64,
     pub fail_next_write: bool,
+    pub ambush: Option<Ambush>,
     pub oracle: Oracle,
     pub clients: Vec<Client>,
     pub conns: Vec<Conn>,
@@ -125,6 +129,7 @@ impl World {
             room: true,
             stalled_until_ns: 0,
             fail_next_write: false,
+            ambush: None,
             conns: Vec::new(),
             requests: Vec::new(),
             server: None,
@@ -203,7 +208,9 @@ impl World {
             Happening::ExporterWakes { life, token } if self.lives_on(life) => self.exporter_wakes(token),
             Happening::CutArrives { life } if self.lives_on(life) => self.cut_arrives(),
             Happening::ExportedArrives { life } if self.lives_on(life) => self.exported_arrives(),
-            Happening::Turn { .. }
+            Happening::Kill { life } if self.lives_on(life) && !self.draining => self.kill(),
+            Happening::Kill { .. }
+            | Happening::Turn { .. }
             | Happening::LogWrite { .. }
             | Happening::Kept { .. }
             | Happening::Exporter { .. }
