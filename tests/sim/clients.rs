@@ -244,7 +244,7 @@ impl World {
             }
             503 => {
                 self.trace.cover("shed");
-                if String::from_utf8_lossy(&reply.body).contains("memory") {
+                if String::from_utf8_lossy(&reply.body).contains("unfinished requests") {
                     self.trace.cover("shed for want of memory");
                 }
                 vec![Verdict::Unknown; tries.len()]

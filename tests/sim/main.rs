@@ -114,12 +114,13 @@ fn campaign(count: u64, from: u64) -> (BTreeMap<&'static str, u64>, Vec<(u64, St
     let (covered, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
     let (clicks, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let failures_max = if std::env::var_os("SIM_FIRST").is_some() { 1 } else { 5 };
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + count || failed.lock().unwrap().len() >= 5 {
+                    if seed >= from + count || failed.lock().unwrap().len() >= failures_max {
                         return;
                     }
                     match run(seed) {
