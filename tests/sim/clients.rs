@@ -105,11 +105,12 @@ impl World {
 
     /// The clicks of a request: new ones, retries, repeats, wrong ones.
     fn plan(&mut self, client: usize) -> Vec<Planned> {
+        let large = self.rng.percent(self.options.large_percent);
         let clicks = match self.rng.below(100) {
-            0..=39 => 1,
-            40..=79 => self.rng.between(2, 8),
-            80..=98 => self.rng.between(9, 40),
-            _ => u64::from(BATCH_MAX) + 2,
+            0 => u64::from(BATCH_MAX) + 2,
+            _ if large => self.rng.between(9, 40),
+            1..=49 => 1,
+            _ => self.rng.between(2, 8),
         };
         let mut planned = Vec::new();
         for _ in 0..clicks {

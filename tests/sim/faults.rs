@@ -57,7 +57,7 @@ impl World {
             () if is(stop) => self.ask_to_stop(),
             () if is(fail_write) => self.fail_next_write = self.server.is_some(),
             () if is(disk_full) => self.fill_disk(),
-            () if is(stall) => self.stalled_until_ns = self.now_ns + self.rng.below(1_500 * MS),
+            () if is(stall) => self.stalled_until_ns = self.now_ns + self.rng.below(3_000 * MS),
             () if is(sink_away) => self.lose_sink(),
             () if is(clock) => self.move_clock(),
             () if is(resets) => self.reset_connections(),

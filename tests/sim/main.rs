@@ -55,6 +55,7 @@ const MUST_COVER: &[&str] = &[
     "too old",
     "duplicate answered",
     "duplicate waits",
+    "clicks wait for room in the log",
     "other payload",
     "dead letters over budget",
     "list of errors cut short",

@@ -31,6 +31,8 @@ pub struct Options {
     pub slow_percent: u64,
     /// In percent: pieces of a request that come after a pause of up to seconds.
     pub drip_percent: u64,
+    /// In percent: requests with many clicks.
+    pub large_percent: u64,
     /// In percent: clicks whose campaign they share with others.
     pub shared_percent: u64,
     /// The dedup table is almost full of keys that nobody sends.
@@ -67,7 +69,7 @@ impl Options {
             stop: weight(3),
             fail_write: weight(3),
             disk_full: weight(3),
-            stall: weight(4),
+            stall: weight(6),
             sink_away: weight(4),
             clock: weight(4),
             resets: weight(6),
@@ -87,7 +89,8 @@ impl Options {
             doubt_percent: rng.pick(&[0, 0, 10, 40]),
             slow_percent: rng.pick(&[0, 5, 30]),
             drip_percent: rng.pick(&[1, 3, 25]),
-            shared_percent: rng.pick(&[0, 20, 80]),
+            large_percent: rng.pick(&[10, 20, 70]),
+            shared_percent: rng.pick(&[0, 0, 5, 50]),
             crowded: rng.percent(4),
             windows_ms,
             commit_spacing_us: rng.pick(&[0, 200, 2_000]),

@@ -295,6 +295,7 @@ impl World {
         for shed in Shed::ALL {
             cover(trace, ledger.shed[shed as usize] > server.seen.shed[shed as usize], shed.name());
         }
+        cover(trace, ledger.in_flight > 0, "clicks wait for room in the log");
         let connections = &snapshot.connections;
         cover(trace, connections.refused > server.refused, "connection turned away");
         cover(trace, connections.timed_out > server.timed_out, "connection timed out");
