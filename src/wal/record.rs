@@ -505,7 +505,9 @@ fn copy_short(text: &[u8], to: &mut [u8]) {
 /// The first and the last `N` bytes, which are all there are up to `2 * N`.
 #[inline]
 fn copy_ends<const N: usize>(text: &[u8], to: &mut [u8]) {
-    let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else { unreachable!("N bytes or more") };
+    let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else {
+        unreachable!("N bytes or more")
+    };
     let at = to.len() - N;
     to[..N].copy_from_slice(first);
     to[at..].copy_from_slice(last);
