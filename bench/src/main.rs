@@ -3,7 +3,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod canned;
 mod compare;
+mod counting;
 mod dedup;
 mod generate;
 mod measure;
@@ -11,8 +13,12 @@ mod null_epoll;
 mod null_http;
 mod null_uring;
 mod server;
+mod turns;
 
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 #[derive(Parser)]
 #[command(name = "tollgate-bench", version, about)]
@@ -31,6 +37,8 @@ enum Command {
     Compare(compare::Args),
     /// What remembering a click's id costs, at several loads, beside other tables.
     Dedup,
+    /// What `Core::apply` takes for a click, without I/O: canned turns, in three shapes.
+    Turns(turns::Args),
     /// Measures what building a click costs the load generator.
     Generate(generate::Args),
 }
@@ -43,6 +51,7 @@ fn main() -> std::process::ExitCode {
         Command::Dedup => {
             dedup::run(&dedup::Settings::default(), &mut std::io::stdout()).map_err(|error| error.to_string())
         }
+        Command::Turns(args) => turns::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match done {
