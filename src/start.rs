@@ -196,7 +196,7 @@ fn dedup_table(config: &Config, now: Now) -> Result<dedup::Table, Failure> {
 }
 
 /// Remembers a frame's clicks; returns how many there were.
-fn restore(table: &mut dedup::Table, frame: &ReplayedFrame<'_>) -> u64 {
+pub fn restore(table: &mut dedup::Table, frame: &ReplayedFrame<'_>) -> u64 {
     let mut clicks = 0;
     for batch in frame.records.chunks(RESTORE_BATCH) {
         let mut hashed = [None; RESTORE_BATCH];

@@ -8,10 +8,13 @@ mod compare;
 mod counting;
 mod dedup;
 mod generate;
+mod latency;
 mod measure;
 mod null_epoll;
 mod null_http;
 mod null_uring;
+mod recovery;
+mod scratch;
 mod server;
 mod turns;
 
@@ -39,6 +42,10 @@ enum Command {
     Dedup,
     /// What `Core::apply` takes for a click, without I/O: canned turns, in three shapes.
     Turns(turns::Args),
+    /// Writes a log and recovers it as a start does: clicks a second of one core.
+    Recovery(recovery::Args),
+    /// What an acknowledgement takes at half the top rate, beside a synced write of the same size.
+    Latency(latency::Args),
     /// Measures what building a click costs the load generator.
     Generate(generate::Args),
 }
@@ -52,6 +59,8 @@ fn main() -> std::process::ExitCode {
             dedup::run(&dedup::Settings::default(), &mut std::io::stdout()).map_err(|error| error.to_string())
         }
         Command::Turns(args) => turns::run(&args),
+        Command::Recovery(args) => recovery::run(&args),
+        Command::Latency(args) => latency::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match done {
