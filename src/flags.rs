@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN};
 use crate::limits;
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
@@ -110,7 +110,10 @@ pub fn defaults(role: Role, machine: &Machine) -> Config {
     match role {
         Role::Up => {}
         Role::Serve if machine.memory_bytes == u64::MAX => {}
-        Role::Serve => config.dedup.memory_bytes = (machine.memory_bytes / 4) & !((1 << 20) - 1),
+        Role::Serve => {
+            let quarter = (machine.memory_bytes / 4) & !((1 << 20) - 1);
+            config.dedup.memory_bytes = quarter.clamp(DEDUP_MEMORY_BYTES_MIN, DEDUP_MEMORY_BYTES_MAX);
+        }
     }
     config
 }
@@ -225,6 +228,10 @@ mod tests {
     #[test]
     fn serve_remembers_in_a_quarter_of_memory() {
         assert_eq!(load(Role::Serve, &Said::default(), &machine()).unwrap().config.dedup.memory_bytes, 2 << 30);
+        for (machine_bytes, expected) in [(4 << 40, DEDUP_MEMORY_BYTES_MAX), (20 << 20, DEDUP_MEMORY_BYTES_MIN)] {
+            let config = defaults(Role::Serve, &Machine { memory_bytes: machine_bytes, ..machine() });
+            assert_eq!(config.dedup.memory_bytes, expected, "of {machine_bytes}");
+        }
     }
 
     #[test]
