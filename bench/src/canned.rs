@@ -265,6 +265,7 @@ fn home(config: &Config, shape: Shape) -> Home {
         commit_spacing_ns: commit_spacing_us * 1_000,
         core: 0,
         dedup_key: config.click.dedup_key as u32,
+        nonce: [7; 16],
     };
     let memory = |bytes| MmapMut::map_anon(bytes).expect("memory for a frame");
     let buffer = |id| Box::new(FrameBuffer { memory: memory(buffer_bytes(frame_bytes)), id });
