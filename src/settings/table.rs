@@ -259,7 +259,12 @@ pub static SETTINGS: &[Setting] = &[
         dedup.window_min_ms,
         "Where memory is short, ids are forgotten early down to this; then clicks are shed"
     ),
-    number!("dedup-memory-bytes", bytes(MIB, 16 * TIB), dedup.memory_bytes, "Memory for remembered ids, 19 bytes each"),
+    number!(
+        "dedup-memory-bytes",
+        bytes(8 * MIB, 255 * GIB),
+        dedup.memory_bytes,
+        "Memory for remembered ids, 19 bytes each"
+    ),
     number!(
         "export-interval",
         millis(100, MINUTE),

@@ -163,6 +163,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?}", self.ended());
+        }
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
