@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::frame::BLOCK_BYTES;
 use super::frame::{FLAG_STOPPED, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::record::{Record, Start};
+use super::record::Record;
+pub use super::recovered::{Progress, RecoveredLog, Tail, Walked};
 use super::repairs::Repair;
 use super::replay::{BadFrame, Base, Damage, Fault, LogReplay, Probe, Proof, ReplayedFrame, Step, find_frame, follows};
 use super::segments::{LogDir, LogError, SegmentReader, delete_segment, io_error, list_logs, reads_as_zeros};
@@ -17,68 +18,6 @@ use crate::cut::Position;
 
 /// Read from the disk at a time.
 pub(super) const WINDOW_BYTES: usize = 4 << 20;
-
-/// How far recovery is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    pub bytes_done: u64,
-    pub bytes_total: u64,
-    pub records: u64,
-}
-
-/// How a log's last frame is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
-    /// Nothing but zeros.
-    Clean,
-    /// A write that never ended, at this place; nothing in it was acknowledged.
-    Torn { segment: u64, offset: u64 },
-}
-
-/// Everything that a log's files say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Walked {
-    pub replay: LogReplay,
-    /// LSN at which the oldest segment begins.
-    pub base_lsn: u64,
-    pub tail: Tail,
-    /// Every segment file but those that wholly read as zeros.
-    pub segments: Vec<SegmentSummary>,
-    /// Segments at the end without a header: never used, or torn in their first write.
-    pub headerless: Vec<u64>,
-    /// Header of the newest segment that has one.
-    pub newest_header: Option<SegmentHeader>,
-    /// The starts of incarnations that are still in the log, oldest first.
-    pub starts: Vec<Start>,
-    /// Of every incarnation that began a segment that is still there.
-    pub nonces: Vec<[u8; 16]>,
-    /// Repairs that the walk went over.
-    pub repairs: Vec<Repair>,
-    pub records: u64,
-}
-
-/// A log that can go on.
-#[derive(Clone, Debug)]
-pub struct RecoveredLog {
-    pub dir: LogDir,
-    pub start: LogStart,
-    /// The log's end, and the first LSN less one that it still holds.
-    pub position: Position,
-    pub base_lsn: u64,
-    /// The highest in any frame; `i64::MIN` where there is none.
-    pub horizon_ms: i64,
-    pub watermark_ms: i64,
-    /// When the newest frame was built: a clock behind it is wrong.
-    pub built_ms: i64,
-    /// Code of the rule that made the keys; `None` where the log is empty.
-    pub dedup_key: Option<u32>,
-    pub starts: Vec<Start>,
-    /// Of every incarnation that the log remembers.
-    pub nonces: Vec<[u8; 16]>,
-    /// The last frame is that of a clean stop.
-    pub stopped: bool,
-    pub tail: Tail,
-}
 
 /// Recovers every log of a locked data directory. `each` gets every frame, log by log in order; `checkpoints` are the
 /// positions up to which the sink has the counts. The logs are in the order of [`list_logs`].

@@ -63,7 +63,7 @@ impl World {
                     let Some(number) = self.some_conn(client) else { return };
                     let planned = self.plan(client);
                     self.send(number, &planned);
-                    if self.rng.percent(15) {
+                    if self.rng.percent(25) {
                         self.send_at_the_same_time(&planned);
                     }
                 }
