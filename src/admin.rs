@@ -275,9 +275,14 @@ mod tests {
     fn a_worker_that_does_not_answer_is_503_and_so_is_one_that_ended() {
         let (address, requests, readiness) = started();
         readiness.set(Phase::Ready);
-        let held = std::thread::spawn(move || requests);
         assert!(get(address, "/metrics").contains("did not answer in 2 s"));
-        drop(held.join().unwrap());
+        let ending = std::thread::spawn(move || {
+            drop(requests.recv().unwrap());
+            drop(requests.recv().unwrap());
+            requests
+        });
+        assert!(get(address, "/metrics").contains("the worker has ended"));
+        drop(ending.join().unwrap());
         let answer = get(address, "/metrics");
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the worker has ended"), "{answer}");
     }

@@ -109,6 +109,21 @@ impl Core {
         self.upkeep(would_sleep, now, actions);
     }
 
+    /// Whether the core holds records that it would commit if it had nothing else to do.
+    pub fn could_commit(&self, now: Now) -> bool {
+        self.home.writer.could_start(now.mono_ns)
+    }
+
+    /// Whether another turn has work though nothing happens.
+    pub fn has_more(&self) -> bool {
+        self.lanes.more_due(self.home.writer.durable_lsn())
+    }
+
+    /// Whether a log write is under way: what comes in meanwhile waits for the next one.
+    pub fn awaits_disk(&self) -> bool {
+        self.home.writer.in_flight()
+    }
+
     /// When `apply` must be called though nothing happens.
     pub fn next_deadline_ns(&self) -> u64 {
         let log = self.home.writer.next_deadline_ns().unwrap_or(u64::MAX);
@@ -201,6 +216,9 @@ impl Core {
 
     /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.
     fn judge(&mut self, now: Now) {
+        for records in self.staging.look() {
+            self.home.look_ahead(records);
+        }
         while let Some(mut request) = self.staging.pop() {
             let (mut tally, mut errors) = (request.tally, std::mem::take(&mut request.errors));
             let before = tally;

@@ -111,7 +111,7 @@ fn budget(config: &Config, _: &Machine) -> Option<String> {
     })
 }
 
-/// A click a clock skew ahead, and one a generation old, must be in the window together.
+/// Ids are forgotten at the window's end at the latest, and no watermark may wait for clicks that are refused anyway.
 fn window(config: &Config, _: &Machine) -> Option<String> {
     let (window, least) = (config.dedup.window_ms, config.dedup.window_min_ms);
     let shown = |ms: i64| format_duration_us(ms.unsigned_abs() * 1000);

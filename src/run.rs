@@ -24,9 +24,11 @@ use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox};
 use crate::net::listener::{self, Bound};
 use crate::net::ring::Ring;
+use crate::probe;
 use crate::start::{self, Failure, Started};
 use crate::wake::Wake;
 use crate::wal::keeper::Keeper;
+use crate::wal::segments::DataDir;
 use crate::worker::{Links, Worker};
 
 /// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
@@ -62,6 +64,11 @@ pub fn run(config: &Config) -> Exit {
 }
 
 fn serve(config: &Config) -> Result<Exit, Failure> {
+    let missing = probe::probe(config);
+    if !missing.is_empty() {
+        let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return Err(Failure { exit: Exit::Unavailable, text });
+    }
     let listeners = Listeners {
         clicks: listener::bind(config.listen).map_err(|error| bind_failed("--listen", config.listen, &error))?,
         query: bind_tcp("--query-listen", config.query_listen)?,
@@ -80,7 +87,9 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         .map_err(Failure::unavailable("the admin port"))?;
 
     let started_at = Instant::now();
-    let started = start::start(config, started_at, &readiness)?;
+    // Locked until this function ends: the threads write to it.
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let started = start::start(config, &data_dir, started_at, &readiness)?;
     let (told_sender, told) = mpsc::channel();
     catch_signals(told_sender.clone())?;
     let (inbox_sender, inbox_receiver) = mpsc::channel();
@@ -99,6 +108,7 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
     let _ = query_stop.send(());
+    drop(data_dir);
     Ok(exit)
 }
 

@@ -12,6 +12,7 @@ use memmap2::{Advice, MmapMut};
 use tollgate_global::Store;
 
 use crate::admin::{Phase, Readiness};
+use crate::commands::halt_text;
 use crate::config::{Config, FRAME_BUFFERS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::core::home::Home;
 use crate::core::incarnation::{self, Edge, Incarnation, LogEnd};
@@ -57,19 +58,22 @@ pub struct Started {
     /// The segment in use: its first frame is on disk.
     pub segment: (u64, File),
     pub log_dir: PathBuf,
-    /// Holds the directory's lock until the process ends.
-    pub data_dir: DataDir,
     pub exporter: ExportThread,
 }
 
-pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Result<Started, Failure> {
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let uuid = identify(config, &data_dir)?;
+/// The caller holds `data_dir`, and so its lock, until nothing is written any more.
+pub fn start(
+    config: &Config,
+    data_dir: &DataDir,
+    started_at: Instant,
+    readiness: &Readiness,
+) -> Result<Started, Failure> {
+    let uuid = identify(config, data_dir)?;
     let store = Store::open(&config.data_dir.join("store.redb"))
-        .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
+        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let checkpoint = store
         .checkpoint(&config.export.edge_id)
-        .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
+        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
@@ -83,12 +87,13 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
             readiness.set(Phase::Recovering { bytes_done, bytes_total });
         },
         &mut |_, frame| clicks += incarnation::restore(&mut table, frame),
-    )?;
+    )
+    .map_err(|error| Failure { exit: error.exit(), text: halt_text(&error, &config.data_dir) })?;
     if clicks > 0 {
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
-    let log = the_log(config, &data_dir, &recovered)?;
+    let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
     if incarnation::key_rule_changed(config, &recovered) {
         tracing::warn!("the rule that makes click keys has changed: clicks from before now are refused as too old");
@@ -96,7 +101,7 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
     incarnation::keep_horizon(&mut table, config, &recovered, now(started_at));
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
     let edge = Edge { data_dir: uuid, nonce: random()?, nonces };
-    begin(config, started_at, data_dir, Recovered { edge, store: Arc::new(store), confirmed, table, log })
+    begin(config, started_at, Recovered { edge, store: Arc::new(store), confirmed, table, log })
 }
 
 /// The log, where it goes on, and when its newest frame was built.
@@ -183,7 +188,7 @@ struct Recovered {
 }
 
 /// Writes this incarnation's first frame: it proves that the disk takes a direct, synced write.
-fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Recovered) -> Result<Started, Failure> {
+fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
     let Recovered { edge, store, confirmed, table, log } = recovered;
     let (dir, segment) = (log.dir, log.end.start.segment);
     let unprepared = |source| Failure {
@@ -213,7 +218,7 @@ fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Rec
         meter: Arc::default(),
         started: started_at,
     };
-    Ok(Started { home, store, segment: (segment, file), log_dir: dir.path, data_dir, exporter })
+    Ok(Started { home, store, segment: (segment, file), log_dir: dir.path, exporter })
 }
 
 /// Reads the log again for ranges that have lost their table.

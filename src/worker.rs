@@ -13,7 +13,7 @@ use crate::event::{Action, Actions, Event, Now};
 use crate::exit::Exit;
 use crate::inbox::{Inbound, Job};
 use crate::metrics::Snapshot;
-use crate::net::ring::Ring;
+use crate::net::ring::{Ring, Wait};
 
 /// A worker's ways to the other threads.
 pub struct Links {
@@ -26,6 +26,10 @@ pub struct Links {
     /// Turns so far, for the watchdog.
     pub heartbeat: Arc<AtomicU64>,
 }
+
+/// While a log write is under way no reply can go, so requests are taken in by the batch: a wake-up of a sleeping worker
+/// costs more than a request.
+const GATHER_US: u32 = 50;
 
 pub struct Worker {
     core: Core,
@@ -47,25 +51,26 @@ impl Worker {
     pub fn run(mut self) -> Exit {
         let mut storage: Vec<Event<'static>> = Vec::with_capacity(1024);
         loop {
-            match self.ring.wait(None) {
-                Ok(true) => {}
-                Ok(false) => {
-                    // About to sleep: the core commits what it holds, and the write goes down with the wait.
-                    storage = self.turn(storage, true);
-                    if let Some(exit) = self.ended {
-                        return exit;
-                    }
-                    if let Err(error) = self.ring.wait(Some(self.until_deadline())) {
-                        return ring_failed(&error);
-                    }
+            // A core that could commit is asked to only when nothing else is there for it to do.
+            let could_commit = self.core.could_commit(self.now());
+            let wait = if could_commit || self.core.has_more() { Wait::No } else { self.patiently() };
+            let idle = match self.ring.wait(wait) {
+                Ok(something) => could_commit && !something && !self.core.has_more(),
+                Err(error) => {
+                    tracing::error!("io_uring failed: {error}");
+                    return Exit::Unavailable;
                 }
-                Err(error) => return ring_failed(&error),
-            }
-            storage = self.turn(storage, false);
+            };
+            storage = self.turn(storage, idle);
             if let Some(exit) = self.ended {
                 return exit;
             }
         }
+    }
+
+    fn patiently(&self) -> Wait {
+        let at_most = self.until_deadline();
+        if self.core.awaits_disk() { Wait::Gather { at_most, patience_us: GATHER_US } } else { Wait::AtMost(at_most) }
     }
 
     fn until_deadline(&self) -> Duration {
@@ -173,13 +178,11 @@ impl Worker {
 
 /// Both clocks, once a turn.
 pub fn now(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    Now { wall_ms: wall, mono_ns: started.elapsed().as_nanos() as u64 }
+    Now { wall_ms: wall_ms(), mono_ns: started.elapsed().as_nanos() as u64 }
 }
 
-fn ring_failed(error: &std::io::Error) -> Exit {
-    tracing::error!("io_uring failed: {error}");
-    Exit::Unavailable
+pub fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// The same memory for events of another lifetime: an emptied vector's allocation is kept by the in-place collect.

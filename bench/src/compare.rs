@@ -20,7 +20,8 @@ pub struct Args {
     /// Where tollgate's data directory is made, for the time of the run.
     #[arg(long, default_value = "target")]
     scratch: PathBuf,
-    /// Before measuring, feed tollgate until its dedup table is this full.
+    /// Before measuring, feed tollgate until its dedup table is this full. Wants a --dedup-window-min short enough for the
+    /// table to expire at this rate (1s), or it sheds.
     #[arg(long, default_value_t = 0.0)]
     prefill: f64,
     /// The metric that says how full it is.

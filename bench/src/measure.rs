@@ -99,7 +99,12 @@ pub fn measure(shape: Shape, load: &Load, server: &Server) -> Result<Figures, St
     }
     let clicks = outcome.totals.acknowledged() as f64;
     if clicks == 0.0 {
-        return Err(format!("{} acknowledged nothing", server.name));
+        let shed = outcome.totals.shed;
+        return Err(format!(
+            "{} acknowledged nothing and shed {shed} clicks: a table that is full within --dedup-window-min sheds; give it \
+             more memory or a shorter minimum by --tollgate-flag",
+            server.name
+        ));
     }
     let client_ns = outcome.cpu_s * 1e9;
     Ok(Figures {

@@ -283,6 +283,11 @@ impl Feed {
                 let good = request.clicks - request.broken;
                 if rejected != request.broken || accepted.checked_add(duplicates) != Some(good) {
                     let clicks = request.clicks;
+                    // Sent again later than ids are remembered: refused as too old, and what the first try did is unknown.
+                    let whole = u64::from(accepted) + u64::from(duplicates) + u64::from(rejected) == u64::from(clicks);
+                    if request.attempts > 1 && rejected > request.broken && whole {
+                        return self.give_up(request);
+                    }
                     self.totals.wrong(|| format!("sent {clicks} clicks, {good} of them good, and got {answer:?}"));
                     return self.give_up(request);
                 }
@@ -523,6 +528,21 @@ mod tests {
             assert_eq!(sent(&mut feed, 1), first);
             feed.received(1, &reply(accepted, 1 - accepted), 3 * MS).unwrap();
             assert_eq!(feed.totals.wrong, wrong);
+        }
+    }
+
+    #[test]
+    fn a_retry_refused_as_too_old_is_unknown_and_a_first_try_refused_is_wrong() {
+        for (retried, wrong, gave_up) in [(false, 1, 1), (true, 0, 1)] {
+            let mut feed = feed(Plan { clicks_max: Some(1), ..Plan::default() }, 1);
+            if retried {
+                feed.lost(0, MS);
+                feed.opened(0, 100 * MS);
+            }
+            let body = r#"{"accepted":0,"duplicates":0,"rejected":1}"#;
+            let refused = format!("HTTP/1.1 422 No\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            feed.received(0, refused.as_bytes(), 101 * MS).unwrap();
+            assert_eq!((feed.totals.wrong, feed.totals.gave_up, feed.ledger.total()), (wrong, gave_up, 0..=1));
         }
     }
 

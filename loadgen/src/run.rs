@@ -13,6 +13,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// A generator that sleeps makes the server pay for waking it, reply by reply (an interrupt to another processor, costly in
+/// a guest): it looks for completions so long before it does.
+const SPIN: Duration = Duration::from_micros(100);
+
 /// Between two looks of the progress line at the threads.
 const PROGRESS: Duration = Duration::from_secs(1);
 const PUBLISH_NS: u64 = 100_000_000;
@@ -61,6 +65,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Outcome, RunEr
         boards.push(board.clone());
         let plan = plan.clone();
         let handle = LocalExecutorBuilder::new(placement)
+            .spin_before_park(SPIN)
             .name("loadgen")
             .ring_depth(RING_DEPTH)
             .io_memory(IO_MEMORY_BYTES)

@@ -1,11 +1,13 @@
 //! Pure. A core as the home of clicks: it alone remembers their keys, ends the log and counts them. One click is one step:
 //! room, horizon, look-up, log, merge, key; all of it or nothing.
 
+use std::collections::VecDeque;
+
 use crate::click::{EventTime, Reason, Refusal};
 use crate::core::cuts::Cuts;
 use crate::core::staging::Tally;
 use crate::cut::{Cut, CutTable};
-use crate::dedup::{Table as Dedup, Verdict};
+use crate::dedup::{Hashed, Table as Dedup, Verdict};
 use crate::event::{Actions, Now};
 use crate::metrics::{Ledger, Shed};
 use crate::net::reply::ListedError;
@@ -36,8 +38,17 @@ pub struct Home {
     watermark_ms: i64,
     dead_letters: HourlyBudget,
     scratch: Vec<u8>,
+    /// The next records to judge, in order.
+    ahead: VecDeque<Ahead>,
     /// The log's end has been sealed by an empty frame since the last record.
     idle_sealed: bool,
+}
+
+/// A record that will be judged, and the key of a click as it will be looked up.
+#[derive(Clone, Copy)]
+struct Ahead {
+    hashed: Option<Hashed>,
+    length: u32,
 }
 
 /// Raw bytes of dead letters that may still be kept this hour.
@@ -69,26 +80,52 @@ impl Home {
                 renewed_ns: 0,
             },
             scratch: Vec::with_capacity(8 << 10),
+            ahead: VecDeque::with_capacity(1024),
             idle_sealed: true,
         }
     }
 
-    /// Judges the records one by one while there is room; returns the bytes that are through.
+    /// Hashes the keys of records that will be judged, and begins to fetch what they will be looked up in. A loop of nothing
+    /// else, so that the processor has many address translations and misses under way at once: from inside the parser's
+    /// loop each cost 45 ns, because the next click's were out of its sight.
+    pub fn look_ahead(&mut self, records: &[u8]) {
+        let mut at = 0;
+        while at < records.len() {
+            let length = record::record_length(&records[at..]);
+            let bytes = &records[at..at + length];
+            let hashed = match bytes[2] {
+                KIND_CLICK => {
+                    let hashed = self.dedup.hash(&ClickRecord::encoded(bytes).key());
+                    self.dedup.prefetch(&hashed);
+                    Some(hashed)
+                }
+                KIND_DEAD_LETTER => None,
+                kind => unreachable!("this core staged a record of type {kind}"),
+            };
+            self.ahead.push_back(Ahead { hashed, length: length as u32 });
+            at += length;
+        }
+    }
+
+    /// Judges the records one by one while there is room; returns the bytes that are through. They were looked ahead at, in
+    /// this order.
     pub fn judge(&mut self, records: &[u8], bench: &mut Bench<'_>, now: Now) -> usize {
         let mut through = 0;
         while through < records.len() {
-            let length = record::record_length(&records[through..]);
-            if !self.make_room(length + DEAD_LETTER_EXTRA_BYTES, now) {
+            let Some(Ahead { hashed, length }) = self.ahead.front().copied() else {
+                unreachable!("records are looked ahead at before they are judged")
+            };
+            if !self.make_room(length as usize + DEAD_LETTER_EXTRA_BYTES, now) {
                 break;
             }
-            let bytes = &records[through..through + length];
-            match bytes[2] {
-                KIND_CLICK => self.click(ClickRecord::encoded(bytes), bench, now),
-                KIND_DEAD_LETTER => self.refused(bytes, bench, now),
-                kind => unreachable!("this core staged a record of type {kind}"),
+            self.ahead.pop_front();
+            let bytes = &records[through..through + length as usize];
+            match &hashed {
+                Some(hashed) => self.click(ClickRecord::encoded(bytes), hashed, bench, now),
+                None => self.refused(bytes, bench, now),
             }
             bench.tally.settled += 1;
-            through += length;
+            through += length as usize;
         }
         through
     }
@@ -111,9 +148,8 @@ impl Home {
     }
 
     #[inline]
-    fn click(&mut self, click: ClickRecord<'_>, bench: &mut Bench<'_>, now: Now) {
-        let hashed = self.dedup.hash(&click.key());
-        match self.dedup.remember(&hashed, click.check(), click.event_ms(), click.received_ms()) {
+    fn click(&mut self, click: ClickRecord<'_>, hashed: &Hashed, bench: &mut Bench<'_>, now: Now) {
+        match self.dedup.remember(hashed, click.check(), click.event_ms(), click.received_ms()) {
             Verdict::Fresh => {
                 self.writer.append(click.bytes());
                 if !self.cuts.dropped {

@@ -1,6 +1,5 @@
 //! Pure. From a connection's bytes to staged records: its requests are framed, their clicks parsed, checked and encoded.
 
-use crate::click::EventTime;
 use crate::config::{Config, STAGING_BYTES_MAX};
 use crate::core::home::Home;
 use crate::core::lanes::{Lane, status_of};
@@ -14,7 +13,7 @@ use crate::net::http::RequestInfo;
 use crate::net::media::BodyFormat;
 use crate::net::reply::{Outcome, Ticket};
 use crate::parse::{Context, Format, Parser};
-use crate::wal::record::{self, Cause, ClickRecord};
+use crate::wal::record::{self, Cause};
 
 /// What a core's receiving side works with, lent for one event.
 pub struct Intake<'a> {
@@ -80,6 +79,7 @@ pub fn feed(lane: &mut Lane, mut input: &[u8], intake: &mut Intake<'_>) -> Fed {
     };
     if let Some(open) = &mut lane.open {
         intake.staging.park(open);
+        lane.dirty |= lane.connection.owes_continue();
     }
     fed
 }
@@ -124,13 +124,9 @@ fn take_piece(open: &mut OpenRequest, layout: &mut crate::parse::Layout, bytes: 
         }
         if open.shed.is_none() {
             let sink = intake.staging.sink(open);
-            let at = sink.len();
             let refusal = match item.outcome {
                 Ok(click) => {
                     record::encode_click(&click, now_ms, sink);
-                    let click = ClickRecord::encoded(&sink[at..]);
-                    intake.home.dedup.prefetch(&intake.home.dedup.hash(&click.key()));
-                    intake.home.partials.prefetch(EventTime(click.event_ms()).pane(), click.dims_hash());
                     None
                 }
                 Err(refusal) => {

@@ -15,6 +15,10 @@ use crate::parse::Layout;
 const SEND_BUFFERS_KEPT: usize = 1024;
 const SEND_BUFFER_KEPT_BYTES: usize = 64 << 10;
 
+/// Connections that a turn sends to. A commit releases hundreds of replies at once; sent in one go they would keep the
+/// requests of everybody else, and the next commit, waiting for as long as all their sends take.
+const TURN_SENDS_MAX: usize = 64;
+
 const NEVER: u64 = u64::MAX;
 
 /// One connection.
@@ -232,7 +236,9 @@ impl Lanes {
         actions: &mut Actions,
     ) {
         self.letterhead.set_time(intake.now.wall_ms);
-        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.lsn <= durable_lsn) {
+        while self.listed.len() < TURN_SENDS_MAX
+            && let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.lsn <= durable_lsn)
+        {
             acknowledge.record_many(intake.now.mono_ns - waiting.began_ns, u64::from(waiting.clicks));
             if self.is_live(waiting.connection) {
                 self.lanes[waiting.connection.slot as usize].dirty = true;
@@ -340,9 +346,9 @@ impl Lanes {
         self.live == 0
     }
 
-    /// Settled requests whose reply waits for the log.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Replies are due that the last turn did not get to.
+    pub fn more_due(&self, durable_lsn: u64) -> bool {
+        self.waiting.front().is_some_and(|waiting| waiting.lsn <= durable_lsn)
     }
 
     fn close(&mut self, slot: u32, actions: &mut Actions) {

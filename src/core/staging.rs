@@ -97,6 +97,8 @@ pub struct Staging {
     spare: Vec<Vec<u8>>,
     /// Clicks staged since the last pass over the home.
     fresh_clicks: usize,
+    /// Requests at the front that the home has looked ahead at.
+    looked: usize,
 }
 
 impl Staging {
@@ -172,15 +174,24 @@ impl Staging {
         self.records.len() + self.own_bytes
     }
 
+    /// The records of the requests that were staged since the last call, in order.
+    pub fn look(&mut self) -> impl Iterator<Item = &[u8]> {
+        let from = std::mem::replace(&mut self.looked, self.requests.len());
+        let this = &*self;
+        this.requests.range(from..).map(|request| this.rest(request))
+    }
+
     /// The oldest request that has no verdict yet.
     pub fn pop(&mut self) -> Option<StagedRequest> {
         self.fresh_clicks = 0;
+        self.looked = self.looked.saturating_sub(1);
         self.requests.pop_front()
     }
 
     /// A request that found no room waits at the head of the line.
     pub fn unpop(&mut self, request: StagedRequest) {
         self.requests.push_front(request);
+        self.looked += 1;
     }
 
     /// The records that are still to come, of a request that was popped.

@@ -23,6 +23,13 @@ use crate::config::RingConfig;
 use crate::event::{ConnectionId, Event, FrameBuffer, LogWrite, ReceiveEnd, SendBuffer};
 use crate::net::buffers::{GROUP, ReceiveBuffers};
 
+/// Completions of one turn. Enough to overlap their cache misses; few enough that a finished commit, and the peers that wait
+/// for it, are not kept waiting behind them.
+const TURN_COMPLETIONS_MAX: usize = 64;
+
+/// A gathering worker wakes when so many completions are there.
+const GATHER_COMPLETIONS: usize = 64;
+
 /// `IORING_ENTER_GETEVENTS` of the kernel's interface, which the crate keeps to itself.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -81,6 +88,18 @@ enum Completed {
     Sent { connection: ConnectionId, buffer: Box<SendBuffer>, sent: u32 },
     Closed(ConnectionId),
     LogWritten { buffer: Box<FrameBuffer>, ok: bool },
+}
+
+/// How long an entry into the kernel lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Only what is there already.
+    No,
+    /// Until the first completion.
+    AtMost(Duration),
+    /// For a batch: nobody is answered sooner if the first completion wakes the worker, so it sleeps on for a moment, or
+    /// until enough have come. (Kernels before 6.12 cannot: as `AtMost`.)
+    Gather { at_most: Duration, patience_us: u32 },
 }
 
 /// What the ring itself counts.
@@ -169,14 +188,23 @@ impl Ring {
         std::mem::take(&mut self.woken)
     }
 
-    /// Enters the kernel: submits what is queued, and takes in what is complete. `None` does not wait; `Some(d)` waits for
-    /// one completion, `d` at most. Returns whether anything completed.
-    pub fn wait(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+    /// Enters the kernel: submits what is queued, and takes in what is complete. Returns whether anything completed.
+    pub fn wait(&mut self, wait: Wait) -> io::Result<bool> {
         self.recycle();
-        self.counters.enters += u64::from(at_most.is_some());
-        let entered = match at_most {
-            None => self.enter_without_waiting(),
-            Some(time) => self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&Timespec::from(time))),
+        let left_over = !self.ring.completion().is_empty();
+        let entered = match wait {
+            _ if left_over => self.enter_without_waiting(),
+            Wait::No => self.enter_without_waiting(),
+            Wait::AtMost(time) => self.enter(1, &SubmitArgs::new().timespec(&Timespec::from(time))),
+            Wait::Gather { at_most, patience_us } => {
+                let limit = Timespec::from(at_most);
+                let args = SubmitArgs::new().timespec(&limit);
+                if self.ring.params().is_feature_min_timeout() {
+                    self.enter(GATHER_COMPLETIONS, &args.min_wait_usec(patience_us))
+                } else {
+                    self.enter(1, &args)
+                }
+            }
         };
         match entered {
             Ok(_) => {}
@@ -317,6 +345,11 @@ impl Ring {
         self.push(entry);
     }
 
+    fn enter(&mut self, completions: usize, args: &SubmitArgs<'_, '_>) -> io::Result<usize> {
+        self.counters.enters += 1;
+        self.ring.submitter().submit_with_args(completions, args)
+    }
+
     /// With DEFER_TASKRUN nothing completes unless the thread enters with GETEVENTS; an idle ring is not entered at all.
     fn enter_without_waiting(&mut self) -> io::Result<usize> {
         let (queued, task_work) = {
@@ -408,8 +441,8 @@ impl Ring {
     }
 
     fn take_completions(&mut self) {
-        loop {
-            let Some(entry) = self.ring.completion().next() else { break };
+        for _ in 0..TURN_COMPLETIONS_MAX {
+            let Some(entry) = self.ring.completion().next() else { return };
             let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             let id = self.full_id(data);
             match Op::of(data) {

@@ -51,10 +51,12 @@ pub struct Verified {
     pub findings: Vec<Finding>,
 }
 
-/// Walks a log to its end, over all damage.
+/// Walks a log to its end, over all damage. The log may be written to meanwhile: a write caught half-way looks like damage,
+/// and is gone at a second look.
 pub fn verify_log(log: &LogDir, checkpoint: Option<&Position>) -> Result<Verified, LogError> {
     let mut map = LogMap::read(log)?;
     let mut findings = Vec::new();
+    let mut seen = None;
     loop {
         let walk = walk_map(log, &map, checkpoint, &mut Progress::default(), &mut |_| {}, &mut |_, _, _| {});
         let damage = match walk {
@@ -62,6 +64,11 @@ pub fn verify_log(log: &LogDir, checkpoint: Option<&Position>) -> Result<Verifie
             Err(LogError::Damaged(damage)) => *damage,
             Err(other) => return Err(other),
         };
+        if seen.replace(damage) != Some(damage) {
+            let repairs = std::mem::take(&mut map.repairs);
+            map = LogMap { repairs, ..LogMap::read(log)? };
+            continue;
+        }
         let extent = extent(log, &map, &damage, checkpoint)?;
         let step_over = extent.as_ref().map(|extent| repair(&damage, extent, i64::MIN, 0, "verify"));
         findings.push(Finding { damage, extent });

@@ -12,9 +12,9 @@
 //!  32 u64 segment         40 u64 incarnation        32 u64 segment          40 u64 base LSN
 //!  48 u64 first LSN                                 48 u64 base chain       56 u64 segment_bytes
 //!  56 u32 records         60 u32 flags              64 i64 created_ms       72 u32 dedup-key rule
-//!  64 u64 durable LSN when built                    76 16 B nonce
-//!  72 i64 horizon_ms      80 i64 watermark_ms       92 u32 CRC32C of 0..92   96 0xA5 … to 4 KiB
-//!  88 i64 built_ms        96 i64 newest_ms
+//!  64 u64 durable LSN when built                    76 16 B nonce of the incarnation that began it
+//!  72 i64 horizon_ms      80 i64 watermark_ms       92 u32 CRC32C of 0..92
+//!  88 i64 built_ms        96 i64 newest_ms          96 0xA5 … to 4 KiB
 //! 104 u64 clicks         112 u64 dead letters     (totals of the log, this frame included)
 //! 120 u64 previous chain 128 u32 CRC32C of the payload   132 u32 version = 1
 //! 136 u64 chain: XXH3-64 of 0..136, hence over (previous chain, header, payload CRC)
@@ -86,8 +86,7 @@ pub struct SegmentHeader {
     pub created_ms: i64,
     /// Code of the rule that makes click keys.
     pub dedup_key: u32,
-    /// Of the incarnation that began the segment: known for as long as any segment of it is there, which its first record
-    /// is not.
+    /// Of the incarnation that began the segment: its start record may be in a segment that is long deleted.
     pub nonce: [u8; 16],
 }
 
@@ -342,14 +341,14 @@ mod tests {
             segment_bytes: 5,
             created_ms: 6,
             dedup_key: 7,
-            nonce: *b"fedcba9876543210",
+            nonce: *b"a nonce 16 bytes",
         };
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         header.encode(&mut bytes);
         assert_eq!(&bytes[..32], b"TGSEGMT1\x01\0\0\0\x01\0\0\x000123456789abcdef");
         assert_eq!([32, 40, 48, 56, 64].map(|at| u64_at(&bytes, at)), [2, 3, 4, 5, 6]);
-        assert_eq!(&bytes[76..92], b"fedcba9876543210");
         assert_eq!([u32_at(&bytes, 72), u32_at(&bytes, 92)], [7, crc32c(&bytes[..92])]);
+        assert_eq!(&bytes[76..92], b"a nonce 16 bytes");
         assert!(bytes[96..].iter().all(|byte| *byte == PADDING));
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for index in 0..SEGMENT_HEADER_BYTES {

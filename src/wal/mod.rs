@@ -6,7 +6,6 @@ pub mod keeper;
 pub mod reader;
 pub mod record;
 pub mod recover;
-pub mod recovered;
 pub mod repairs;
 pub mod replay;
 pub mod segments;

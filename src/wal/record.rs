@@ -58,6 +58,9 @@ const TAG_USER_AGENT: u8 = 9;
 const TAG_SIGNATURE: u8 = 10;
 const TAG_ZEROS: u8 = 128;
 
+/// Tag and length before an extra's text.
+const EXTRA_HEAD_BYTES: usize = 3;
+
 /// What a `TAG_ZEROS` extra reads as; the longest extra text fits into it.
 static ZEROS: [u8; 512] = [0; 512];
 /// All-zero text from this length on is stored as `TAG_ZEROS`.
@@ -144,12 +147,19 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
         text_length(click.campaign_id),
         text_length(click.advertiser_id),
     ]);
-    out.extend_from_slice(&head);
-    out.extend_from_slice(click.region);
-    out.extend_from_slice(click.ad_id);
-    out.extend_from_slice(click.campaign_id);
-    out.extend_from_slice(click.advertiser_id);
-    let dims_hash = xxh3_64(&out[at + CLICK_HEAD_BYTES..]) as u32;
+    let dims = [click.region, click.ad_id, click.campaign_id, click.advertiser_id];
+    let dims_bytes: usize = dims.iter().map(|text| text.len()).sum();
+    // Grown once and filled by short copies: what a click names is a few bytes long, and a call for each costs more than it.
+    out.resize(at + head.len() + dims_bytes, 0);
+    let record = &mut out[at..];
+    record[..head.len()].copy_from_slice(&head);
+    let mut place = head.len();
+    for text in dims {
+        copy_short(text, &mut record[place..place + text.len()]);
+        place += text.len();
+    }
+    let dims_hash = xxh3_64(&record[CLICK_HEAD_BYTES..]) as u32;
+    record[4..8].copy_from_slice(&dims_hash.to_le_bytes());
     if !click.user_id.is_empty() {
         encode_extra(TAG_USER_ID, click.user_id, out);
     }
@@ -158,7 +168,6 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
     }
     let length = u16::try_from(out.len() - at).expect("the bounds of a click's fields add up to less than 64 KiB");
     out[at..at + 2].copy_from_slice(&length.to_le_bytes());
-    out[at + 4..at + 8].copy_from_slice(&dims_hash.to_le_bytes());
 }
 
 /// Appends a dead letter: the first 4 KiB of the raw bytes, and why they were refused.
@@ -479,14 +488,41 @@ fn encode_extras(extras: &Extras<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Copies text of any length; up to 64 bytes without a call, as blocks that overlap.
+#[inline]
+fn copy_short(text: &[u8], to: &mut [u8]) {
+    match text.len() {
+        0 => {}
+        1..4 => to.iter_mut().zip(text).for_each(|(to, byte)| *to = *byte),
+        4..8 => copy_ends::<4>(text, to),
+        8..16 => copy_ends::<8>(text, to),
+        16..32 => copy_ends::<16>(text, to),
+        32..=64 => copy_ends::<32>(text, to),
+        _ => to.copy_from_slice(text),
+    }
+}
+
+/// The first and the last `N` bytes, which are all there are up to `2 * N`.
+#[inline]
+fn copy_ends<const N: usize>(text: &[u8], to: &mut [u8]) {
+    let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else {
+        unreachable!("N bytes or more")
+    };
+    let at = to.len() - N;
+    to[..N].copy_from_slice(first);
+    to[at..].copy_from_slice(last);
+}
+
 fn encode_extra(tag: u8, text: &[u8], out: &mut Vec<u8>) {
     debug_assert!(text.len() <= ZEROS.len(), "click.rs bounds every text");
     let [low, high] = (text.len() as u16).to_le_bytes();
     if text.len() >= ZEROS_BYTES_MIN && text.iter().all(|byte| *byte == 0) {
         out.extend_from_slice(&[tag | TAG_ZEROS, low, high]);
     } else {
-        out.extend_from_slice(&[tag, low, high]);
-        out.extend_from_slice(text);
+        let at = out.len();
+        out.resize(at + EXTRA_HEAD_BYTES + text.len(), 0);
+        out[at..at + EXTRA_HEAD_BYTES].copy_from_slice(&[tag, low, high]);
+        copy_short(text, &mut out[at + EXTRA_HEAD_BYTES..]);
     }
 }
 
@@ -507,188 +543,5 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn text(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
-        prop_oneof![
-            proptest::collection::vec(any::<u8>(), 0..=bytes_max),
-            (0..=bytes_max).prop_map(|length| vec![0; length]),
-            Just(Vec::new()),
-        ]
-    }
-
-    /// The parts of a click that borrow nothing, and its 14 texts in the order of `click_of`.
-    type Parts = ([u8; 16], bool, i64, i64, usize, usize, usize, Vec<Vec<u8>>);
-
-    fn parts() -> impl Strategy<Value = Parts> {
-        let bounds = [16, 64, 64, 64, 128, 128, 128, 128, 32, 45, 64, 64, 512, 512];
-        let texts = bounds.into_iter().map(|bound| text(bound).boxed()).collect::<Vec<_>>();
-        let indices = (0..Class::ALL.len(), 0..Device::ALL.len(), 0..Agent::ALL.len());
-        let head = (any::<[u8; 16]>(), any::<bool>(), any::<i64>(), any::<i64>());
-        (head, indices, texts).prop_map(|((key, hashed, event, received), (class, device, agent), texts)| {
-            (key, hashed, event, received, class, device, agent, texts)
-        })
-    }
-
-    fn click_of((key, hashed, event_ms, _, class, device, agent, texts): &Parts) -> Click<'_> {
-        Click {
-            key: ClickKey { bytes: *key, hashed: *hashed },
-            event_time: EventTime(*event_ms),
-            class: Class::ALL[*class],
-            device: Device::ALL[*device],
-            agent: Agent::ALL[*agent],
-            region: &texts[0],
-            ad_id: &texts[1],
-            campaign_id: &texts[2],
-            advertiser_id: &texts[3],
-            user_id: &texts[4],
-            extras: Extras {
-                request_id: &texts[5],
-                click_id: &texts[6],
-                impression_id: &texts[7],
-                event_type: &texts[8],
-                ip: &texts[9],
-                country: &texts[10],
-                region_text: &texts[11],
-                user_agent: &texts[12],
-                signature: &texts[13],
-            },
-        }
-    }
-
-    fn longest_zero_run(bytes: &[u8]) -> usize {
-        bytes.split(|byte| *byte != 0).map(<[u8]>::len).max().unwrap_or(0)
-    }
-
-    fn small_click() -> Vec<u8> {
-        let click = Click {
-            key: ClickKey { bytes: *b"0123456789abcdef", hashed: true },
-            event_time: EventTime(0x0102_0304_0506_0708),
-            class: Class::Prefetch,
-            device: Device::Tv,
-            agent: Agent::Opera,
-            region: b"DE",
-            ad_id: b"ad",
-            campaign_id: b"",
-            advertiser_id: b"adv",
-            user_id: b"u1",
-            extras: Extras { ip: b"::1", ..Extras::default() },
-        };
-        let mut record = Vec::new();
-        encode_click(&click, 9, &mut record);
-        record
-    }
-
-    #[test]
-    fn the_bytes_of_a_click_are_pinned() {
-        let record = small_click();
-        let mut pinned = vec![74, 0, 1, 3];
-        pinned.extend_from_slice(&(xxh3_64(b"\x02\x04\x05\x01\x02\x02\x00\x03DEadadv") as u32).to_le_bytes());
-        pinned.extend_from_slice(b"0123456789abcdef\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0");
-        pinned.extend_from_slice(&xxh3_64(b"u1").to_le_bytes());
-        pinned.extend_from_slice(b"\x02\x04\x05\x01\x02\x02\x00\x03DEadadv");
-        pinned.extend_from_slice(b"\x01\x02\0u1\x06\x03\0::1");
-        assert_eq!(record, pinned);
-    }
-
-    #[test]
-    fn the_bytes_of_a_dead_letter_and_a_start_are_pinned() {
-        let mut letter = Vec::new();
-        let key = ClickKey { bytes: *b"0123456789abcdef", hashed: false };
-        encode_dead_letter(Cause::Refused(Reason::TooOld), Some(key), 7, b"{}", &mut letter);
-        assert_eq!(letter, b"\x23\0\x02\x04\x09\0\x02\x000123456789abcdef\x07\0\0\0\0\0\0\0\x02{}");
-        let mut start = Vec::new();
-        encode_start(&Start { incarnation: 3, nonce: *b"0123456789abcdef", started_ms: 4 }, &mut start);
-        let tail = b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\xA5\xA5\xA5\xA5\xA5\xA5\xA5\xA5";
-        assert_eq!(start, [b"\x30\0\x03\0\x01\0\0\x000123456789abcdef".as_slice(), tail].concat());
-    }
-
-    #[test]
-    fn every_shorter_or_foreign_record_is_an_error_and_never_a_panic() {
-        let record = small_click();
-        for length in 0..record.len() {
-            assert!(matches!(decode(&record[..length]), Err(RecordError::CutOff { .. })), "{length} bytes");
-        }
-        let with = |at: usize, value: u8| {
-            let mut record = record.clone();
-            record[at] = value;
-            decode(&record).map(|_| ()).expect_err("refused")
-        };
-        assert_eq!(with(2, 9), RecordError::UnknownKind(9));
-        assert_eq!(with(3, 0x80), RecordError::UnknownCode { field: "flags", value: 0x80 });
-        assert_eq!(with(48, 3), RecordError::UnknownCode { field: "class", value: 3 });
-        assert_eq!(with(49, 7), RecordError::UnknownCode { field: "device", value: 7 });
-        assert_eq!(with(50, 10), RecordError::UnknownCode { field: "agent", value: 10 });
-        assert_eq!(with(51, 2), RecordError::UnknownCode { field: "rules", value: 2 });
-        assert_eq!(with(53, 200), RecordError::BadLength { field: "partial key", length: 74 });
-        assert_eq!(with(63, 77), RecordError::UnknownCode { field: "extra tag", value: 77 });
-    }
-
-    #[test]
-    fn a_raw_click_of_any_length_is_kept_up_to_4_kib() {
-        for length in [0, 1, 254, 255, 256, 510, 511, 4095, 4096, 4097, 100_000] {
-            let raw: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            let mut bytes = Vec::new();
-            encode_dead_letter(Cause::OtherPayload, None, -5, &raw, &mut bytes);
-            let Ok((Record::DeadLetter(letter), _)) = decode(&bytes) else { panic!("a dead letter of {length} bytes") };
-            assert_eq!(letter.raw(), raw[..length.min(4096)]);
-            assert_eq!((letter.cut_off(), letter.key(), letter.received_ms()), (length > 4096, None, -5));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_click_comes_back_as_it_went_in_and_holds_no_zero_sector(parts in parts(), before in 0..3_usize) {
-            let click = click_of(&parts);
-            let mut bytes = vec![0xEE; before];
-            encode_click(&click, parts.3, &mut bytes);
-            let (record, length) = decode(&bytes[before..]).expect("an encoded click decodes");
-            prop_assert_eq!(length, bytes.len() - before);
-            let Record::Click(record) = record else { panic!("a click") };
-            prop_assert_eq!(record.to_click(), click);
-            prop_assert_eq!(record.received_ms(), parts.3);
-            prop_assert_eq!(record.user_token(), user_token(click.user_id));
-            prop_assert_eq!(record.dims_hash(), xxh3_64(record.partial_key()) as u32);
-            prop_assert!(record.check() < 128);
-            prop_assert!(longest_zero_run(&bytes) < 512);
-        }
-
-        #[test]
-        fn the_same_bytes_of_a_dead_letter_hold_no_zero_sector(raw in text(5_000)) {
-            let mut bytes = Vec::new();
-            encode_dead_letter(Cause::Refused(Reason::Malformed), None, 0, &raw, &mut bytes);
-            prop_assert!(longest_zero_run(&bytes) < 512);
-        }
-
-        #[test]
-        fn any_bytes_decode_or_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..5_u8, fit in any::<bool>()) {
-            if fit && bytes.len() >= 4 {
-                let length = (bytes.len() as u16).to_le_bytes();
-                bytes[..2].copy_from_slice(&length);
-                bytes[2] = kind;
-            }
-            if let Ok((record, length)) = decode(&bytes) {
-                prop_assert!(length <= bytes.len());
-                match record {
-                    Record::Click(click) => drop(click.to_click()),
-                    Record::DeadLetter(letter) => drop(letter.raw()),
-                    Record::Start(_) => {}
-                }
-            }
-        }
-
-        #[test]
-        fn a_changed_byte_of_a_click_decodes_or_is_refused(parts in parts(), at in any::<prop::sample::Index>(), value in any::<u8>()) {
-            let mut bytes = Vec::new();
-            encode_click(&click_of(&parts), parts.3, &mut bytes);
-            let at = at.index(bytes.len());
-            bytes[at] = value;
-            if let Ok((Record::Click(click), _)) = decode(&bytes) {
-                let _ = click.to_click();
-            }
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

@@ -4,12 +4,12 @@
 //! Recovery never writes over a tail. It only deletes segments at the end that wholly read as zeros; the log then goes on in
 //! a new segment, whose header fixes the cut. Killed anywhere and run again it finds the same state.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::frame::BLOCK_BYTES;
 use super::frame::{FLAG_STOPPED, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::record::Record;
-pub use super::recovered::{Progress, RecoveredLog, Tail, Walked};
 use super::repairs::Repair;
 use super::replay::{BadFrame, Base, Damage, Fault, LogReplay, Probe, Proof, ReplayedFrame, Step, find_frame, follows};
 use super::segments::{LogDir, LogError, SegmentReader, delete_segment, io_error, list_logs, reads_as_zeros};
@@ -18,6 +18,65 @@ use crate::cut::Position;
 
 /// Read from the disk at a time.
 pub(super) const WINDOW_BYTES: usize = 4 << 20;
+
+/// How far recovery is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+    pub records: u64,
+}
+
+/// How a log's last frame is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing but zeros.
+    Clean,
+    /// A write that never ended, at this place; nothing in it was acknowledged.
+    Torn { segment: u64, offset: u64 },
+}
+
+/// Everything that a log's files say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walked {
+    pub replay: LogReplay,
+    /// LSN at which the oldest segment begins.
+    pub base_lsn: u64,
+    pub tail: Tail,
+    /// Every segment file but those that wholly read as zeros.
+    pub segments: Vec<SegmentSummary>,
+    /// Segments at the end without a header: never used, or torn in their first write.
+    pub headerless: Vec<u64>,
+    /// Header of the newest segment that has one.
+    pub newest_header: Option<SegmentHeader>,
+    /// Of every incarnation that a start or a segment's header still names.
+    pub nonces: BTreeSet<[u8; 16]>,
+    /// Repairs that the walk went over.
+    pub repairs: Vec<Repair>,
+    pub records: u64,
+}
+
+/// A log that can go on.
+#[derive(Clone, Debug)]
+pub struct RecoveredLog {
+    pub dir: LogDir,
+    pub start: LogStart,
+    /// The log's end, and the first LSN less one that it still holds.
+    pub position: Position,
+    pub base_lsn: u64,
+    /// The highest in any frame; `i64::MIN` where there is none.
+    pub horizon_ms: i64,
+    pub watermark_ms: i64,
+    /// When the newest frame was built: a clock behind it is wrong.
+    pub built_ms: i64,
+    /// Code of the rule that made the keys; `None` where the log is empty.
+    pub dedup_key: Option<u32>,
+    /// Of every incarnation that a start or a segment's header still names.
+    pub nonces: BTreeSet<[u8; 16]>,
+    /// The last frame is that of a clean stop.
+    pub stopped: bool,
+    pub tail: Tail,
+}
 
 /// Recovers every log of a locked data directory. `each` gets every frame, log by log in order; `checkpoints` are the
 /// positions up to which the sink has the counts. The logs are in the order of [`list_logs`].
@@ -70,8 +129,7 @@ fn recovered_log(log: LogDir, walked: Walked) -> Result<RecoveredLog, LogError> 
         watermark_ms: replay.watermark_ms,
         built_ms: replay.built_ms,
         dedup_key: walked.newest_header.map(|header| header.dedup_key),
-        nonces: walked.starts.iter().map(|start| start.nonce).chain(walked.nonces).collect(),
-        starts: walked.starts,
+        nonces: walked.nonces,
         stopped: replay.flags & FLAG_STOPPED != 0,
         tail: walked.tail,
         dir: log,
@@ -194,8 +252,7 @@ impl<'m> Walk<'m> {
                 segments: Vec::new(),
                 headerless: Vec::new(),
                 newest_header: None,
-                starts: Vec::new(),
-                nonces: Vec::new(),
+                nonces: BTreeSet::new(),
                 repairs: Vec::new(),
                 records: 0,
             },
@@ -302,7 +359,7 @@ impl<'m> Walk<'m> {
             self.summary_base(base.lsn);
         }
         self.walked.newest_header = Some(*header);
-        self.walked.nonces.push(header.nonce);
+        self.walked.nonces.insert(header.nonce);
         assert!(self.jump_to.is_some() || self.replay.is_at(&base), "the walk ends at the next base or fails");
         Ok(())
     }
@@ -340,11 +397,10 @@ impl<'m> Walk<'m> {
     fn frame_taken(&mut self, frame: &ReplayedFrame<'_>) {
         self.meet_checkpoint();
         self.walked.records += u64::from(frame.header.records);
-        let starts = frame.records.iter().filter_map(|record| match record {
-            Record::Start(start) => Some(*start),
+        self.walked.nonces.extend(frame.records.iter().filter_map(|record| match record {
+            Record::Start(start) => Some(start.nonce),
             Record::Click(_) | Record::DeadLetter(_) => None,
-        });
-        self.walked.starts.extend(starts);
+        }));
         let summary = self.walked.segments.last_mut().expect("the segment's summary was pushed before its frames");
         summary.last_lsn = self.replay.lsn;
         summary.newest_ms = summary.newest_ms.max(frame.header.newest_ms);

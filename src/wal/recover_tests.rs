@@ -8,7 +8,7 @@ use super::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader};
 use super::reader::LogReader;
 use super::record::Record;
 use super::recover::{Tail, recover};
-use super::replay::{Damage, Fault, Proof};
+use super::replay::{BadFrame, Damage, Fault, Proof};
 use super::segments::LogError;
 use super::testing::{SEGMENT_BYTES, TestLog, click_record, recover_one, test_dir};
 use super::writer::LogStart;
@@ -60,7 +60,7 @@ fn everything_written_comes_back_in_order_over_many_segments() {
     assert_eq!((recovered.position, recovered.start.totals), (end, totals));
     assert_eq!(recovered.start.segments, summaries);
     assert_eq!(recovered.tail, Tail::Clean);
-    assert_eq!((recovered.starts.len(), recovered.start.incarnation), (1, 2));
+    assert_eq!((recovered.nonces.len(), recovered.start.incarnation), (1, 2));
     assert_eq!(recovered.horizon_ms, recovered.built_ms - 600_000);
 }
 
@@ -68,15 +68,25 @@ fn everything_written_comes_back_in_order_over_many_segments() {
 fn a_log_goes_on_after_each_recovery_and_keeps_every_record() {
     let dir = test_dir();
     drop(TestLog::create(dir.path()));
-    let mut starts = 1;
-    for round in 0..6_u64 {
+    for (starts, round) in (1..).zip(0..6_u64) {
         let (recovered, clicks) = recover_one(dir.path()).expect("a sound log");
         assert_eq!(clicks.len() as u64, round * 20);
-        assert_eq!(recovered.starts.len(), starts);
+        assert_eq!(recovered.nonces.len(), starts);
         let mut log = TestLog::go_on(recovered.dir, recovered.start);
-        starts += 1;
         log.fill(2, 10);
     }
+}
+
+#[test]
+fn an_incarnation_is_known_by_its_segments_when_its_start_record_is_deleted() {
+    let dir = test_dir();
+    let mut log = TestLog::create(dir.path());
+    log.fill(30, 60);
+    let first = log.writer.segments()[0].segment;
+    std::fs::remove_file(log.dir.segment_path(first)).expect("deleted");
+    let (recovered, _) = recover_one(dir.path()).expect("a log without its oldest segment");
+    assert!(recovered.base_lsn > 0);
+    assert_eq!(recovered.nonces.iter().collect::<Vec<_>>(), [&[1; 16]]);
 }
 
 #[test]
@@ -224,6 +234,24 @@ fn stale_bytes_missing_doubled_and_shortened_segments_are_damage() {
     assert!(matches!(beyond, Err(LogError::Damaged(_))), "{beyond:?}");
     restore();
     recover_one(dir.path()).expect("the restored log is sound");
+}
+
+#[test]
+fn a_sound_frame_of_another_history_is_damage_even_where_its_lsns_fit() {
+    let (dir, other) = (test_dir(), test_dir());
+    let (mut log, mut clone) = (TestLog::create(dir.path()), TestLog::create(other.path()));
+    log.fill(3, 10);
+    for number in 900..910 {
+        clone.append(&click_record(number));
+    }
+    clone.commit(0);
+    clone.fill(2, 10);
+    let foreign = std::fs::read(segment(other.path(), 1)).expect("the segment");
+    let (at, header) = *frames(&foreign).last().expect("frames");
+    patch(&segment(dir.path(), 1), at as u64, &foreign[at..at + header.frame_bytes as usize]);
+    let found = damage(dir.path());
+    let chain = matches!(found.fault, Fault::Frame { bad: BadFrame::Chain { .. }, proof: Proof::NotTorn });
+    assert!(chain && found.lsn + 1 == header.first_lsn, "{found}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::BLOCK_BYTES;
 use super::repairs::Repair;
-use super::replay::{Damage, hex};
+use super::replay::{Damage, Fault, hex};
 use crate::cut::LogId;
 use crate::exit::Exit;
 
@@ -47,7 +47,15 @@ impl LogError {
         match self {
             LogError::Io { .. } => Exit::Unavailable,
             LogError::InUse { .. } | LogError::Unreadable { .. } => Exit::DataDir,
-            LogError::Damaged(_) => Exit::LogDamaged,
+            LogError::Damaged(damage) => match damage.fault {
+                Fault::Checkpoint { .. } => Exit::Checkpoint,
+                Fault::Frame { .. }
+                | Fault::SegmentHeader { .. }
+                | Fault::SegmentForeign { .. }
+                | Fault::Truncated { .. }
+                | Fault::Missing { .. }
+                | Fault::NoFrame => Exit::LogDamaged,
+            },
         }
     }
 }
@@ -392,4 +400,70 @@ fn entries(path: &Path) -> Result<Vec<String>, LogError> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log_in(dir: &Path) -> LogDir {
+        DataDir::open(dir).expect("free").create_log(3, [0xAB; 16]).expect("a log")
+    }
+
+    #[test]
+    fn a_data_directory_is_one_process_s_and_keeps_its_identity() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let held = DataDir::open(dir.path()).expect("free");
+        assert!(matches!(DataDir::open(dir.path()), Err(LogError::InUse { .. })));
+        assert_eq!(held.identity().expect("readable"), None);
+        let identity = Identity::new([7; 16], "edge \"1\"", 2);
+        held.write_identity(&identity).expect("written");
+        drop(held);
+        assert_eq!(DataDir::open(dir.path()).expect("free again").identity().expect("readable"), Some(identity));
+        std::fs::write(dir.path().join("identity.toml"), "format_version = 2").expect("written");
+        let error = read_identity(dir.path()).expect_err("unreadable");
+        assert_eq!(error.exit(), Exit::DataDir);
+    }
+
+    #[test]
+    fn a_prepared_segment_reads_as_zeros_and_is_never_made_twice() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_in(dir.path());
+        let bytes = CHUNK_BYTES as u64 * 2 + BLOCK_BYTES as u64;
+        prepare_segment(&log.path, 1, bytes).expect("prepared");
+        assert_eq!(log.segments().expect("listed"), [SegmentFile { segment: 1, bytes }]);
+        assert!(reads_as_zeros(&log, 1).expect("readable"));
+        assert!(prepare_segment(&log.path, 1, bytes).is_err());
+        let file = OpenOptions::new().write(true).open(log.segment_path(1)).expect("open");
+        file.write_all_at(&[1], bytes - 1).expect("written");
+        assert!(!reads_as_zeros(&log, 1).expect("readable"));
+        delete_segment(&log.path, 1).expect("deleted");
+        assert!(log.segments().expect("listed").is_empty());
+    }
+
+    #[test]
+    fn a_segment_has_one_writer_and_its_lock_goes_with_the_descriptor() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_in(dir.path());
+        prepare_segment(&log.path, 1, BLOCK_BYTES as u64).expect("prepared");
+        let writing = open_segment_for_writing(&log.path, 1).expect("free");
+        assert!(open_segment_for_writing(&log.path, 1).is_err());
+        let waiting = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| log.lock_segments().map(|locks| locks.len()));
+            drop(writing);
+            waiting.join().expect("no panic")
+        });
+        assert_eq!(waiting.expect("the lock came free"), 1);
+    }
+
+    #[test]
+    fn logs_are_listed_by_core_and_id_and_strange_names_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_in(dir.path());
+        assert_eq!(list_logs(dir.path()).expect("listed"), std::slice::from_ref(&log));
+        std::fs::write(log.path.join("notes.txt"), "").expect("written");
+        assert!(matches!(log.segments(), Err(LogError::Unreadable { .. })));
+        std::fs::create_dir(dir.path().join("logs/3-abc")).expect("made");
+        assert!(matches!(list_logs(dir.path()), Err(LogError::Unreadable { .. })));
+    }
 }
