@@ -170,6 +170,10 @@ pub const STORE_CACHE_BYTES: u64 = 64 * MIB;
 /// Memory of a remembered key: a slot of 16 B, at a load of 0.9, of which 1/16 is a generation that is being forgotten.
 pub const DEDUP_BYTES_PER_KEY: u64 = 19;
 
+/// What a table of remembered keys can live in; `dedup` holds both to its own bounds when it is compiled.
+pub const DEDUP_MEMORY_BYTES_MIN: u64 = 8 * MIB;
+pub const DEDUP_MEMORY_BYTES_MAX: u64 = 255 << 30;
+
 /// A typical click in the log: 48 B, its dimensions and what it names beside them; frames, headers and padding included.
 pub const RECORD_BYTES_TYPICAL: u64 = 110;
 

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN};
 use crate::limits;
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
@@ -96,13 +97,23 @@ pub fn load(role: Role, said: &Said, machine: &Machine) -> Result<Loaded, UsageE
     Ok(Loaded { config, sources })
 }
 
+/// The data directory alone, for the commands that read one.
+pub fn data_dir(said: &Said) -> Result<PathBuf, UsageError> {
+    let file = said.file.as_ref().map(read_file).transpose()?.unwrap_or_default();
+    let setting = Setting::named("data-dir").expect("a setting");
+    Ok(pick(setting, said, &file).map_or(Config::default().data_dir, |given| given.text.into()))
+}
+
 /// The defaults of a command on this machine.
 pub fn defaults(role: Role, machine: &Machine) -> Config {
     let mut config = Config::default();
     match role {
         Role::Up => {}
         Role::Serve if machine.memory_bytes == u64::MAX => {}
-        Role::Serve => config.dedup.memory_bytes = (machine.memory_bytes / 4) & !((1 << 20) - 1),
+        Role::Serve => {
+            let quarter = (machine.memory_bytes / 4) & !((1 << 20) - 1);
+            config.dedup.memory_bytes = quarter.clamp(DEDUP_MEMORY_BYTES_MIN, DEDUP_MEMORY_BYTES_MAX);
+        }
     }
     config
 }
@@ -217,6 +228,10 @@ mod tests {
     #[test]
     fn serve_remembers_in_a_quarter_of_memory() {
         assert_eq!(load(Role::Serve, &Said::default(), &machine()).unwrap().config.dedup.memory_bytes, 2 << 30);
+        for (machine_bytes, expected) in [(4 << 40, DEDUP_MEMORY_BYTES_MAX), (20 << 20, DEDUP_MEMORY_BYTES_MIN)] {
+            let config = defaults(Role::Serve, &Machine { memory_bytes: machine_bytes, ..machine() });
+            assert_eq!(config.dedup.memory_bytes, expected, "of {machine_bytes}");
+        }
     }
 
     #[test]
@@ -235,6 +250,16 @@ mod tests {
         let of = |name: &str| loaded.sources.iter().find(|(setting, _)| setting.name == name).unwrap().1;
         let found = ["recv-buffers", "headers-max", "edge-id", "listen"].map(of);
         assert_eq!(found, [Source::Flag, Source::Environment, Source::File, Source::Default]);
+    }
+
+    #[test]
+    fn the_data_directory_is_found_where_nothing_else_would_pass() {
+        let mut said = file("data-dir = \"in-file\"\ndedup-memory-bytes = \"900GiB\"");
+        assert_eq!(data_dir(&said).unwrap(), PathBuf::from("in-file"));
+        said.environment.insert("TOLLGATE_DATA_DIR".to_owned(), "in-env".to_owned());
+        assert_eq!(data_dir(&said).unwrap(), PathBuf::from("in-env"));
+        assert_eq!(data_dir(&flags([("data-dir", "in-flag")])).unwrap(), PathBuf::from("in-flag"));
+        assert_eq!(data_dir(&Said::default()).unwrap(), Config::default().data_dir);
     }
 
     #[test]

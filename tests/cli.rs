@@ -21,6 +21,9 @@ fn a_wrong_value_stops_with_one_line_and_64() {
     for command in ["up", "serve", "check"] {
         refused(&run(&[command, "--frame-bytes", "17KiB"], &[]), &["--frame-bytes", "\"17KiB\"", "16KiB to 16MiB"]);
     }
+    for memory in ["4MiB", "256GiB"] {
+        refused(&run(&["up", "--dedup-memory-bytes", memory], &[]), &["--dedup-memory-bytes", "8MiB to 255GiB"]);
+    }
     refused(&run(&["up"], &[("TOLLGATE_DEDUP_WINDOW", "25h")]), &["TOLLGATE_DEDUP_WINDOW", "\"25h\"", "1m to 1d"]);
     refused(&run(&["up", "--config", "no-such.toml"], &[]), &["--config", "no-such.toml"]);
     refused(&run(&["up", "--lisen", "x"], &[]), &["--lisen"]);

@@ -12,7 +12,7 @@ use tollgate::click::{Agent, Class, Click, ClickKey, Device, EventTime, Extras};
 use tollgate::config::{DedupConfig, RECOVERY_CLICKS_PER_SECOND};
 use tollgate::dedup;
 use tollgate::event::FrameBuffer;
-use tollgate::start::restore;
+use tollgate::core::incarnation::restore;
 use tollgate::wal::record::encode_click;
 use tollgate::wal::recover::recover;
 use tollgate::wal::segments::{DataDir, LogDir, open_segment_for_writing, prepare_segment};

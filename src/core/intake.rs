@@ -79,6 +79,7 @@ pub fn feed(lane: &mut Lane, mut input: &[u8], intake: &mut Intake<'_>) -> Fed {
     };
     if let Some(open) = &mut lane.open {
         intake.staging.park(open);
+        lane.dirty |= lane.connection.owes_continue();
     }
     fed
 }

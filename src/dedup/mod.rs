@@ -31,7 +31,7 @@ mod simd;
 mod tests;
 
 use crate::click::ClickKey;
-use crate::config::{DedupConfig, GENERATIONS};
+use crate::config::{DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupConfig, GENERATIONS};
 use epoch::{Epochs, Rise};
 use line::{Entry, Line, Remainder, SECOND, SLOTS};
 use memmap2::MmapMut;
@@ -43,6 +43,7 @@ const LINES_MIN: usize = 1 << 17;
 pub const MEMORY_BYTES_MIN: u64 = (LINES_MIN * size_of::<Line>()) as u64;
 /// Line numbers are 32 bits: 256 GiB a core.
 pub const MEMORY_BYTES_MAX: u64 = ((1 << 32) - 2) * size_of::<Line>() as u64;
+const _: () = assert!(MEMORY_BYTES_MIN <= DEDUP_MEMORY_BYTES_MIN && DEDUP_MEMORY_BYTES_MAX <= MEMORY_BYTES_MAX);
 
 /// Full enough, in percent of the slots, that inserting is still fast and no generation has to go early.
 const LOAD_PERCENT: u64 = 90;

@@ -214,6 +214,11 @@ impl Connection {
         self.current
     }
 
+    /// The client waits for `100 Continue` before it sends the body of the request at hand: release it.
+    pub fn owes_continue(&self) -> bool {
+        self.replies.owes_continue()
+    }
+
     /// Takes the next step out of `input`, which shrinks by what was read. After `NeedMore`, `Paused` and `Stop` nothing of
     /// it is left. Steps are also taken, with no input, after `finished`, `begin_drain`, `Expired::TakeSteps`, and when
     /// `may_go_on`.

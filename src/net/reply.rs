@@ -107,6 +107,11 @@ impl ReplyQueue {
         self.push(Reply::Continue, false);
     }
 
+    /// Whether the last place is a request's whose `100 Continue`, right before it, is not yet written.
+    pub fn owes_continue(&self) -> bool {
+        self.places.iter().nth_back(1).is_some_and(|place| matches!(place.reply, Reply::Continue))
+    }
+
     fn push(&mut self, reply: Reply, head_only: bool) -> Ticket {
         let ticket = self.front.wrapping_add(self.places.len() as u32);
         self.places.push_back(Place { reply, release_lsn: 0, head_only });

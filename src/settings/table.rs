@@ -1,7 +1,7 @@
 //! Pure. The table of settings, in the order of the help. The bounds keep every cast from losing anything; a test proves it.
 
 use super::{Kind, Setting, Value, first_cpus, join, names_sorted};
-use crate::config::{DedupKey, LogFormat};
+use crate::config::{DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat};
 use crate::machine::parse_cpu_list;
 
 const US: u64 = 1;
@@ -259,7 +259,12 @@ pub static SETTINGS: &[Setting] = &[
         dedup.window_min_ms,
         "Where memory is short, ids are forgotten early down to this; then clicks are shed"
     ),
-    number!("dedup-memory-bytes", bytes(MIB, 16 * TIB), dedup.memory_bytes, "Memory for remembered ids, 19 bytes each"),
+    number!(
+        "dedup-memory-bytes",
+        bytes(DEDUP_MEMORY_BYTES_MIN, DEDUP_MEMORY_BYTES_MAX),
+        dedup.memory_bytes,
+        "Memory for remembered ids, 19 bytes each"
+    ),
     number!(
         "export-interval",
         millis(100, MINUTE),

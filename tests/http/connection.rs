@@ -402,8 +402,10 @@ fn one_hundred_continue_takes_its_turn() {
     let (head, body) = waiting.split_at(waiting.len() - 2);
     let mut driver = received(limits(), &[&click(), head].concat());
     assert_eq!(statuses(&release(&mut driver, 0)), NOTHING);
+    assert!(driver.connection.owes_continue(), "nothing else would ask for a release while the client waits");
     settle(&mut driver, 0, accepted(1), 0);
     assert_eq!(statuses(&release(&mut driver, 0)), [202, 100]);
+    assert!(!driver.connection.owes_continue());
     driver.receive(body);
     settle(&mut driver, 1, accepted(1), 0);
     assert_eq!(statuses(&release(&mut driver, 0)), [202]);
