@@ -24,7 +24,8 @@ class Edge:
 
     def __init__(self, *flags, ports=ANY_PORT):
         self.folder = tempfile.TemporaryDirectory(prefix="tollgate-client-")
-        self.flags = [*ports, *SMALL, *flags]
+        self.flags = [*SMALL, *flags]
+        self.ports = ports
         self.process = None
         self.start()
 
@@ -33,7 +34,7 @@ class Edge:
         environment = {"PATH": os.environ.get("PATH", "")}
         with open(os.path.join(self.folder.name, "stderr"), "ab") as errors:
             self.process = subprocess.Popen(
-                [BINARY, "up", "--data-dir", os.path.join(self.folder.name, "data"), *self.flags],
+                [BINARY, "up", "--data-dir", os.path.join(self.folder.name, "data"), *self.ports, *self.flags],
                 stdout=subprocess.PIPE, stderr=errors, env=environment, text=True)
         with self.process.stdout as stdout:
             line = stdout.readline()
@@ -57,6 +58,11 @@ class Edge:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def stay(self):
+        """From now on it listens where it does."""
+        named = (("--listen", self.clicks), ("--query-listen", self.query), ("--admin-listen", self.admin))
+        self.ports = [word for flag, port in named for word in (flag, f"127.0.0.1:{port}")]
 
     def close(self):
         if self.process.poll() is None:

@@ -1,10 +1,10 @@
 """Clicks as clients send them: the bodies of the contract, every shape of request, and the same counts after a restart."""
 
-import json
+import subprocess
 import unittest
 import uuid
 
-from edge import Edge, chunked, click, now_ms, request
+from edge import BINARY, PATIENCE_S, Edge, chunked, click, now_ms, request
 
 
 def outcome(accepted=0, duplicates=0, rejected=0):
@@ -79,6 +79,25 @@ class Clicks(unittest.TestCase):
         self.assertEqual(self.edge.metric("tollgate_clicks_received_total"), 294)
         self.assertEqual(self.edge.metric("tollgate_clicks_accepted_total"), 147)
         self.assertEqual(self.edge.metric("tollgate_clicks_duplicate_total"), 147)
+
+    def test_the_addresses_are_taken_again_at_once_after_a_kill(self):
+        self.edge.stay()
+        for round in range(8):
+            with self.edge.connect() as connection:
+                connection.send(request(click("again")))
+                self.took(connection.reply(), accepted=1)
+                self.edge.kill()
+            self.edge.start()
+        self.edge.counted("again", 8)
+
+    def test_an_address_of_another_is_named_with_the_way_out(self):
+        folder = self.edge.folder.name
+        other = subprocess.run([BINARY, "up", "--data-dir", f"{folder}/other", "--query-listen", "127.0.0.1:0",
+                                "--admin-listen", "127.0.0.1:0", "--listen", f"127.0.0.1:{self.edge.clicks}"],
+                               capture_output=True, text=True, timeout=PATIENCE_S)
+        self.assertEqual((other.returncode, other.stdout), (69, ""))
+        self.assertIn(f"127.0.0.1:{self.edge.clicks}", other.stderr)
+        self.assertIn("--listen", other.stderr)
 
     def test_a_hundred_pipelined_requests_with_a_killed_edge_count_once(self):
         clicks = [click("killed") for _ in range(100)]

@@ -49,9 +49,7 @@ class Readme(unittest.TestCase):
         self.assertIn("aggregated_count", asking)
         self.asked(asking)
         self.edge.kill()
-        if "--listen" in self.edge.flags:
-            self.edge.flags[1] = f"127.0.0.1:{self.edge.clicks}"
-            self.edge.flags[3] = f"127.0.0.1:{self.edge.query}"
+        self.edge.stay()
         self.edge.start()
         self.asked(asking)
 
