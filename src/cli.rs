@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
-use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, load};
+use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, data_dir, load};
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
 
@@ -30,56 +30,58 @@ pub enum Command {
     /// dedup window holds and what limits it, seconds to ready after a kill. Starts nothing
     Check(CheckArgs),
     /// What a data directory holds, and the ways out of a halt
-    #[command(subcommand)]
-    Wal(WalCommand),
+    Wal(WalArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct WalArgs {
+    #[command(flatten)]
+    pub log: LogArgs,
+    #[command(subcommand)]
+    pub command: WalCommand,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum WalCommand {
     /// Segments, frames, positions, totals and horizon
-    Inspect {
-        #[command(flatten)]
-        log: LogArgs,
-        #[arg(long, help = "One JSON object instead of text")]
-        json: bool,
-    },
+    Inspect(JsonArgs),
     /// Reads every frame; damage is shown with its exact extent, exit status 1
-    Verify {
-        #[command(flatten)]
-        log: LogArgs,
-        #[arg(long, help = "One JSON object instead of text")]
-        json: bool,
-    },
+    Verify(JsonArgs),
     /// Shows how to go on after damage; does it with --yes and leaves an audit file
     Repair(RepairArgs),
     /// Clicks as NDJSON on standard output
-    Export {
-        #[command(flatten)]
-        log: LogArgs,
-        /// First record
-        #[arg(long, value_name = "LSN", default_value_t = 1)]
-        from_lsn: u64,
-        /// Last record [default: the last one]
-        #[arg(long, value_name = "LSN")]
-        to_lsn: Option<u64>,
-    },
+    Export(ExportArgs),
 }
 
 #[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("way").required(true).args(["raise_horizon", "accept_loss"])))]
 pub struct RepairArgs {
-    #[command(flatten)]
-    pub log: LogArgs,
     /// Damage below the checkpoint: nothing is lost from the counts; ids in it are forgotten, so the horizon rises
-    #[arg(long, conflicts_with = "accept_loss")]
+    #[arg(long)]
     pub raise_horizon: bool,
-    /// Damage above the checkpoint: these records are lost from the counts; as `wal verify` prints it
+    /// Damage above the checkpoint: these records are lost from the counts; as `wal verify` prints it. Several times where
+    /// there are several
     #[arg(long, value_name = "LOG:FROM-TO")]
-    pub accept_loss: Option<String>,
+    pub accept_loss: Vec<String>,
     /// Do it; without, only show what would be done
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// What was refused, instead of clicks
+    #[arg(long)]
+    pub dead_letters: bool,
 }
 
 #[derive(Debug, Args)]
@@ -121,11 +123,11 @@ pub struct AuditArgs {
 /// Names a data directory that no process serves, for the commands that read one.
 #[derive(Clone, Debug, Args)]
 pub struct LogArgs {
-    /// Reads settings from this TOML file
-    #[arg(long, value_name = "FILE")]
+    /// Reads the data directory's path from this TOML file [env: TOLLGATE_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Holds the log and the store [default: ./tollgate-data] [env: TOLLGATE_DATA_DIR]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     data_dir: Option<String>,
 }
 
@@ -145,10 +147,10 @@ impl SettingArgs {
 }
 
 impl LogArgs {
-    pub fn load(&self, machine: &Machine) -> Result<Config, UsageError> {
+    /// The data directory. No other setting is looked at: the directory may be of another machine.
+    pub fn data_dir(&self) -> Result<PathBuf, UsageError> {
         let flags = self.data_dir.iter().map(|path| ("data-dir", path.clone())).collect();
-        let settings = SettingArgs { config: self.config.clone(), flags };
-        Ok(settings.load(Role::Up, machine)?.config)
+        data_dir(&Said { flags, environment: environment(), file: read(self.config.as_deref())? })
     }
 }
 
@@ -264,7 +266,8 @@ mod tests {
             "tollgate wal verify",
             "tollgate wal repair --raise-horizon",
             "tollgate wal repair --accept-loss 0f:10-20 --yes",
-            "tollgate wal export --from-lsn 5 --to-lsn 9",
+            "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",
+            "tollgate wal --data-dir d export --dead-letters",
             "tollgate audit --config f.toml",
         ] {
             assert!(matches!(parse(line), Ok(Read::Command(_))), "{line}");
@@ -279,7 +282,7 @@ mod tests {
             ("tollgate up --lisen 1", "'--lisen'"),
             ("tollgate up --listen", "--listen"),
             ("tollgate wal repair --raise-horizon --accept-loss 1:1-2", "cannot be used with"),
-            ("tollgate wal export --from-lsn x", "invalid value 'x'"),
+            ("tollgate wal repair --yes", "--raise-horizon"),
             ("tollgate up --listen a --listen b", "--listen"),
         ] {
             let text = parse(line).expect_err(line).to_string();
@@ -296,6 +299,16 @@ mod tests {
             assert!(help.contains(&end), "{}: {end}", setting.name);
             assert!(help.contains(&format!("--{} <", setting.name)) && help.contains(&setting.variable()));
         }
+    }
+
+    #[test]
+    fn commands_on_a_log_look_at_the_data_directory_alone() {
+        let Ok(Read::Command(Command::Wal(args))) = parse("tollgate wal verify --data-dir d") else { panic!("parses") };
+        assert_eq!(args.log.data_dir().unwrap(), PathBuf::from("d"));
+        let Ok(Read::Command(Command::Audit(args))) = parse("tollgate audit --config no-such.toml") else {
+            panic!("parses")
+        };
+        assert!(args.log.data_dir().unwrap_err().to_string().contains("no-such.toml"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod cuts;
 pub mod home;
+pub mod incarnation;
 pub mod intake;
 pub mod lanes;
 pub mod staging;
@@ -21,7 +22,7 @@ use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
 use crate::net::assembly::AssemblyPool;
 use crate::parse::Parser;
-use crate::wal::frame::{FLAG_IDLE, FLAG_STOPPED};
+use crate::wal::frame::FLAG_STOPPED;
 
 /// Clicks staged within a turn before the home looks at them: enough to overlap their cache misses, few enough that what was
 /// prefetched is still in the cache.
@@ -95,7 +96,7 @@ impl Core {
 
     /// One turn: everything that happened, in order, then the upkeep.
     pub fn apply(&mut self, events: &mut Vec<Event<'_>>, now: Now, actions: &mut Actions) {
-        self.advance_clock(now);
+        let now = self.advance_clock(now);
         let mut would_sleep = false;
         for event in events.drain(..) {
             would_sleep |= matches!(event, Event::Idle);
@@ -199,13 +200,18 @@ impl Core {
         }
     }
 
-    fn advance_clock(&mut self, now: Now) {
-        let offset_ms = now.wall_ms - (now.mono_ns / 1_000_000) as i64;
+    /// The time to go by in this turn. A wall clock that has leapt is not believed: a frame that it dated ahead would keep the
+    /// next start waiting until then.
+    fn advance_clock(&mut self, now: Now) -> Now {
+        let mono_ms = (now.mono_ns / 1_000_000) as i64;
+        let offset_ms = now.wall_ms - mono_ms;
         self.clock.leapt = (offset_ms - self.clock.offset_ms).abs() > self.clock.skew_ms;
-        if !self.clock.leapt {
-            self.home.dedup.advance(now.wall_ms);
-            self.home.advance_watermark(now);
+        if self.clock.leapt {
+            return Now { wall_ms: mono_ms + self.clock.offset_ms, ..now };
         }
+        self.home.dedup.advance(now.wall_ms);
+        self.home.advance_watermark(now);
+        now
     }
 
     /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.
@@ -215,6 +221,7 @@ impl Core {
         }
         while let Some(mut request) = self.staging.pop() {
             let (mut tally, mut errors) = (request.tally, std::mem::take(&mut request.errors));
+            let before = tally;
             let mut bench = Bench {
                 ledger: &mut self.ledger,
                 tally: &mut tally,
@@ -224,13 +231,14 @@ impl Core {
             let rest = self.staging.rest(&request);
             let through = self.home.judge(rest, &mut bench, now);
             let whole = through == rest.len();
+            let settled = tally.settled - before.settled;
+            self.ledger.settle(settled, tally.accepted - before.accepted, tally.duplicates - before.duplicates);
             (request.tally, request.errors) = (tally, errors);
             if !whole {
                 request.advance(through);
                 self.staging.unpop(request);
                 break;
             }
-            self.ledger.settle(request.clicks, tally.accepted, tally.duplicates);
             self.lanes.settle(&mut request, self.home.writer.end_lsn(), &self.config);
             self.staging.release(request);
         }
@@ -290,7 +298,7 @@ impl Core {
             if self.home.something_to_cut() {
                 self.home.cut(now, false);
             } else if self.home.cuts.settled() {
-                self.home.seal_idle(now, FLAG_IDLE);
+                self.home.seal_idle(now);
                 self.home.cut(now, false);
             }
             self.home.hand_over(actions);
@@ -299,11 +307,12 @@ impl Core {
         }
     }
 
-    /// A segment may go when it is exported and the checkpoint lies beyond it (recovery must meet the checkpoint in what is
-    /// left), below a horizon that is itself durable, and past retention.
+    /// A segment may go when it is exported, below a horizon that is itself durable, and past retention. A record behind it
+    /// must be exported too: frames without records may separate it from the next segment, whose base then has another
+    /// chain than the checkpoint at the same LSN, and recovery could not tell it from a foreign one.
     fn free_segments(&mut self, now: Now, actions: &mut Actions) {
         let keep_from_ms = now.wall_ms - self.config.log.retention_ms;
-        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.cuts.durable_horizon_ms());
+        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.writer.durable_horizon_ms());
         while let Some(oldest) = self.home.writer.oldest_closed_segment() {
             if oldest.last_lsn >= exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
                 break;
@@ -333,7 +342,7 @@ impl Core {
                 if self.lanes.all_closed() && self.staging.is_empty() && !self.home.writer.unwritten() {
                     self.phase = Phase::LastCut;
                     self.home.cut(now, true);
-                    self.home.seal_idle(now, FLAG_STOPPED);
+                    self.home.seal(now, FLAG_STOPPED);
                     self.commit(true, now, actions);
                     self.home.hand_over(actions);
                 }

@@ -46,6 +46,8 @@ pub struct CutRow {
     pub clicks: u64,
     pub key_offset: u32,
     pub key_bytes: u32,
+    /// Low half of XXH3-64 over the key.
+    pub dims_hash: u32,
 }
 
 /// The user of one click: a row of the table, and the user's token. 12 bytes, because one is written for each click.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::config::{Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN};
 use crate::limits;
@@ -94,6 +95,13 @@ pub fn load(role: Role, said: &Said, machine: &Machine) -> Result<Loaded, UsageE
     }
     limits::check(&config, machine).map_err(|error| UsageError(error.to_string()))?;
     Ok(Loaded { config, sources })
+}
+
+/// The data directory alone, for the commands that read one.
+pub fn data_dir(said: &Said) -> Result<PathBuf, UsageError> {
+    let file = said.file.as_ref().map(read_file).transpose()?.unwrap_or_default();
+    let setting = Setting::named("data-dir").expect("a setting");
+    Ok(pick(setting, said, &file).map_or(Config::default().data_dir, |given| given.text.into()))
 }
 
 /// The defaults of a command on this machine.
@@ -242,6 +250,16 @@ mod tests {
         let of = |name: &str| loaded.sources.iter().find(|(setting, _)| setting.name == name).unwrap().1;
         let found = ["recv-buffers", "headers-max", "edge-id", "listen"].map(of);
         assert_eq!(found, [Source::Flag, Source::Environment, Source::File, Source::Default]);
+    }
+
+    #[test]
+    fn the_data_directory_is_found_where_nothing_else_would_pass() {
+        let mut said = file("data-dir = \"in-file\"\ndedup-memory-bytes = \"900GiB\"");
+        assert_eq!(data_dir(&said).unwrap(), PathBuf::from("in-file"));
+        said.environment.insert("TOLLGATE_DATA_DIR".to_owned(), "in-env".to_owned());
+        assert_eq!(data_dir(&said).unwrap(), PathBuf::from("in-env"));
+        assert_eq!(data_dir(&flags([("data-dir", "in-flag")])).unwrap(), PathBuf::from("in-flag"));
+        assert_eq!(data_dir(&Said::default()).unwrap(), Config::default().data_dir);
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::io::Write as _;
 
 use tollgate::cli::{Command, Read, read_command_line};
 use tollgate::commands;
+use tollgate::commands::wal::CommandError;
 use tollgate::exit::Exit;
 use tollgate::flags::{Role, UsageError};
 use tollgate::machine::Machine;
+use tollgate::worker::wall_ms;
 
 fn main() {
     let exit = match read_command_line(std::env::args_os()) {
@@ -31,8 +33,23 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
         }
         Command::Up(args) => Ok(tollgate::run::run(&args.load(Role::Up, &machine)?.config)),
         Command::Serve(args) => Ok(tollgate::run::run(&args.load(Role::Serve, &machine)?.config)),
-        Command::Wal(_) | Command::Audit(_) => Err(UsageError("this command is not built in".to_owned())),
+        Command::Wal(args) => {
+            let dir = args.log.data_dir()?;
+            Ok(ended(commands::wal::run(&args.command, &dir, wall_ms(), &mut std::io::stdout().lock())))
+        }
+        Command::Audit(args) => {
+            let dir = args.log.data_dir()?;
+            Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))
+        }
     }
+}
+
+/// How a command on a data directory ends.
+fn ended(outcome: Result<Exit, CommandError>) -> Exit {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tollgate: {error}");
+        error.exit()
+    })
 }
 
 /// One line that says what is wrong, where, the limit and the way out.

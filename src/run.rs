@@ -28,6 +28,7 @@ use crate::probe;
 use crate::start::{self, Failure, Started};
 use crate::wake::Wake;
 use crate::wal::keeper::Keeper;
+use crate::wal::segments::DataDir;
 use crate::worker::{Links, Worker};
 
 /// The ring of a killed process holds its listening socket until the kernel has taken the ring down, which was seen to last
@@ -90,7 +91,9 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         .map_err(Failure::unavailable("the admin port"))?;
 
     let started_at = Instant::now();
-    let started = start::start(config, started_at, &readiness)?;
+    // Locked until this function ends: the threads write to it.
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let started = start::start(config, &data_dir, started_at, &readiness)?;
     let (told_sender, told) = mpsc::channel();
     catch_signals(told_sender.clone())?;
     let (inbox_sender, inbox_receiver) = mpsc::channel();
@@ -109,6 +112,7 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
     let _ = query_stop.send(());
+    drop(data_dir);
     Ok(exit)
 }
 

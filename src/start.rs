@@ -12,28 +12,24 @@ use memmap2::{Advice, MmapMut};
 use tollgate_global::Store;
 
 use crate::admin::{Phase, Readiness};
+use crate::commands::halt_text;
 use crate::config::{Config, FRAME_BUFFERS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
-use crate::core::cuts::Cuts;
-use crate::core::home::{Home, Watermark};
+use crate::core::home::Home;
+use crate::core::incarnation::{self, Edge, Incarnation, LogEnd};
 use crate::cut::Position;
 use crate::dedup;
 use crate::event::{FrameBuffer, Now};
 use crate::exit::Exit;
+use crate::export;
 use crate::export::embedded::Embedded;
 use crate::export::rebuild::Rebuilder;
 use crate::export::thread::{ExportThread, ReadFrames};
-use crate::export::{self, Exporter};
 use crate::preagg;
 use crate::wal::reader::LogReader;
-use crate::wal::record::{self, Record, Start};
 use crate::wal::recover::{RecoveredLog, recover};
-use crate::wal::replay::ReplayedFrame;
 use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing, prepare_segment};
-use crate::wal::writer::{FrameMeta, LogStart, Writer, WriterConfig, buffer_bytes};
+use crate::wal::writer::buffer_bytes;
 use crate::worker::now;
-
-/// Clicks of a frame restored at a time: their cache misses overlap.
-const RESTORE_BATCH: usize = 64;
 
 /// Why tollgate does not start, in one line, and the code it ends with.
 #[derive(Debug)]
@@ -62,19 +58,22 @@ pub struct Started {
     /// The segment in use: its first frame is on disk.
     pub segment: (u64, File),
     pub log_dir: PathBuf,
-    /// Holds the directory's lock until the process ends.
-    pub data_dir: DataDir,
     pub exporter: ExportThread,
 }
 
-pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Result<Started, Failure> {
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let uuid = identify(config, &data_dir)?;
+/// The caller holds `data_dir`, and so its lock, until nothing is written any more.
+pub fn start(
+    config: &Config,
+    data_dir: &DataDir,
+    started_at: Instant,
+    readiness: &Readiness,
+) -> Result<Started, Failure> {
+    let uuid = identify(config, data_dir)?;
     let store = Store::open(&config.data_dir.join("store.redb"))
-        .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
+        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let checkpoint = store
         .checkpoint(&config.export.edge_id)
-        .map_err(|error| Failure { exit: Exit::Store, text: format!("the store: {error}") })?;
+        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
     let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
@@ -87,28 +86,29 @@ pub fn start(config: &Config, started_at: Instant, readiness: &Readiness) -> Res
             let (bytes_done, bytes_total) = (progress.bytes_done, progress.bytes_total);
             readiness.set(Phase::Recovering { bytes_done, bytes_total });
         },
-        &mut |_, frame| clicks += restore(&mut table, frame),
-    )?;
+        &mut |_, frame| clicks += incarnation::restore(&mut table, frame),
+    )
+    .map_err(|error| Failure { exit: error.exit(), text: halt_text(&error, &config.data_dir) })?;
     if clicks > 0 {
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
-    let log = the_log(config, &data_dir, &recovered)?;
+    let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
-    let at_start = now(started_at);
-    table.raise_horizon(horizon_at_start(config, &recovered, at_start));
-    table.advance(at_start.wall_ms);
-    let nonces = recovered.iter().flat_map(|log| log.starts.iter().map(|start| start.nonce)).collect();
-    begin(config, started_at, data_dir, Recovered { uuid, store: Arc::new(store), confirmed, table, log, nonces })
+    if incarnation::key_rule_changed(config, &recovered) {
+        tracing::warn!("the rule that makes click keys has changed: clicks from before now are refused as too old");
+    }
+    incarnation::keep_horizon(&mut table, config, &recovered, now(started_at));
+    let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
+    let edge = Edge { data_dir: uuid, nonce: random()?, nonces };
+    begin(config, started_at, Recovered { edge, store: Arc::new(store), confirmed, table, log })
 }
 
-/// Where the log goes on.
+/// The log, where it goes on, and when its newest frame was built.
 struct Log {
-    start: LogStart,
+    end: LogEnd,
     dir: LogDir,
-    base_lsn: u64,
     built_ms: i64,
-    watermark_ms: i64,
 }
 
 fn identify(config: &Config, data_dir: &DataDir) -> Result<[u8; 16], Failure> {
@@ -136,16 +136,9 @@ fn the_log(config: &Config, data_dir: &DataDir, recovered: &[RecoveredLog]) -> R
     match recovered {
         [] => {
             let dir = data_dir.create_log(0, random()?)?;
-            let start = LogStart::new(dir.log_id, 1);
-            Ok(Log { start, dir, base_lsn: 0, built_ms: i64::MIN, watermark_ms: i64::MIN })
+            Ok(Log { end: LogEnd::new(dir.log_id), dir, built_ms: i64::MIN })
         }
-        [log] => Ok(Log {
-            start: log.start.clone(),
-            dir: log.dir.clone(),
-            base_lsn: log.base_lsn,
-            built_ms: log.built_ms,
-            watermark_ms: log.watermark_ms,
-        }),
+        [log] => Ok(Log { end: LogEnd::of(log), dir: log.dir.clone(), built_ms: log.built_ms }),
         several => Err(Failure {
             exit: Exit::DataDir,
             text: format!(
@@ -155,17 +148,6 @@ fn the_log(config: &Config, data_dir: &DataDir, recovered: &[RecoveredLog]) -> R
             ),
         }),
     }
-}
-
-/// The highest horizon of any frame: what was forgotten stays refused. Keys made by another rule are no use: then all that
-/// was accepted so far is forgotten, and the horizon begins now.
-fn horizon_at_start(config: &Config, recovered: &[RecoveredLog], now: Now) -> i64 {
-    let rule = config.click.dedup_key as u32;
-    if recovered.iter().any(|log| log.dedup_key.is_some_and(|found| found != rule)) {
-        tracing::warn!("the rule that makes click keys has changed: clicks from before now are refused as too old");
-        return now.wall_ms + config.click.clock_skew_ms;
-    }
-    recovered.iter().map(|log| log.horizon_ms).max().unwrap_or(i64::MIN)
 }
 
 /// A clock behind the newest frame is wrong, or was: serving would put new clicks before old ones.
@@ -195,84 +177,48 @@ fn dedup_table(config: &Config, now: Now) -> Result<dedup::Table, Failure> {
     Ok(dedup::Table::new(memory, random()?, &config.dedup, i64::MIN, now.wall_ms))
 }
 
-/// Remembers a frame's clicks; returns how many there were.
-fn restore(table: &mut dedup::Table, frame: &ReplayedFrame<'_>) -> u64 {
-    let mut clicks = 0;
-    for batch in frame.records.chunks(RESTORE_BATCH) {
-        let mut hashed = [None; RESTORE_BATCH];
-        for (place, record) in hashed.iter_mut().zip(batch) {
-            if let Record::Click(click) = record {
-                let key = table.hash(&click.key());
-                table.prefetch(&key);
-                *place = Some((key, *click));
-            }
-        }
-        for (key, click) in hashed.iter().flatten() {
-            table.restore(key, click.check(), click.event_ms(), click.received_ms());
-            clicks += 1;
-        }
-    }
-    clicks
-}
-
 /// What recovery and the memory have come to.
 struct Recovered {
-    uuid: [u8; 16],
+    edge: Edge,
     store: Arc<Store>,
     /// The positions of the stored checkpoint; recovery met each in its log.
     confirmed: Vec<Position>,
     table: dedup::Table,
     log: Log,
-    nonces: Vec<[u8; 16]>,
 }
 
-/// Writes this incarnation's first frame; from then on the core and the exporter own what there is.
-fn begin(config: &Config, started_at: Instant, data_dir: DataDir, recovered: Recovered) -> Result<Started, Failure> {
-    let Recovered { uuid, store, confirmed, table, log, mut nonces } = recovered;
-    let (now, nonce, segment) = (now(started_at), random()?, log.start.segment);
+/// Writes this incarnation's first frame: it proves that the disk takes a direct, synced write.
+fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
+    let Recovered { edge, store, confirmed, table, log } = recovered;
+    let (dir, segment) = (log.dir, log.end.start.segment);
     let unprepared = |source| Failure {
         exit: Exit::LogWriteFailed,
-        text: format!("segment {segment} in {} could not be prepared: {source}", log.dir.path.display()),
+        text: format!("segment {segment} in {} could not be prepared: {source}", dir.path.display()),
     };
-    prepare_segment(&log.dir.path, segment, config.log.segment_bytes).map_err(unprepared)?;
-    let file = open_segment_for_writing(&log.dir.path, segment).map_err(unprepared)?;
-    let incarnation = log.start.incarnation;
-    let mut writer = Writer::new(writer_config(config), log.start, frame_buffers(config)?);
-    let (horizon_ms, watermark_ms) = (table.horizon_ms(), log.watermark_ms);
-    let meta = FrameMeta { built_ms: now.wall_ms, horizon_ms, watermark_ms, flags: 0 };
-    write_start(&mut writer, &file, segment, Start { incarnation, nonce, started_ms: now.wall_ms }, meta).map_err(
-        |error| Failure { exit: Exit::LogWriteFailed, text: format!("the first frame of the log: {error}") },
-    )?;
-
-    nonces.push(nonce);
-    let end = writer.position();
+    prepare_segment(&dir.path, segment, config.log.segment_bytes).map_err(unprepared)?;
+    let file = open_segment_for_writing(&dir.path, segment).map_err(unprepared)?;
+    let (incarnation, buffer, write) =
+        Incarnation::begin(config, edge, table, log.end, frame_buffers(config)?, now(started_at));
+    let from = write.buffer_offset as usize;
+    let written = file
+        .write_all_at(&buffer.memory[from..from + write.length as usize], write.file_offset)
+        .and_then(|()| file.sync_all());
+    written.map_err(|error| Failure {
+        exit: Exit::LogWriteFailed,
+        text: format!("the first frame of the log: {error}"),
+    })?;
+    let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
+    let (home, exporter) = incarnation.begun(config, buffer, partials);
     let exporter = ExportThread {
-        exporter: Exporter::new(export::Start {
-            edge_id: config.export.edge_id.clone(),
-            data_dir: uuid,
-            nonce,
-            nonces,
-            logs: vec![export::LogStart {
-                end,
-                totals: writer.totals(),
-                horizon_ms,
-                watermark_ms,
-                base_lsn: log.base_lsn,
-                open: true,
-            }],
-        }),
+        exporter,
         sink: Embedded::new(Arc::clone(&store), config.export.edge_id.clone()),
         confirmed,
         rebuilder: Rebuilder::new(u64::from_le_bytes(random()?)),
-        read_frames: read_frames(log.dir.clone()),
+        read_frames: read_frames(dir.clone()),
         meter: Arc::default(),
         started: started_at,
     };
-    let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
-    let cuts = Cuts::new(end, log.base_lsn, || partials.spare());
-    let watermark = Watermark { start_ms: watermark_ms, delay_ms: config.export.watermark_delay_ms };
-    let home = Home::new(table, writer, partials, cuts, watermark, config.log.dead_letter_bytes_max);
-    Ok(Started { home, store, segment: (segment, file), log_dir: log.dir.path, data_dir, exporter })
+    Ok(Started { home, store, segment: (segment, file), log_dir: dir.path, exporter })
 }
 
 /// Reads the log again for ranges that have lost their table.
@@ -281,36 +227,6 @@ fn read_frames(dir: LogDir) -> Box<ReadFrames> {
     Box::new(move |_, from_lsn, to_lsn, each| {
         reader.read_frames(from_lsn, to_lsn, each).map_err(|error| error.to_string())
     })
-}
-
-/// The first frame of this incarnation: it proves that the disk takes a direct, synced write, and puts the nonce on disk before
-/// anything is exported under it.
-fn write_start(writer: &mut Writer, file: &File, segment: u64, start: Start, meta: FrameMeta) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    record::encode_start(&start, &mut bytes);
-    let asked = writer.wants_segment();
-    assert_eq!(asked, Some(segment), "a log goes on in the segment that was prepared for it");
-    writer.segment_ready(segment);
-    writer.append(&bytes);
-    writer.seal(meta);
-    let Some((buffer, write)) = writer.next_write(0) else { unreachable!("a sealed frame and a ready segment") };
-    let from = write.buffer_offset as usize;
-    file.write_all_at(&buffer.memory[from..from + write.length as usize], write.file_offset)?;
-    file.sync_all()?;
-    let written = writer.written(buffer, true);
-    assert!(written.is_ok(), "the write succeeded");
-    Ok(())
-}
-
-fn writer_config(config: &Config) -> WriterConfig {
-    WriterConfig {
-        frame_bytes: config.log.frame_bytes,
-        segment_bytes: config.log.segment_bytes,
-        commit_delay_ns: config.log.commit_delay_max_us * 1_000,
-        commit_spacing_ns: config.log.commit_spacing_us * 1_000,
-        core: 0,
-        dedup_key: config.click.dedup_key as u32,
-    }
 }
 
 fn frame_buffers(config: &Config) -> Result<Vec<Box<FrameBuffer>>, Failure> {

@@ -178,8 +178,11 @@ impl Worker {
 
 /// Both clocks, once a turn.
 pub fn now(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    Now { wall_ms: wall, mono_ns: started.elapsed().as_nanos() as u64 }
+    Now { wall_ms: wall_ms(), mono_ns: started.elapsed().as_nanos() as u64 }
+}
+
+pub fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// The same memory for events of another lifetime: an emptied vector's allocation is kept by the in-place collect.

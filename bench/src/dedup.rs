@@ -198,7 +198,7 @@ impl LinearProbing {
 
     fn run(&mut self, numbers: &mut Numbers) {
         for key in numbers.batches().flatten().map(u128::from_le_bytes) {
-            let mut at = ((key >> 64) * self.slots.len() as u128 >> 64) as usize;
+            let mut at = (((key >> 64) * self.slots.len() as u128) >> 64) as usize;
             while self.slots[at] != 0 && self.slots[at] != key {
                 at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
             }

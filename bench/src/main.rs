@@ -3,16 +3,25 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod canned;
 mod compare;
+mod counting;
 mod dedup;
 mod generate;
+mod latency;
 mod measure;
 mod null_epoll;
 mod null_http;
 mod null_uring;
+mod recovery;
+mod scratch;
 mod server;
+mod turns;
 
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 #[derive(Parser)]
 #[command(name = "tollgate-bench", version, about)]
@@ -31,6 +40,12 @@ enum Command {
     Compare(compare::Args),
     /// What remembering a click's id costs, at several loads, beside other tables.
     Dedup,
+    /// What `Core::apply` takes for a click, without I/O: canned turns, in three shapes.
+    Turns(turns::Args),
+    /// Writes a log and recovers it as a start does: clicks a second of one core.
+    Recovery(recovery::Args),
+    /// What an acknowledgement takes at half the top rate, beside a synced write of the same size.
+    Latency(latency::Args),
     /// Measures what building a click costs the load generator.
     Generate(generate::Args),
 }
@@ -43,6 +58,9 @@ fn main() -> std::process::ExitCode {
         Command::Dedup => {
             dedup::run(&dedup::Settings::default(), &mut std::io::stdout()).map_err(|error| error.to_string())
         }
+        Command::Turns(args) => turns::run(&args),
+        Command::Recovery(args) => recovery::run(&args),
+        Command::Latency(args) => latency::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match done {

@@ -1,8 +1,60 @@
 //! What each command does beside serving clicks. Each takes what was read from the command line and returns how to exit.
 
+use std::path::Path;
+
+use self::wal::CommandError;
+use crate::exit::Exit;
+use crate::wal::segments::LogError;
+
+pub mod audit;
 pub mod check;
+pub mod exported;
 pub mod wal;
 pub mod wal_repair;
 
 #[cfg(test)]
 mod wal_tests;
+
+/// The directory as a flag that a shell takes as it is pasted.
+pub fn named(dir: &Path) -> String {
+    let text = dir.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if text.chars().all(plain) {
+        return format!("--data-dir {text}");
+    }
+    format!("--data-dir '{}'", text.replace('\'', "'\\''"))
+}
+
+/// Why a log is not gone on with, and which command says more.
+pub fn halt_text(error: &LogError, dir: &Path) -> String {
+    let dir = named(dir);
+    match error {
+        LogError::Damaged(_) if error.exit() == Exit::Checkpoint => format!(
+            "{error}. Delete nothing; put the log and the store that belong together back, then `tollgate audit {dir}`"
+        ),
+        LogError::Damaged(_) => format!(
+            "{error}. `tollgate wal verify {dir}` shows what is lost, and the `tollgate wal repair` command that goes on"
+        ),
+        LogError::Io { .. } | LogError::InUse { .. } | LogError::Unreadable { .. } => error.to_string(),
+    }
+}
+
+fn halted(error: LogError, dir: &Path) -> CommandError {
+    CommandError::Halted(error.exit(), halt_text(&error, dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_named_so_that_a_shell_takes_it() {
+        for (dir, want) in [
+            ("./tollgate-data", "--data-dir ./tollgate-data"),
+            ("/a b", "--data-dir '/a b'"),
+            ("/it's", "--data-dir '/it'\\''s'"),
+        ] {
+            assert_eq!(named(Path::new(dir)), want);
+        }
+    }
+}

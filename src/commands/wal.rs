@@ -1,60 +1,25 @@
 //! `tollgate wal inspect | verify | export`: what a data directory holds, whether it is sound, its clicks as NDJSON. They
-//! only read, and take no lock; of a log that is being written to they see what was there when they began.
+//! only read the log, and take no lock for it; of one that is being written to they see what was there when they began.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tollgate_global::StoreError;
 
-use super::wal_repair::{RepairArgs, repair};
+use super::exported::Exported;
+use super::wal_repair::{Way, repair};
+use super::{halted, named};
+use crate::cli::WalCommand;
 use crate::cut::Position;
 use crate::exit::Exit;
+use crate::export::positions;
 use crate::wal::extent::{Extent, Finding, Verified, verify_log};
 use crate::wal::record::{ClickRecord, DeadLetter, Record};
 use crate::wal::recover::{Progress, Tail, walk_log};
 use crate::wal::replay::hex;
-use crate::wal::segments::{LogDir, LogError, list_logs, read_identity};
-
-/// What a data directory holds; damage, with its exact extent; the ways out of a halt; clicks as NDJSON.
-#[derive(Clone, Debug, clap::Subcommand)]
-pub enum WalCommand {
-    /// Show logs, segments, records, time ranges and the horizon.
-    Inspect(InspectArgs),
-    /// Check every frame of every log. Exit status 0: sound; 71: damaged.
-    Verify(VerifyArgs),
-    /// Go on after damage: shows what it would do, and does it with --yes.
-    Repair(RepairArgs),
-    /// Write every click, or every dead letter, as one line of JSON.
-    Export(ExportArgs),
-}
-
-#[derive(Clone, Debug, clap::Args)]
-pub struct InspectArgs {
-    /// The data directory.
-    pub dir: PathBuf,
-    /// One JSON document instead of tables.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-pub struct VerifyArgs {
-    /// The data directory.
-    pub dir: PathBuf,
-    /// One JSON document instead of text.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-pub struct ExportArgs {
-    /// The data directory.
-    pub dir: PathBuf,
-    /// Dead letters instead of clicks.
-    #[arg(long)]
-    pub dead_letters: bool,
-}
+use crate::wal::segments::{DataDir, LogDir, LogError, list_logs, read_identity};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -63,7 +28,12 @@ pub enum CommandError {
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
     #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
     Refused(String),
+    /// The log cannot be read through; the text names the way out.
+    #[error("{1}")]
+    Halted(Exit, String),
 }
 
 impl CommandError {
@@ -71,25 +41,37 @@ impl CommandError {
         match self {
             CommandError::Log(error) => error.exit(),
             CommandError::Output(_) => Exit::Unavailable,
+            CommandError::Store(_) => Exit::Store,
             CommandError::Refused(_) => Exit::Usage,
+            CommandError::Halted(exit, _) => *exit,
         }
     }
 }
 
-/// Runs one of the commands. `checkpoints`: up to where the sink has the counts, as far as the caller knows; `now_ms`: the
-/// wall clock.
-pub fn run(
-    command: &WalCommand,
-    checkpoints: &[Position],
-    now_ms: i64,
-    out: &mut dyn Write,
-) -> Result<Exit, CommandError> {
+/// Runs one of the commands over a data directory; `now_ms`: the wall clock.
+pub fn run(command: &WalCommand, dir: &Path, now_ms: i64, out: &mut dyn Write) -> Result<Exit, CommandError> {
     match command {
-        WalCommand::Inspect(args) => inspect(args, out),
-        WalCommand::Verify(args) => verify(args, checkpoints, out),
-        WalCommand::Repair(args) => repair(args, checkpoints, now_ms, out),
-        WalCommand::Export(args) => export(args, out),
+        WalCommand::Inspect(args) => inspect(dir, args.json, out),
+        WalCommand::Verify(args) => verify(dir, args.json, &exported_positions(dir)?, out),
+        WalCommand::Repair(args) => {
+            let way = if args.raise_horizon { Way::RaiseHorizon } else { Way::AcceptLoss(args.accept_loss.clone()) };
+            repair(dir, &way, args.yes, &exported_positions(dir)?, now_ms, out)
+        }
+        WalCommand::Export(args) => export(dir, args.dead_letters, out),
     }
+}
+
+/// Up to where the store has the counts. What cannot be known is said, and nothing is taken for exported.
+fn exported_positions(dir: &Path) -> Result<Vec<Position>, CommandError> {
+    logs_of(dir)?;
+    let read = || -> Result<Vec<Position>, CommandError> {
+        let _lock = DataDir::open(dir)?;
+        Ok(Exported::read(dir)?.checkpoint.as_ref().map_or(Vec::new(), positions))
+    };
+    read().or_else(|error| {
+        eprintln!("tollgate: what was exported is not known: {error}");
+        Ok(Vec::new())
+    })
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -106,7 +88,7 @@ struct LogView {
     watermark_ms: Option<i64>,
     newest_frame_ms: Option<i64>,
     incarnation: u64,
-    starts: usize,
+    incarnations_named: usize,
     stopped_cleanly: bool,
     tail: String,
     repairs: usize,
@@ -128,11 +110,12 @@ struct SegmentView {
     newest_received_ms: Option<i64>,
 }
 
-pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    let identity = read_identity(&args.dir)?;
-    let logs = logs_of(&args.dir)?.iter().map(inspect_settled).collect::<Result<Vec<_>, _>>()?;
+pub fn inspect(dir: &Path, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let logs = logs_of(dir)?;
+    let identity = read_identity(dir)?;
+    let logs = logs.iter().map(inspect_settled).collect::<Result<Vec<_>, _>>()?;
     let damaged = logs.iter().any(|log| log.damage.is_some());
-    if args.json {
+    if json {
         writeln!(out, "{:#}", json!({ "identity": identity, "logs": logs }))?;
     } else {
         match identity {
@@ -140,6 +123,9 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<Exit, CommandE
             None => writeln!(out, "no identity.toml: this directory was never served from")?,
         }
         logs.iter().try_for_each(|log| print_log(log, out))?;
+        if damaged {
+            writeln!(out, "\n`tollgate wal verify {}` shows what is lost and how to go on", named(dir))?;
+        }
     }
     Ok(if damaged { Exit::LogDamaged } else { Exit::Clean })
 }
@@ -175,7 +161,7 @@ fn inspect_log(log: &LogDir) -> Result<LogView, LogError> {
             (view.clicks_total, view.dead_letters_total) = (replay.totals.clicks, replay.totals.dead_letters);
             (view.horizon_ms, view.watermark_ms) = (known(replay.horizon_ms), known(replay.watermark_ms));
             view.newest_frame_ms = known(replay.built_ms);
-            (view.incarnation, view.starts) = (replay.incarnation, walked.starts.len());
+            (view.incarnation, view.incarnations_named) = (replay.incarnation, walked.nonces.len());
             view.stopped_cleanly = replay.flags & crate::wal::frame::FLAG_STOPPED != 0;
             view.repairs = walked.repairs.len();
             view.tail = match walked.tail {
@@ -244,22 +230,22 @@ fn print_log(log: &LogView, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
-pub fn verify(args: &VerifyArgs, checkpoints: &[Position], out: &mut dyn Write) -> Result<Exit, CommandError> {
+pub fn verify(dir: &Path, json: bool, checkpoints: &[Position], out: &mut dyn Write) -> Result<Exit, CommandError> {
     let mut exit = Exit::Clean;
     let mut views = Vec::new();
-    for log in logs_of(&args.dir)? {
+    for log in logs_of(dir)? {
         let checkpoint = checkpoints.iter().find(|position| position.log_id == log.log_id);
         let verified = verify_log(&log, checkpoint)?;
         if !verified.findings.is_empty() {
-            exit = Exit::LogDamaged;
+            exit = Exit::Difference;
         }
-        if args.json {
+        if json {
             views.push(verified_view(&log, &verified));
         } else {
-            print_verified(&args.dir, &log, &verified, out)?;
+            print_verified(dir, &log, &verified, out)?;
         }
     }
-    if args.json {
+    if json {
         writeln!(out, "{:#}", json!({ "sound": exit == Exit::Clean, "logs": views }))?;
     }
     Ok(exit)
@@ -297,7 +283,7 @@ pub fn print_extent(dir: &Path, finding: &Finding, out: &mut dyn Write) -> std::
     for ((ad, pane_ms), clicks) in &extent.named {
         writeln!(out, "    still readable: ad {ad:?}, pane {pane_ms}: {clicks} clicks")?;
     }
-    let (id, from, dir) = (hex(&damage.log_id), damage.lsn + 1, dir.display());
+    let (id, from, dir) = (hex(&damage.log_id), damage.lsn + 1, named(dir));
     writeln!(out, "    exported already: `tollgate wal repair {dir} --raise-horizon`")?;
     if extent.to_lsn >= from {
         writeln!(out, "    otherwise:        `tollgate wal repair {dir} --accept-loss {id}:{from}-{}`", extent.to_lsn)?;
@@ -343,16 +329,16 @@ fn verified_view(log: &LogDir, verified: &Verified) -> Value {
     })
 }
 
-pub fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<Exit, CommandError> {
+pub fn export(dir: &Path, dead_letters: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let mut out = std::io::BufWriter::with_capacity(1 << 20, out);
-    for log in logs_of(&args.dir)? {
+    for log in logs_of(dir)? {
         let mut written = Ok(());
         let id = hex(&log.log_id);
         let walked = walk_log(&log, None, &mut Progress::default(), &mut |_| {}, &mut |_, _, frame| {
             for (lsn, record) in (frame.header.first_lsn..).zip(&frame.records) {
                 let line = match record {
-                    Record::Click(click) if !args.dead_letters => click_line(&id, lsn, click),
-                    Record::DeadLetter(letter) if args.dead_letters => dead_letter_line(&id, lsn, letter),
+                    Record::Click(click) if !dead_letters => click_line(&id, lsn, click),
+                    Record::DeadLetter(letter) if dead_letters => dead_letter_line(&id, lsn, letter),
                     Record::Click(_) | Record::DeadLetter(_) | Record::Start(_) => continue,
                 };
                 if written.is_ok() {
@@ -362,7 +348,7 @@ pub fn export(args: &ExportArgs, out: &mut dyn Write) -> Result<Exit, CommandErr
         });
         written?;
         out.flush()?;
-        walked?;
+        walked.map_err(|error| halted(error, dir))?;
     }
     Ok(Exit::Clean)
 }

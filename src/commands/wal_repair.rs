@@ -2,8 +2,9 @@
 //! and writes one repair file for each damaged place, which is also the audit of what was given up. Segments are not touched.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 
+use super::named;
 use super::wal::{CommandError, logs_of, print_extent};
 use crate::cut::Position;
 use crate::exit::Exit;
@@ -14,20 +15,13 @@ use crate::wal::segments::{DataDir, LogDir, write_synced};
 /// How far beyond the clock an event time may be among records that cannot be read: the default `--clock-skew`.
 const SKEW_MS: i64 = 60_000;
 
-#[derive(Clone, Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("way").required(true).args(["raise_horizon", "accept_loss"])))]
-pub struct RepairArgs {
-    /// The data directory.
-    pub dir: PathBuf,
+/// What the operator says of the damage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
     /// The damaged records were exported: no count is lost. Their ids are, so older clicks are refused from now on.
-    #[arg(long)]
-    pub raise_horizon: bool,
-    /// Give up exactly these records, as `verify` names them: LOG:FROM-TO. Can be given several times.
-    #[arg(long, value_name = "LOG:FROM-TO")]
-    pub accept_loss: Vec<String>,
-    /// Do it; otherwise only show what would be done.
-    #[arg(long)]
-    pub yes: bool,
+    RaiseHorizon,
+    /// Give up exactly these records, as `verify` names them: LOG:FROM-TO.
+    AcceptLoss(Vec<String>),
 }
 
 /// One damaged place and the horizon after its repair.
@@ -38,14 +32,17 @@ struct Planned<'a> {
     horizon_ms: i64,
 }
 
+/// `yes`: does it; otherwise only shows what would be done.
 pub fn repair(
-    args: &RepairArgs,
+    dir: &Path,
+    way: &Way,
+    yes: bool,
     checkpoints: &[Position],
     now_ms: i64,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
-    let logs = logs_of(&args.dir)?;
-    let lock = if args.yes { Some(DataDir::open(&args.dir)?) } else { None };
+    let logs = logs_of(dir)?;
+    let lock = if yes { Some(DataDir::open(dir)?) } else { None };
     let mut verified = Vec::new();
     for log in &logs {
         let checkpoint = checkpoints.iter().find(|position| position.log_id == log.log_id);
@@ -55,10 +52,10 @@ pub fn repair(
     for (log, checkpoint, verified) in &verified {
         for finding in &verified.findings {
             let extent = finding.extent.as_ref().ok_or_else(|| {
-                let (dir, damage) = (args.dir.display(), &finding.damage);
+                let (dir, damage) = (dir.display(), &finding.damage);
                 CommandError::Refused(format!("{damage}\nno repair of {dir} can go on after this; put the files back"))
             })?;
-            allowed(args, finding, extent, *checkpoint)?;
+            allowed(dir, way, finding, extent, *checkpoint)?;
             planned.push(Planned { log, finding, extent, horizon_ms: horizon_after(finding, extent, now_ms) });
         }
     }
@@ -68,7 +65,7 @@ pub fn repair(
     }
     for plan in &planned {
         writeln!(out, "{}", plan.finding.damage)?;
-        print_extent(&args.dir, plan.finding, out)?;
+        print_extent(dir, plan.finding, out)?;
         let way = match plan.extent.resume {
             Some((segment, offset)) => format!("goes on at byte {offset} of segment {segment}"),
             None => "goes on in a new segment".to_owned(),
@@ -82,12 +79,15 @@ pub fn repair(
         writeln!(out, "nothing was changed; run it again with --yes")?;
         return Ok(Exit::Clean);
     }
-    planned.iter().try_for_each(|plan| write_repair(args, plan, now_ms, out))?;
+    planned.iter().try_for_each(|plan| write_repair(way, plan, now_ms, out))?;
     Ok(Exit::Clean)
 }
 
-fn write_repair(args: &RepairArgs, plan: &Planned<'_>, now_ms: i64, out: &mut dyn Write) -> Result<(), CommandError> {
-    let kind = if args.raise_horizon { "raise-horizon" } else { "accept-loss" };
+fn write_repair(way: &Way, plan: &Planned<'_>, now_ms: i64, out: &mut dyn Write) -> Result<(), CommandError> {
+    let kind = match way {
+        Way::RaiseHorizon => "raise-horizon",
+        Way::AcceptLoss(_) => "accept-loss",
+    };
     let damage = &plan.finding.damage;
     let repair = repair_of(damage, plan.extent, plan.horizon_ms, now_ms, kind);
     let mut text = serde_json::to_string_pretty(&repair).expect("numbers and strings are JSON");
@@ -110,7 +110,8 @@ fn horizon_after(finding: &Finding, extent: &Extent, now_ms: i64) -> i64 {
 
 /// Whether the operator's words cover this damage.
 fn allowed(
-    args: &RepairArgs,
+    dir: &Path,
+    way: &Way,
     finding: &Finding,
     extent: &Extent,
     checkpoint: Option<&Position>,
@@ -120,24 +121,32 @@ fn allowed(
         return Ok(());
     }
     let id = hex(&finding.damage.log_id);
-    let (dir, loss) = (args.dir.display(), format!("{id}:{from}-{to}"));
-    if args.raise_horizon {
-        return match checkpoint {
-            Some(position) if position.lsn >= to => Ok(()),
-            Some(position) => Err(CommandError::Refused(format!(
-                "records up to LSN {to} of log {id} are damaged, and only those up to LSN {} were exported: \
-                 `tollgate wal repair {dir} --accept-loss {loss}` gives them up",
-                position.lsn
-            ))),
-            None => Err(CommandError::Refused(format!(
-                "no checkpoint is known for log {id}, so nobody can say that LSN {from} to {to} were exported: \
-                 `tollgate wal repair {dir} --accept-loss {loss}` gives them up"
-            ))),
-        };
-    }
-    if args.accept_loss.contains(&loss) {
+    let (dir, loss) = (named(dir), format!("{id}:{from}-{to}"));
+    let given = match way {
+        Way::RaiseHorizon => {
+            return exported(checkpoint, &id, from, to, &format!("`tollgate wal repair {dir} --accept-loss {loss}`"));
+        }
+        Way::AcceptLoss(given) => given,
+    };
+    if given.contains(&loss) {
         return Ok(());
     }
-    let given = args.accept_loss.join(", ");
+    let given = given.join(", ");
     Err(CommandError::Refused(format!("the damage is {loss}, and --accept-loss names {given}: name it exactly")))
+}
+
+/// Whether records up to `to` are in the counts already.
+fn exported(checkpoint: Option<&Position>, id: &str, from: u64, to: u64, otherwise: &str) -> Result<(), CommandError> {
+    match checkpoint {
+        Some(position) if position.lsn >= to => Ok(()),
+        Some(position) => Err(CommandError::Refused(format!(
+            "records up to LSN {to} of log {id} are damaged, and only those up to LSN {} were exported: {otherwise} gives \
+             them up",
+            position.lsn
+        ))),
+        None => Err(CommandError::Refused(format!(
+            "no checkpoint is known for log {id}, so nobody can say that LSN {from} to {to} were exported: {otherwise} \
+             gives them up"
+        ))),
+    }
 }

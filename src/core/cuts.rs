@@ -20,9 +20,6 @@ pub struct Cuts {
     /// The open table lacks clicks of its range.
     pub dropped: bool,
     exported_lsn: u64,
-    /// Of the cuts on their way out: where each ends, and the horizon in the frame that it ends with.
-    horizons: VecDeque<(u64, i64)>,
-    durable_horizon_ms: i64,
 }
 
 impl Cuts {
@@ -30,16 +27,7 @@ impl Cuts {
     /// table with all the memory it will need.
     pub fn new(from: Position, exported_lsn: u64, spare: impl Fn() -> CutTable) -> Cuts {
         let spares = (0..SPARE_TABLES).map(|_| spare()).collect();
-        Cuts {
-            last: from,
-            waiting: VecDeque::new(),
-            spares,
-            credits: EXPORT_CREDITS,
-            dropped: false,
-            exported_lsn,
-            horizons: VecDeque::new(),
-            durable_horizon_ms: i64::MIN,
-        }
+        Cuts { last: from, waiting: VecDeque::new(), spares, credits: EXPORT_CREDITS, dropped: false, exported_lsn }
     }
 
     pub fn last(&self) -> Position {
@@ -53,11 +41,6 @@ impl Cuts {
     /// Cuts that are not yet exported.
     pub fn pending(&self) -> usize {
         self.waiting.len() + (EXPORT_CREDITS - self.credits) as usize
-    }
-
-    /// The horizon as a frame that was exported holds it: no restart begins below it.
-    pub fn durable_horizon_ms(&self) -> i64 {
-        self.durable_horizon_ms
     }
 
     /// Everything cut was exported.
@@ -79,9 +62,6 @@ impl Cuts {
     /// Adds the next range. It must begin where the last one ended.
     pub fn push(&mut self, cut: Cut) {
         assert_eq!(cut.from, self.last, "a cut begins where the last one ended");
-        if cut.to.lsn > cut.from.lsn {
-            self.horizons.push_back((cut.to.lsn, cut.horizon_ms));
-        }
         self.last = cut.to;
         self.dropped = false;
         if let Some(back) = self.waiting.back_mut()
@@ -94,11 +74,13 @@ impl Cuts {
         self.waiting.push_back(cut);
     }
 
-    /// Hands over what is durable, as far as credits go.
-    pub fn hand_over(&mut self, durable_lsn: u64, actions: &mut Actions) {
+    /// Hands over what is durable, as far as credits go. A cut whose records had all been sealed before it, or that has
+    /// none, knows a higher horizon than any frame does: windows would be final that a restart opens again.
+    pub fn hand_over(&mut self, durable_lsn: u64, durable_horizon_ms: i64, actions: &mut Actions) {
         while self.credits > 0 && self.waiting.front().is_some_and(|cut| cut.to.lsn <= durable_lsn) {
-            if let Some(cut) = self.waiting.pop_front() {
+            if let Some(mut cut) = self.waiting.pop_front() {
                 self.credits -= 1;
+                cut.horizon_ms = cut.horizon_ms.min(durable_horizon_ms);
                 actions.push(Action::Export(Box::new(cut)));
             }
         }
@@ -109,9 +91,6 @@ impl Cuts {
         self.exported_lsn = exported.lsn;
         self.credits += exported.cuts;
         assert!(self.credits <= EXPORT_CREDITS, "more export credits came back than were taken");
-        while let Some((_, horizon_ms)) = self.horizons.pop_front_if(|(lsn, _)| *lsn <= exported.lsn) {
-            self.durable_horizon_ms = horizon_ms;
-        }
         if let Some(mut table) = exported.table {
             table.clear();
             self.give_back(table);

@@ -12,7 +12,7 @@ use crate::event::{Actions, Now};
 use crate::metrics::{Ledger, Shed};
 use crate::net::reply::ListedError;
 use crate::preagg::Table as Partials;
-use crate::wal::frame::FLAG_CUT;
+use crate::wal::frame::{FLAG_CUT, FLAG_IDLE};
 use crate::wal::record::{self, Cause, ClickRecord, KIND_CLICK, KIND_DEAD_LETTER};
 use crate::wal::writer::{FrameMeta, Room, Writer};
 
@@ -220,10 +220,12 @@ impl Home {
         self.writer.seal(meta)
     }
 
-    /// Closes the log's end with an empty frame, once: it proves that all before it had been durable.
-    pub fn seal_idle(&mut self, now: Now, flag: u32) {
-        if !self.idle_sealed && !self.writer.unwritten() {
-            self.seal(now, flag);
+    /// Closes the log's end with an empty frame: once, to prove that all before it had been durable, and again whenever the
+    /// horizon has risen, which is exported only as far as a frame holds it.
+    pub fn seal_idle(&mut self, now: Now) {
+        let news = !self.idle_sealed || self.dedup.horizon_ms() > self.writer.durable_horizon_ms();
+        if news && !self.writer.unwritten() {
+            self.seal(now, FLAG_IDLE);
             self.idle_sealed = true;
         }
     }
@@ -276,7 +278,7 @@ impl Home {
     }
 
     pub fn hand_over(&mut self, actions: &mut Actions) {
-        self.cuts.hand_over(self.writer.durable_lsn(), actions);
+        self.cuts.hand_over(self.writer.durable_lsn(), self.writer.durable_horizon_ms(), actions);
     }
 }
 

@@ -134,7 +134,10 @@ impl Exporter {
         if self.known.is_some()
             && let Some((id, table, cuts)) = self.outputs.pop_front()
         {
-            let lsn = self.logs[&id].exported.lsn;
+            let log = &self.logs[&id];
+            // Segments go by it, and with them the nonce that the stored checkpoint names: ours must have taken its place.
+            let ours = self.known.iter().flatten().any(|known| *known.nonce == self.start.nonce);
+            let lsn = if ours { log.exported.lsn } else { log.start.base_lsn };
             return Step::Exported(id, Box::new(Exported { lsn, table, cuts }));
         }
         match &self.state {

@@ -7,6 +7,9 @@
 //! A key is looked for in `PROBES_MAX` slots from where its dims hash, pane and the secret put it, then from where a keyed
 //! hash of its whole bytes does. The dims hash has 32 bits and no secret, so clients can make many ads of one dims hash;
 //! such a flood costs `PROBES_MAX` looks more a click and no more. Whole keys are compared: the table is exact.
+//!
+//! The index begins small and grows with the rows (its memory is taken at start): spread over megabytes, a thousand keys would
+//! cost a cache miss and an address translation each.
 
 use crate::click::Pane;
 use crate::cut::{CutRow, CutTable, UserPair};
@@ -19,16 +22,21 @@ const GENERATION_MAX: u32 = (1 << 12) - 1;
 /// Slots looked at for a dims hash before the whole key is hashed: one cache line.
 const PROBES_MAX: usize = 8;
 
+/// The smallest index: 2^11 slots, 16 KiB, for up to 512 rows.
+const SLOT_BITS_MIN: u32 = 11;
+
 /// Mean bytes of a key that memory is taken for; a table of longer ones is full sooner.
 const KEY_BYTES_MEAN: usize = 48;
 
 /// The open partials of one core, since its last cut.
 pub struct Table {
     open: CutTable,
+    /// As many as the largest index needs; the first `1 << slot_bits` are in use.
     slots: Vec<u64>,
     /// Slots filled before this generation began are empty.
     generation: u32,
     slot_bits: u32,
+    slot_bits_max: u32,
     secret: u64,
     rows_max: usize,
     key_bytes_max: usize,
@@ -46,13 +54,14 @@ impl Table {
     /// each incarnation, so that nobody outside can aim at slots.
     pub fn new(rows_max: usize, users_max: usize, secret: u64) -> Table {
         assert!(rows_max > 0 && rows_max < 1 << ROW_BITS, "a table of {rows_max} rows; the index holds 1 to 2^20 - 1");
-        let slot_bits = (rows_max * 2).next_power_of_two().trailing_zeros().max(4);
+        let slot_bits_max = (rows_max * 2).next_power_of_two().trailing_zeros().max(4);
         let key_bytes_max = rows_max * KEY_BYTES_MEAN + KEY_BYTES_MAX;
         Table {
             open: CutTable::with_capacity(rows_max, key_bytes_max, users_max),
-            slots: vec![0; 1 << slot_bits],
+            slots: vec![0; 1 << slot_bits_max],
             generation: 1,
-            slot_bits,
+            slot_bits: SLOT_BITS_MIN.min(slot_bits_max),
+            slot_bits_max,
             secret,
             rows_max,
             key_bytes_max,
@@ -74,7 +83,7 @@ impl Table {
                 self.open.rows[row].clicks += 1;
                 row
             }
-            Found::Free(slot) => self.insert(slot, mixed as u32, pane, partial_key),
+            Found::Free(slot) => self.insert(slot, mixed as u32, pane, dims_hash, partial_key),
         };
         if user_token != 0 {
             debug_assert!(self.open.users.len() < self.users_max);
@@ -126,6 +135,10 @@ impl Table {
         empty.rows.reserve(self.rows_max);
         empty.keys.reserve(self.key_bytes_max);
         empty.users.reserve(self.users_max);
+        let (rows, slots) = (self.open.rows.len(), 1 << self.slot_bits);
+        if rows * 16 < slots && self.slot_bits > SLOT_BITS_MIN {
+            self.slot_bits -= 1;
+        }
         self.next_generation();
         std::mem::replace(&mut self.open, empty)
     }
@@ -150,13 +163,18 @@ impl Table {
     }
 
     #[inline]
+    fn mask(&self) -> usize {
+        (1 << self.slot_bits) - 1
+    }
+
+    #[inline]
     fn home(&self, mixed: u64) -> usize {
         (mixed >> (u64::BITS - self.slot_bits)) as usize
     }
 
     #[inline]
     fn find(&self, mixed: u64, pane: Pane, partial_key: &[u8]) -> Found {
-        let mask = self.slots.len() - 1;
+        let mask = self.mask();
         let mut at = self.home(mixed);
         for _ in 0..PROBES_MAX {
             if let Some(found) = self.look(at, mixed as u32, pane, partial_key) {
@@ -171,7 +189,7 @@ impl Table {
     /// a free slot among its first ones was never put behind them. Ends because fewer rows than slots exist.
     #[cold]
     fn find_keyed(&self, tag: u32, pane: Pane, partial_key: &[u8]) -> Found {
-        let mask = self.slots.len() - 1;
+        let mask = self.mask();
         let keyed = xxh3_64_with_seed(partial_key, self.secret) ^ folded_multiply(pane.0 as u64 ^ self.secret);
         let mut at = self.home(folded_multiply(keyed));
         loop {
@@ -191,7 +209,7 @@ impl Table {
         if (slot >> 32) as u32 == tag {
             let row = slot as usize & ((1 << ROW_BITS) - 1);
             let candidate = &self.open.rows[row];
-            if candidate.pane == pane.0 && self.open.key(candidate) == partial_key {
+            if candidate.pane == pane.0 && same_bytes(self.open.key(candidate), partial_key) {
                 return Some(Found::Row(row));
             }
         }
@@ -199,7 +217,7 @@ impl Table {
     }
 
     #[cold]
-    fn insert(&mut self, slot: usize, tag: u32, pane: Pane, partial_key: &[u8]) -> usize {
+    fn insert(&mut self, slot: usize, tag: u32, pane: Pane, dims_hash: u32, partial_key: &[u8]) -> usize {
         let row = self.open.rows.len();
         assert!(
             row < self.rows_max && self.open.keys.len() + partial_key.len() <= self.key_bytes_max,
@@ -207,10 +225,45 @@ impl Table {
         );
         let key_offset = self.open.keys.len() as u32;
         self.open.keys.extend_from_slice(partial_key);
-        self.open.rows.push(CutRow { pane: pane.0, clicks: 1, key_offset, key_bytes: partial_key.len() as u32 });
-        self.slots[slot] = (u64::from(tag) << 32) | (u64::from(self.generation) << ROW_BITS) | row as u64;
+        let key_bytes = partial_key.len() as u32;
+        self.open.rows.push(CutRow { pane: pane.0, clicks: 1, key_offset, key_bytes, dims_hash });
+        self.slots[slot] = self.slot_of(tag, row);
+        if self.open.rows.len() * 4 > 1 << self.slot_bits && self.slot_bits < self.slot_bits_max {
+            self.grow();
+        }
         row
     }
+
+    fn slot_of(&self, tag: u32, row: usize) -> u64 {
+        (u64::from(tag) << 32) | (u64::from(self.generation) << ROW_BITS) | row as u64
+    }
+
+    /// Four times the slots, and every row's slot again.
+    #[cold]
+    fn grow(&mut self) {
+        self.slot_bits = (self.slot_bits + 2).min(self.slot_bits_max);
+        let slots = 1 << self.slot_bits;
+        self.slots[..slots].fill(0);
+        for index in 0..self.open.rows.len() {
+            let row = &self.open.rows[index];
+            let mixed = self.mix(Pane(row.pane), row.dims_hash);
+            match self.find(mixed, Pane(row.pane), self.open.key(row)) {
+                Found::Free(slot) => self.slots[slot] = self.slot_of(mixed as u32, index),
+                Found::Row(other) => unreachable!("rows {other} and {index} have one key"),
+            }
+        }
+    }
+}
+
+/// Equality of two keys: 16 bytes at a time, the last ones overlapping; a call for so few bytes costs more than they do.
+#[inline]
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() || a.len() < 16 {
+        return a == b;
+    }
+    let (a_blocks, b_blocks) = (a.as_chunks::<16>().0, b.as_chunks::<16>().0);
+    let blocks = a_blocks.iter().zip(b_blocks).all(|(a, b)| u128::from_le_bytes(*a) == u128::from_le_bytes(*b));
+    blocks && a.last_chunk::<16>() == b.last_chunk::<16>()
 }
 
 #[inline]
@@ -313,6 +366,27 @@ mod tests {
             table.discard();
             assert!(!table.wants_cut() && table.fill() == 0.0 && table.is_empty());
         }
+    }
+
+    #[test]
+    fn the_index_grows_with_the_rows_and_finds_every_one_again() {
+        let mut table = Table::new(1 << 15, 1 << 16, SECRET);
+        for round in 0..3 {
+            for number in 0_u32..20_000 {
+                let key = format!("a key of some length, number {number}");
+                // Few hashes, so that rows are also found behind others of their hash.
+                table.merge(Pane(i64::from(number % 2)), number % 4_000, key.as_bytes(), 0);
+            }
+            assert_eq!((table.rows(), table.open.clicks()), (20_000, 20_000 * (round + 1)));
+        }
+        assert!(table.slot_bits > SLOT_BITS_MIN);
+        let grown = table.slot_bits;
+        for _ in 0..20 {
+            let spare = table.spare();
+            table.merge(Pane(1), 7, b"one", 0);
+            assert_eq!(table.swap(spare).rows.len().min(1), 1);
+        }
+        assert!(table.slot_bits < grown, "an index that is hardly used shrinks again");
     }
 
     #[test]

@@ -12,9 +12,9 @@
 //!  32 u64 segment         40 u64 incarnation        32 u64 segment          40 u64 base LSN
 //!  48 u64 first LSN                                 48 u64 base chain       56 u64 segment_bytes
 //!  56 u32 records         60 u32 flags              64 i64 created_ms       72 u32 dedup-key rule
-//!  64 u64 durable LSN when built                    76 u32 CRC32C of 0..76
-//!  72 i64 horizon_ms      80 i64 watermark_ms       80 0xA5 … to 4 KiB
-//!  88 i64 built_ms        96 i64 newest_ms
+//!  64 u64 durable LSN when built                    76 16 B nonce of the incarnation that began it
+//!  72 i64 horizon_ms      80 i64 watermark_ms       92 u32 CRC32C of 0..92
+//!  88 i64 built_ms        96 i64 newest_ms          96 0xA5 … to 4 KiB
 //! 104 u64 clicks         112 u64 dead letters     (totals of the log, this frame included)
 //! 120 u64 previous chain 128 u32 CRC32C of the payload   132 u32 version = 1
 //! 136 u64 chain: XXH3-64 of 0..136, hence over (previous chain, header, payload CRC)
@@ -86,6 +86,8 @@ pub struct SegmentHeader {
     pub created_ms: i64,
     /// Code of the rule that makes click keys.
     pub dedup_key: u32,
+    /// Of the incarnation that began the segment: its start record may be in a segment that is long deleted.
+    pub nonce: [u8; 16],
 }
 
 /// Why bytes are no header.
@@ -228,8 +230,9 @@ impl SegmentHeader {
         out[56..64].copy_from_slice(&self.segment_bytes.to_le_bytes());
         out[64..72].copy_from_slice(&self.created_ms.to_le_bytes());
         out[72..76].copy_from_slice(&self.dedup_key.to_le_bytes());
-        let crc = crc32c(&out[..76]);
-        out[76..80].copy_from_slice(&crc.to_le_bytes());
+        out[76..92].copy_from_slice(&self.nonce);
+        let crc = crc32c(&out[..92]);
+        out[92..96].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// Reads a header with its padding. Total.
@@ -240,12 +243,12 @@ impl SegmentHeader {
         if bytes[..8] != SEGMENT_MAGIC {
             return Err(HeaderError::Magic);
         }
-        check_crc(bytes, 76)?;
+        check_crc(bytes, 92)?;
         let version = u32_at(bytes, 8);
         if version != FORMAT_VERSION {
             return Err(HeaderError::Version(version));
         }
-        if bytes[80..SEGMENT_HEADER_BYTES].iter().any(|byte| *byte != PADDING) {
+        if bytes[96..SEGMENT_HEADER_BYTES].iter().any(|byte| *byte != PADDING) {
             return Err(HeaderError::Padding);
         }
         Ok(SegmentHeader {
@@ -257,6 +260,7 @@ impl SegmentHeader {
             segment_bytes: u64_at(bytes, 56),
             created_ms: u64_at(bytes, 64) as i64,
             dedup_key: u32_at(bytes, 72),
+            nonce: bytes[76..92].try_into().expect("16 bytes"),
         })
     }
 }
@@ -337,13 +341,15 @@ mod tests {
             segment_bytes: 5,
             created_ms: 6,
             dedup_key: 7,
+            nonce: *b"a nonce 16 bytes",
         };
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         header.encode(&mut bytes);
         assert_eq!(&bytes[..32], b"TGSEGMT1\x01\0\0\0\x01\0\0\x000123456789abcdef");
         assert_eq!([32, 40, 48, 56, 64].map(|at| u64_at(&bytes, at)), [2, 3, 4, 5, 6]);
-        assert_eq!([u32_at(&bytes, 72), u32_at(&bytes, 76)], [7, crc32c(&bytes[..76])]);
-        assert!(bytes[80..].iter().all(|byte| *byte == PADDING));
+        assert_eq!([u32_at(&bytes, 72), u32_at(&bytes, 92)], [7, crc32c(&bytes[..92])]);
+        assert_eq!(&bytes[76..92], b"a nonce 16 bytes");
+        assert!(bytes[96..].iter().all(|byte| *byte == PADDING));
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for index in 0..SEGMENT_HEADER_BYTES {
             bytes[index] ^= 1 << (index % 8);

@@ -58,6 +58,9 @@ const TAG_USER_AGENT: u8 = 9;
 const TAG_SIGNATURE: u8 = 10;
 const TAG_ZEROS: u8 = 128;
 
+/// Tag and length before an extra's text.
+const EXTRA_HEAD_BYTES: usize = 3;
+
 /// What a `TAG_ZEROS` extra reads as; the longest extra text fits into it.
 static ZEROS: [u8; 512] = [0; 512];
 /// All-zero text from this length on is stored as `TAG_ZEROS`.
@@ -144,12 +147,19 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
         text_length(click.campaign_id),
         text_length(click.advertiser_id),
     ]);
-    out.extend_from_slice(&head);
-    out.extend_from_slice(click.region);
-    out.extend_from_slice(click.ad_id);
-    out.extend_from_slice(click.campaign_id);
-    out.extend_from_slice(click.advertiser_id);
-    let dims_hash = xxh3_64(&out[at + CLICK_HEAD_BYTES..]) as u32;
+    let dims = [click.region, click.ad_id, click.campaign_id, click.advertiser_id];
+    let dims_bytes: usize = dims.iter().map(|text| text.len()).sum();
+    // Grown once and filled by short copies: what a click names is a few bytes long, and a call for each costs more than it.
+    out.resize(at + head.len() + dims_bytes, 0);
+    let record = &mut out[at..];
+    record[..head.len()].copy_from_slice(&head);
+    let mut place = head.len();
+    for text in dims {
+        copy_short(text, &mut record[place..place + text.len()]);
+        place += text.len();
+    }
+    let dims_hash = xxh3_64(&record[CLICK_HEAD_BYTES..]) as u32;
+    record[4..8].copy_from_slice(&dims_hash.to_le_bytes());
     if !click.user_id.is_empty() {
         encode_extra(TAG_USER_ID, click.user_id, out);
     }
@@ -158,7 +168,6 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
     }
     let length = u16::try_from(out.len() - at).expect("the bounds of a click's fields add up to less than 64 KiB");
     out[at..at + 2].copy_from_slice(&length.to_le_bytes());
-    out[at + 4..at + 8].copy_from_slice(&dims_hash.to_le_bytes());
 }
 
 /// Appends a dead letter: the first 4 KiB of the raw bytes, and why they were refused.
@@ -479,14 +488,41 @@ fn encode_extras(extras: &Extras<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Copies text of any length; up to 64 bytes without a call, as blocks that overlap.
+#[inline]
+fn copy_short(text: &[u8], to: &mut [u8]) {
+    match text.len() {
+        0 => {}
+        1..4 => to.iter_mut().zip(text).for_each(|(to, byte)| *to = *byte),
+        4..8 => copy_ends::<4>(text, to),
+        8..16 => copy_ends::<8>(text, to),
+        16..32 => copy_ends::<16>(text, to),
+        32..=64 => copy_ends::<32>(text, to),
+        _ => to.copy_from_slice(text),
+    }
+}
+
+/// The first and the last `N` bytes, which are all there are up to `2 * N`.
+#[inline]
+fn copy_ends<const N: usize>(text: &[u8], to: &mut [u8]) {
+    let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else {
+        unreachable!("N bytes or more")
+    };
+    let at = to.len() - N;
+    to[..N].copy_from_slice(first);
+    to[at..].copy_from_slice(last);
+}
+
 fn encode_extra(tag: u8, text: &[u8], out: &mut Vec<u8>) {
     debug_assert!(text.len() <= ZEROS.len(), "click.rs bounds every text");
     let [low, high] = (text.len() as u16).to_le_bytes();
     if text.len() >= ZEROS_BYTES_MIN && text.iter().all(|byte| *byte == 0) {
         out.extend_from_slice(&[tag | TAG_ZEROS, low, high]);
     } else {
-        out.extend_from_slice(&[tag, low, high]);
-        out.extend_from_slice(text);
+        let at = out.len();
+        out.resize(at + EXTRA_HEAD_BYTES + text.len(), 0);
+        out[at..at + EXTRA_HEAD_BYTES].copy_from_slice(&[tag, low, high]);
+        copy_short(text, &mut out[at + EXTRA_HEAD_BYTES..]);
     }
 }
 

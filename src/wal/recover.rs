@@ -4,11 +4,12 @@
 //! Recovery never writes over a tail. It only deletes segments at the end that wholly read as zeros; the log then goes on in
 //! a new segment, whose header fixes the cut. Killed anywhere and run again it finds the same state.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::frame::BLOCK_BYTES;
 use super::frame::{FLAG_STOPPED, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::record::{Record, Start};
+use super::record::Record;
 use super::repairs::Repair;
 use super::replay::{BadFrame, Base, Damage, Fault, LogReplay, Probe, Proof, ReplayedFrame, Step, find_frame, follows};
 use super::segments::{LogDir, LogError, SegmentReader, delete_segment, io_error, list_logs, reads_as_zeros};
@@ -48,8 +49,8 @@ pub struct Walked {
     pub headerless: Vec<u64>,
     /// Header of the newest segment that has one.
     pub newest_header: Option<SegmentHeader>,
-    /// The starts of incarnations that are still in the log, oldest first.
-    pub starts: Vec<Start>,
+    /// Of every incarnation that a start or a segment's header still names.
+    pub nonces: BTreeSet<[u8; 16]>,
     /// Repairs that the walk went over.
     pub repairs: Vec<Repair>,
     pub records: u64,
@@ -70,7 +71,8 @@ pub struct RecoveredLog {
     pub built_ms: i64,
     /// Code of the rule that made the keys; `None` where the log is empty.
     pub dedup_key: Option<u32>,
-    pub starts: Vec<Start>,
+    /// Of every incarnation that a start or a segment's header still names.
+    pub nonces: BTreeSet<[u8; 16]>,
     /// The last frame is that of a clean stop.
     pub stopped: bool,
     pub tail: Tail,
@@ -127,7 +129,7 @@ fn recovered_log(log: LogDir, walked: Walked) -> Result<RecoveredLog, LogError> 
         watermark_ms: replay.watermark_ms,
         built_ms: replay.built_ms,
         dedup_key: walked.newest_header.map(|header| header.dedup_key),
-        starts: walked.starts,
+        nonces: walked.nonces,
         stopped: replay.flags & FLAG_STOPPED != 0,
         tail: walked.tail,
         dir: log,
@@ -250,7 +252,7 @@ impl<'m> Walk<'m> {
                 segments: Vec::new(),
                 headerless: Vec::new(),
                 newest_header: None,
-                starts: Vec::new(),
+                nonces: BTreeSet::new(),
                 repairs: Vec::new(),
                 records: 0,
             },
@@ -357,6 +359,7 @@ impl<'m> Walk<'m> {
             self.summary_base(base.lsn);
         }
         self.walked.newest_header = Some(*header);
+        self.walked.nonces.insert(header.nonce);
         assert!(self.jump_to.is_some() || self.replay.is_at(&base), "the walk ends at the next base or fails");
         Ok(())
     }
@@ -394,11 +397,10 @@ impl<'m> Walk<'m> {
     fn frame_taken(&mut self, frame: &ReplayedFrame<'_>) {
         self.meet_checkpoint();
         self.walked.records += u64::from(frame.header.records);
-        let starts = frame.records.iter().filter_map(|record| match record {
-            Record::Start(start) => Some(*start),
+        self.walked.nonces.extend(frame.records.iter().filter_map(|record| match record {
+            Record::Start(start) => Some(start.nonce),
             Record::Click(_) | Record::DeadLetter(_) => None,
-        });
-        self.walked.starts.extend(starts);
+        }));
         let summary = self.walked.segments.last_mut().expect("the segment's summary was pushed before its frames");
         summary.last_lsn = self.replay.lsn;
         summary.newest_ms = summary.newest_ms.max(frame.header.newest_ms);

@@ -60,7 +60,7 @@ fn everything_written_comes_back_in_order_over_many_segments() {
     assert_eq!((recovered.position, recovered.start.totals), (end, totals));
     assert_eq!(recovered.start.segments, summaries);
     assert_eq!(recovered.tail, Tail::Clean);
-    assert_eq!((recovered.starts.len(), recovered.start.incarnation), (1, 2));
+    assert_eq!((recovered.nonces.len(), recovered.start.incarnation), (1, 2));
     assert_eq!(recovered.horizon_ms, recovered.built_ms - 600_000);
 }
 
@@ -71,10 +71,22 @@ fn a_log_goes_on_after_each_recovery_and_keeps_every_record() {
     for (starts, round) in (1..).zip(0..6_u64) {
         let (recovered, clicks) = recover_one(dir.path()).expect("a sound log");
         assert_eq!(clicks.len() as u64, round * 20);
-        assert_eq!(recovered.starts.len(), starts);
+        assert_eq!(recovered.nonces.len(), starts);
         let mut log = TestLog::go_on(recovered.dir, recovered.start);
         log.fill(2, 10);
     }
+}
+
+#[test]
+fn an_incarnation_is_known_by_its_segments_when_its_start_record_is_deleted() {
+    let dir = test_dir();
+    let mut log = TestLog::create(dir.path());
+    log.fill(30, 60);
+    let first = log.writer.segments()[0].segment;
+    std::fs::remove_file(log.dir.segment_path(first)).expect("deleted");
+    let (recovered, _) = recover_one(dir.path()).expect("a log without its oldest segment");
+    assert!(recovered.base_lsn > 0);
+    assert_eq!(recovered.nonces.iter().collect::<Vec<_>>(), [&[1; 16]]);
 }
 
 #[test]

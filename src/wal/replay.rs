@@ -84,11 +84,7 @@ pub enum Fault {
 
 /// Acknowledged data is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "log {} is damaged in segment {segment:010} at byte {offset}: {fault}. Sound up to LSN {lsn}. \
-     Run `tollgate wal verify DIR` for the extent, then `tollgate wal repair DIR`",
-    hex(log_id)
-)]
+#[error("log {} is damaged in segment {segment:010} at byte {offset}: {fault}. Sound up to LSN {lsn}", hex(log_id))]
 pub struct Damage {
     pub log_id: LogId,
     pub segment: u64,

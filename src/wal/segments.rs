@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::BLOCK_BYTES;
 use super::repairs::Repair;
-use super::replay::{Damage, hex};
+use super::replay::{Damage, Fault, hex};
 use crate::cut::LogId;
 use crate::exit::Exit;
 
@@ -47,7 +47,15 @@ impl LogError {
         match self {
             LogError::Io { .. } => Exit::Unavailable,
             LogError::InUse { .. } | LogError::Unreadable { .. } => Exit::DataDir,
-            LogError::Damaged(_) => Exit::LogDamaged,
+            LogError::Damaged(damage) => match damage.fault {
+                Fault::Checkpoint { .. } => Exit::Checkpoint,
+                Fault::Frame { .. }
+                | Fault::SegmentHeader { .. }
+                | Fault::SegmentForeign { .. }
+                | Fault::Truncated { .. }
+                | Fault::Missing { .. }
+                | Fault::NoFrame => Exit::LogDamaged,
+            },
         }
     }
 }

@@ -24,6 +24,7 @@ pub fn config() -> WriterConfig {
         commit_spacing_ns: 200_000,
         core: 0,
         dedup_key: 0,
+        nonce: [0; 16],
     }
 }
 
@@ -84,9 +85,11 @@ impl TestLog {
 
     pub fn go_on(dir: LogDir, start: LogStart) -> TestLog {
         let incarnation = start.incarnation;
-        let mut log = TestLog { dir, writer: Writer::new(config(), start, buffers(3)), now_ns: 0, built_ms: 1_000_000 };
+        let nonce = [incarnation as u8; 16];
+        let writer = Writer::new(WriterConfig { nonce, ..config() }, start, buffers(3));
+        let mut log = TestLog { dir, writer, now_ns: 0, built_ms: 1_000_000 };
         let mut record = Vec::new();
-        encode_start(&Start { incarnation, nonce: [incarnation as u8; 16], started_ms: 0 }, &mut record);
+        encode_start(&Start { incarnation, nonce, started_ms: 0 }, &mut record);
         log.append(&record);
         log.commit(0);
         log

@@ -19,7 +19,7 @@ use super::record::{KIND_CLICK, KIND_DEAD_LETTER, record_length};
 use crate::cut::{LogId, Position, Totals};
 use crate::event::{FrameBuffer, LogWrite};
 
-/// What a writer needs of the configuration.
+/// What a writer needs of the configuration, and the nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterConfig {
     /// Largest frame, header and padding included; a multiple of 4 KiB.
@@ -30,6 +30,8 @@ pub struct WriterConfig {
     pub core: u32,
     /// Code of the rule that makes click keys.
     pub dedup_key: u32,
+    /// This incarnation's: it rides in the header of every segment that it begins.
+    pub nonce: [u8; 16],
 }
 
 /// Where a log goes on: what recovery found, or a new log's beginning.
@@ -116,6 +118,7 @@ struct Sealed {
     buffer: Box<FrameBuffer>,
     write: LogWrite,
     end_lsn: u64,
+    horizon_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +126,7 @@ struct InFlight {
     buffer_id: u32,
     segment: u64,
     end_lsn: u64,
+    horizon_ms: i64,
     done: bool,
 }
 
@@ -149,6 +153,7 @@ pub struct Writer {
     /// after the LSN before it was exported: a position never names it.
     record_chain: u64,
     durable_lsn: u64,
+    durable_horizon_ms: i64,
     /// The newest segment in which this incarnation has a durable frame; 0: none.
     durable_segment: u64,
     /// The segment that frames are sealed into, and where in it the next one begins; 0: it has no header yet.
@@ -188,6 +193,7 @@ impl Writer {
             chain: start.chain,
             record_chain: start.chain,
             durable_lsn: start.lsn,
+            durable_horizon_ms: i64::MIN,
             durable_segment: 0,
             segment: start.segment,
             segment_offset: 0,
@@ -263,6 +269,11 @@ impl Writer {
         self.durable_lsn
     }
 
+    /// The horizon in the newest frame of that prefix: no restart begins below it.
+    pub fn durable_horizon_ms(&self) -> i64 {
+        self.durable_horizon_ms
+    }
+
     /// Of the log since its creation, the open frame included.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -335,9 +346,10 @@ impl Writer {
         if !ready || !self.in_flight.is_empty() || !self.spaced(mono_ns) || self.failed {
             return None;
         }
-        let Sealed { buffer, write, end_lsn } = self.sealed.pop_front()?;
+        let Sealed { buffer, write, end_lsn, horizon_ms } = self.sealed.pop_front()?;
         self.last_start_ns = Some(mono_ns);
-        self.in_flight.push_back(InFlight { buffer_id: buffer.id, segment: write.segment, end_lsn, done: false });
+        let (buffer_id, segment) = (buffer.id, write.segment);
+        self.in_flight.push_back(InFlight { buffer_id, segment, end_lsn, horizon_ms, done: false });
         Some((buffer, write))
     }
 
@@ -353,6 +365,7 @@ impl Writer {
         self.free.push(buffer);
         while let Some(flight) = self.in_flight.front().filter(|flight| flight.done) {
             self.durable_lsn = flight.end_lsn;
+            self.durable_horizon_ms = flight.horizon_ms;
             self.durable_segment = flight.segment;
             self.in_flight.pop_front();
         }
@@ -428,7 +441,8 @@ impl Writer {
         summary.last_lsn = self.sealed_lsn;
         summary.newest_ms = summary.newest_ms.max(open.newest_ms);
         summary.built_ms = meta.built_ms;
-        self.sealed.push_back(Sealed { buffer: open.buffer, write, end_lsn: self.sealed_lsn });
+        let (end_lsn, horizon_ms) = (self.sealed_lsn, meta.horizon_ms);
+        self.sealed.push_back(Sealed { buffer: open.buffer, write, end_lsn, horizon_ms });
     }
 
     /// Finds the frame's place, with a segment header before it where it is its segment's first.
@@ -449,6 +463,7 @@ impl Writer {
             segment_bytes: self.config.segment_bytes,
             created_ms: built_ms,
             dedup_key: self.config.dedup_key,
+            nonce: self.config.nonce,
         };
         header.encode(&mut buffer.memory);
         let length = SEGMENT_HEADER_BYTES + length;

@@ -71,8 +71,8 @@ fn frames_that_complete_out_of_order_make_only_the_gap_free_prefix_durable() {
         writer.append(&click_record(number));
         writer.seal(meta(1, 0));
         // As a writer with several writes in flight would: the accounting does not rest on the policy of one.
-        let Sealed { buffer, write, end_lsn } = writer.sealed.pop_front().expect("just sealed");
-        let flight = InFlight { buffer_id: buffer.id, segment: write.segment, end_lsn, done: false };
+        let Sealed { buffer, write, end_lsn, horizon_ms } = writer.sealed.pop_front().expect("just sealed");
+        let flight = InFlight { buffer_id: buffer.id, segment: write.segment, end_lsn, horizon_ms, done: false };
         writer.in_flight.push_back(flight);
         flying.push(buffer);
     }

@@ -151,6 +151,7 @@ impl Log {
             segment_bytes: 1 << 20,
             created_ms: 1_763_791_100_000,
             dedup_key: 0,
+            nonce: [9; 16],
         };
         let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
         header.encode(&mut bytes);

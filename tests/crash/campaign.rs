@@ -1,0 +1,104 @@
+//! A hundred kills under load at seeded moments, half of them killed again while they recover.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, PerAd, Random, Shape, sums};
+use crate::server::{Server, audited};
+
+const ROUNDS: u64 = 100;
+const SEED: u64 = 20_261_122;
+
+fn clients(seed: u64) -> Vec<Client> {
+    let shapes =
+        [Shape::Single, Shape::Single, Shape::Pipelined(4), Shape::Pipelined(16), Shape::Lines(10), Shape::Lines(30)];
+    (1..).zip(shapes).map(|(number, shape)| Client::new(number, shape, seed)).collect()
+}
+
+/// Lets the clients send for a time, looking at the ledger meanwhile; `end` ends the server.
+pub fn load(server: Server, clients: &mut [Client], time: Duration, end: impl FnOnce(Server)) {
+    let (ending, address) = (AtomicBool::new(false), server.clicks);
+    std::thread::scope(|scope| {
+        for client in clients {
+            let ending = &ending;
+            scope.spawn(move || client.run(address, ending));
+        }
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            server.scrape();
+            std::thread::park_timeout(left.min(Duration::from_millis(40)));
+        }
+        ending.store(true, Ordering::SeqCst);
+        end(server);
+    });
+}
+
+/// What was acknowledged is counted once; what never was, at most once.
+pub fn check_counts(server: &Server, ads: &BTreeMap<String, PerAd>) -> u64 {
+    let mut counted = 0;
+    for (ad, PerAd { acknowledged, unknown }) in ads {
+        let gross = server.gross(Some(ad));
+        assert!((*acknowledged..=acknowledged + unknown).contains(&gross), "{ad}: {gross}, {acknowledged} + {unknown}");
+        counted += gross;
+    }
+    assert_eq!(server.gross(None), counted, "the totals are the sum of the ads");
+    counted
+}
+
+/// Waits until everything durable is exported.
+pub fn wait_for_export(server: &Server) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let metrics = server.scrape();
+        let (end, exported) = (metrics.sum("tollgate_log_end_lsn"), metrics.sum("tollgate_export_lsn"));
+        if end == exported {
+            return;
+        }
+        assert!(Instant::now() < deadline, "LSN {exported} of {end} is exported");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_hundred_kills_lose_and_double_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let flags = ["--export-interval", "100ms"];
+    let mut random = Random::new(SEED);
+    let mut clients = clients(SEED);
+    let (mut killed_recovering, mut ready_ms, began) = (0, 60, Instant::now());
+    for round in 0..ROUNDS {
+        if round % 2 == 1 {
+            let mut server = Server::spawn(&data_dir, &flags);
+            if !server.ready_within(Duration::from_micros(random.below(ready_ms * 1_000))) {
+                killed_recovering += 1;
+            }
+            server.kill();
+        }
+        let starting = Instant::now();
+        let server = Server::start(&data_dir, &flags);
+        ready_ms = (ready_ms + starting.elapsed().as_millis() as u64).div_ceil(2);
+        load(server, &mut clients, Duration::from_millis(20 + random.below(280)), Server::kill);
+    }
+    let server = Server::start(&data_dir, &flags);
+    clients.iter_mut().for_each(|client| client.settle(server.clicks));
+    wait_for_export(&server);
+    let ads = sums(&clients);
+    let counted = check_counts(&server, &ads);
+    server.stop();
+    audited(&data_dir);
+    let server = Server::start(&data_dir, &flags);
+    assert_eq!(check_counts(&server, &ads), counted, "a clean restart changes nothing");
+
+    let of = |what: fn(&Client) -> u64| clients.iter().map(what).sum::<u64>();
+    let (duplicates, retried, shed) =
+        (of(|client| client.duplicates), of(|client| client.retried), of(|client| client.shed));
+    println!(
+        "{counted} clicks, {duplicates} duplicates, {retried} retried, {shed} shed, {killed_recovering} killed while \
+         recovering, ready in {ready_ms} ms at last, {} s",
+        began.elapsed().as_secs()
+    );
+    assert!(killed_recovering >= ROUNDS / 8, "only {killed_recovering} were killed while recovering");
+    assert!(counted > 10_000 && duplicates > 500 && retried > 100, "too little load to prove anything");
+}

@@ -1,0 +1,10 @@
+//! The real binary against kills, damage, signals and full disks: what was acknowledged is counted once. Every process here is
+//! a child of the test, ended by its own id; ports are 0, directories temporary.
+
+mod campaign;
+mod client;
+mod damage;
+mod server;
+mod settings;
+mod stopping;
+mod ways_out;

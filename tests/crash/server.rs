@@ -1,0 +1,233 @@
+//! One running tollgate, and its commands on a directory that none serves.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Beyond every deadline that a test relies on, so that a hang fails and does not hang.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_tollgate")
+}
+
+/// Small segments and little memory: these tests start hundreds of servers.
+const SMALL: [&str; 6] = ["--segment-bytes", "1MiB", "--dedup-memory-bytes", "16MiB", "--recv-buffers", "64"];
+
+/// A child that may not be ready yet. Dropped, it is killed.
+pub struct Server {
+    child: Child,
+    first_line: Receiver<String>,
+    errors: PathBuf,
+    pub clicks: SocketAddr,
+    pub query: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub errors: String,
+}
+
+impl Server {
+    /// Starts one; does not wait.
+    pub fn spawn(data_dir: &Path, flags: &[&str]) -> Server {
+        let mut command = Command::new(binary());
+        command.arg("up");
+        SMALL.chunks(2).filter(|pair| !flags.contains(&pair[0])).for_each(|pair| {
+            command.args(pair);
+        });
+        for flag in ["--listen", "--query-listen", "--admin-listen"] {
+            if !flags.contains(&flag) {
+                command.args([flag, "127.0.0.1:0"]);
+            }
+        }
+        if !flags.contains(&"--drain-delay") {
+            command.args(["--drain-delay", "0s"]);
+        }
+        command.args(flags);
+        Server::spawn_command(command, data_dir)
+    }
+
+    /// `command` is the binary with all but its directory.
+    pub fn spawn_command(mut command: Command, data_dir: &Path) -> Server {
+        let errors = data_dir.with_extension("stderr");
+        let log = File::options().create(true).append(true).open(&errors).expect("a file for standard error");
+        command.env_clear().arg("--data-dir").arg(data_dir);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the binary starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (told, first_line) = channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout).read_line(&mut line);
+            // Nobody waits for the line of a child that was killed before it wrote one.
+            let _ = told.send(read.map(|_| line).unwrap_or_default());
+        });
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        Server { child, first_line, errors, clicks: none, query: none, admin: none }
+    }
+
+    /// Starts one and waits until it is ready.
+    pub fn start(data_dir: &Path, flags: &[&str]) -> Server {
+        let mut server = Server::spawn(data_dir, flags);
+        assert!(server.ready_within(PATIENCE), "not ready: {:?}", server.ended());
+        server
+    }
+
+    /// Waits for the ready line; false where it did not come in time.
+    pub fn ready_within(&mut self, patience: Duration) -> bool {
+        let Ok(line) = self.first_line.recv_timeout(patience) else { return false };
+        let address = |name: &str| {
+            let word = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
+            word.parse().ok()
+        };
+        let found = (address("listen="), address("query="), address("admin="));
+        let (Some(clicks), Some(query), Some(admin)) = found else {
+            panic!("no ready line but {line:?}: {:?}", self.ended());
+        };
+        (self.clicks, self.query, self.admin) = (clicks, query, admin);
+        true
+    }
+
+    /// At once, as a crash.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
+        kill_process(pid, signal).expect("our child");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_none()
+    }
+
+    /// Stops it as a service manager does; it must end well.
+    pub fn stop(self) {
+        self.signal(Signal::TERM);
+        let ended = self.ended_within(PATIENCE);
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    }
+
+    pub fn ended_within(mut self, patience: Duration) -> Ended {
+        let deadline = Instant::now() + patience;
+        while self.is_running() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        assert!(!self.is_running(), "it did not end within {patience:?}");
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Ended {
+        let code = self.child.try_wait().expect("our child").and_then(|status| status.code());
+        Ended { code, errors: std::fs::read_to_string(&self.errors).unwrap_or_default() }
+    }
+
+    /// The count of one ad, or of all, all classes.
+    pub fn gross(&self, ad: Option<&str>) -> u64 {
+        let path = ad.map_or("/v1/totals".to_owned(), |ad| format!("/v1/ads/{ad}/aggregated_count"));
+        let now_s = now_ms() / 1000;
+        let body = get(self.query, &format!("{path}?from={}&to={}", now_s - 3_000, now_s + 600));
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("JSON: {body}"));
+        answer["gross"].as_u64().unwrap_or_else(|| panic!("a count: {body}"))
+    }
+
+    /// Waits until the exporter has counted this many, and no more.
+    pub fn wait_for_gross(&self, expected: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = self.gross(None);
+        while found < expected && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(20));
+            found = self.gross(None);
+        }
+        assert_eq!(found, expected, "counted in all");
+    }
+
+    /// Reads /metrics; the ledger must balance.
+    pub fn scrape(&self) -> Metrics {
+        let metrics = Metrics(get(self.admin, "/metrics"));
+        let sum = |name: &str| metrics.sum(&format!("tollgate_clicks_{name}"));
+        let ends = sum("accepted_total") + sum("duplicate_total") + sum("rejected_total") + sum("shed_total");
+        assert_eq!(sum("received_total"), ends + sum("in_flight"), "the ledger:\n{}", metrics.0);
+        metrics
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub struct Metrics(String);
+
+impl Metrics {
+    /// The sum over a family's samples.
+    pub fn sum(&self, name: &str) -> u64 {
+        let sample = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            (rest.starts_with(' ') || rest.starts_with('{')).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        };
+        let found: Vec<f64> = self.0.lines().filter_map(sample).collect();
+        assert!(!found.is_empty(), "{name} is not shown");
+        found.iter().sum::<f64>() as u64
+    }
+}
+
+pub fn now_ms() -> i64 {
+    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as i64
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("it answers");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+    assert!(!head.to_ascii_lowercase().contains("chunked"), "a length is sent");
+    body.to_owned()
+}
+
+/// Runs `tollgate` with these arguments on a directory.
+pub fn tollgate(data_dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    command.env_clear().args(arguments).arg("--data-dir").arg(data_dir);
+    text_of(&command.output().expect("the binary starts"))
+}
+
+/// Runs a command as it was printed, from a shell that finds the binary.
+pub fn shell(command: &str) -> (Option<i32>, String) {
+    let folder = Path::new(binary()).parent().expect("a folder").display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("sh").args(["-c", command]).env("PATH", path).output();
+    text_of(&output.expect("a shell"))
+}
+
+fn text_of(output: &Output) -> (Option<i32>, String) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), text)
+}
+
+/// The log is sound, and the store counts what it holds.
+#[track_caller]
+pub fn audited(data_dir: &Path) {
+    for arguments in [&["wal", "verify"][..], &["audit"]] {
+        let (code, text) = tollgate(data_dir, arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {text}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Restarts with other settings, and of logs whose oldest segments were freed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::campaign::{check_counts, load, wait_for_export};
+use crate::client::{Client, Shape, send_one_by_one, sums};
+use crate::server::{PATIENCE, Server, audited};
+
+fn clients(seed: u64) -> Vec<Client> {
+    let shapes = [Shape::Single, Shape::Pipelined(8), Shape::Lines(40)];
+    (1..).zip(shapes).map(|(number, shape)| Client::new(seed * 10 + number, shape, seed)).collect()
+}
+
+#[test]
+fn other_settings_over_the_same_directory_change_no_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let mut clients = clients(7);
+    let settings: [&[&str]; 9] = [
+        &[],
+        &["--frame-bytes", "1MiB", "--segment-bytes", "8MiB"],
+        &[
+            "--frame-bytes",
+            "64KiB",
+            "--body-bytes-max",
+            "64KiB",
+            "--batch-clicks-max",
+            "500",
+            "--segment-bytes",
+            "1MiB",
+        ],
+        &["--dedup-window", "2m"],
+        &["--dedup-window", "6h"],
+        &["--dedup-memory-bytes", "4MiB"],
+        &["--dedup-memory-bytes", "64MiB", "--dedup-window", "1m"],
+        &["--segment-bytes", "4MiB", "--recv-buffers", "16", "--recv-buffer-bytes", "1KiB"],
+        &["--commit-spacing", "20ms", "--commit-delay-max", "0s"],
+    ];
+    for (round, flags) in settings.iter().enumerate() {
+        let server = Server::start(&data_dir, &[flags, &["--export-interval", "100ms"][..]].concat());
+        load(
+            server,
+            &mut clients,
+            Duration::from_millis(150),
+            if round % 3 == 2 { Server::stop } else { Server::kill },
+        );
+    }
+    let server = Server::start(&data_dir, &["--export-interval", "100ms"]);
+    clients.iter_mut().for_each(|client| client.settle(server.clicks));
+    wait_for_export(&server);
+    assert!(check_counts(&server, &sums(&clients)) > 1_000, "too little load to prove anything");
+    server.stop();
+    audited(&data_dir);
+}
+
+/// Little memory for ids makes the horizon rise within seconds, and segments behind it are freed.
+#[test]
+fn a_log_whose_first_segments_are_freed_goes_on_after_a_kill() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let flags = [
+        ["--dedup-memory-bytes", "1MiB"],
+        ["--dedup-window", "1m"],
+        ["--dedup-window-min", "1s"],
+        ["--retention", "0s"],
+        ["--export-interval", "100ms"],
+    ];
+    let server = Server::start(&data_dir, &flags.concat());
+    let log = std::fs::read_dir(data_dir.join("logs")).expect("logs").next().expect("a log").expect("a log").path();
+    let (first, done) = (log.join("0000000001.seg"), AtomicBool::new(false));
+    assert!(first.exists());
+    let mut clients: Vec<_> = (1..4).map(|number| Client::new(number, Shape::Lines(100), 3)).collect();
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            client.repeats = false;
+            let (done, address) = (&done, server.clicks);
+            scope.spawn(move || client.run(address, done));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while first.exists() && Instant::now() < deadline {
+            server.scrape();
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        done.store(true, Ordering::SeqCst);
+        server.kill();
+    });
+    assert!(!first.exists(), "the first segment, and with it the start record, was freed");
+    audited(&data_dir);
+    let server = Server::start(&data_dir, &["--export-interval", "100ms"]);
+    wait_for_export(&server);
+    let counted = check_counts(&server, &sums(&clients));
+    send_one_by_one(server.clicks, 0, 3);
+    server.wait_for_gross(counted + 3);
+    server.stop();
+    audited(&data_dir);
+}

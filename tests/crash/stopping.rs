@@ -1,0 +1,102 @@
+//! SIGTERM under load, and a disk budget that is used up.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::campaign::{check_counts, load};
+use crate::client::{Client, Connection, Shape, sums};
+use crate::server::{PATIENCE, Server, audited};
+
+#[test]
+fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    for seed in 1..4 {
+        let shapes = [Shape::Single, Shape::Pipelined(8), Shape::Pipelined(64), Shape::Lines(30), Shape::Lines(500)];
+        let mut clients: Vec<_> =
+            (1..).zip(shapes).map(|(number, shape)| Client::new(seed * 10 + number, shape, seed)).collect();
+        clients.iter_mut().for_each(|client| client.to_the_end = true);
+        let server = Server::start(&data_dir, &["--export-interval", "100ms"]);
+        let before = server.gross(None);
+        load(server, &mut clients, Duration::from_millis(300), |server| {
+            server.signal(Signal::TERM);
+            let ended = server.ended_within(PATIENCE);
+            assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        });
+        audited(&data_dir);
+        let server = Server::start(&data_dir, &[]);
+        let ads = sums(&clients);
+        let acknowledged: u64 = ads.values().map(|ad| ad.acknowledged).sum();
+        let counted = server.gross(None) - before;
+        assert!(acknowledged > 100, "no load");
+        assert_eq!(counted, acknowledged, "a click that was taken and not answered: its request was wholly received");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_stop_with_idle_connections_and_half_a_request_ends_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let server = Server::start(&data_dir, &["--body-timeout", "2s"]);
+    let _idle = Connection::open(server.clicks).expect("it listens");
+    let mut half = Connection::open(server.clicks).expect("it listens");
+    half.send(
+        b"POST /v1/clicks HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    )
+    .expect("it reads");
+    let began = Instant::now();
+    server.stop();
+    assert!(began.elapsed() < Duration::from_secs(30));
+    let server = Server::start(&data_dir, &[]);
+    assert_eq!(server.gross(None), 0);
+}
+
+#[test]
+fn a_full_disk_sheds_with_503_and_goes_on_when_room_comes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let flags = ["--wal-bytes-max", "16MiB", "--export-interval", "100ms"];
+    let server = Server::start(&data_dir, &flags);
+    let mut clients = vec![Client::new(1, Shape::Single, 1), Client::new(2, Shape::Lines(40), 1)];
+    let ballast = data_dir.join("ballast");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            let (done, address) = (&done, server.clicks);
+            scope.spawn(move || client.run(address, done));
+        }
+        let shed = || server.scrape().sum("tollgate_clicks_shed_total");
+        let accepted = || server.scrape().sum("tollgate_clicks_accepted_total");
+        wait_until("clicks are taken", || accepted() > 50);
+        std::fs::write(&ballast, vec![1; 14 << 20]).expect("written");
+        wait_until("clicks are shed", || shed() > 50);
+        let while_full = accepted();
+        let shed_before = shed();
+        wait_until("more are shed", || shed() > shed_before + 50);
+        assert_eq!(accepted(), while_full, "a full disk takes nothing");
+        std::fs::remove_file(&ballast).expect("removed");
+        wait_until("clicks are taken again", || accepted() > while_full + 50);
+        done.store(true, Ordering::SeqCst);
+    });
+    assert!(clients.iter().any(|client| client.shed > 0), "the client saw 503");
+    clients.iter_mut().for_each(|client| client.settle(server.clicks));
+    let ads = sums(&clients);
+    let unknown: u64 = ads.values().map(|ad| ad.unknown).sum();
+    let acknowledged: u64 = ads.values().map(|ad| ad.acknowledged).sum();
+    server.wait_for_gross(acknowledged);
+    assert!(unknown > 0, "some were shed and never sent again: none of them counts");
+    assert_eq!(check_counts(&server, &ads), acknowledged);
+    server.stop();
+    audited(&data_dir);
+}
+
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}

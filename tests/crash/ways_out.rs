@@ -1,0 +1,178 @@
+//! Each way to end that can be provoked from outside: its exit code, and a line that says what to do.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use crate::client::{Connection, send_number, send_one_by_one};
+use crate::damage::copy;
+use crate::server::{Ended, PATIENCE, Server, audited, binary, tollgate};
+
+const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
+
+#[track_caller]
+fn ends(ended: &Ended, code: i32, names: &[&str]) {
+    let text = &ended.errors;
+    assert_eq!(ended.code, Some(code), "{text}");
+    let line = text.lines().rfind(|line| line.starts_with("tollgate: ")).unwrap_or_else(|| panic!("no line: {text}"));
+    assert!(names.iter().all(|name| line.contains(name)), "{names:?} not all in: {line}");
+}
+
+fn start_ends(data_dir: &Path, flags: &[&str], code: i32, names: &[&str]) {
+    ends(&Server::spawn(data_dir, flags).ended_within(PATIENCE), code, names);
+}
+
+/// A directory with the clicks of these numbers exported, stopped.
+fn stopped(data_dir: &Path, from: u64, to: u64) {
+    let server = Server::start(data_dir, &EXPORTS);
+    send_one_by_one(server.clicks, from, to);
+    server.stop();
+}
+
+#[test]
+fn a_wrong_value_64_and_a_port_in_use_69() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    start_ends(&data_dir, &["--frame-bytes", "5KiB"], 64, &["--frame-bytes", "5KiB", "16KiB"]);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("a port").to_string();
+    for flag in ["--listen", "--query-listen", "--admin-listen"] {
+        start_ends(&data_dir, &[flag, &address], 69, &[flag, &address, "in use"]);
+    }
+}
+
+#[test]
+fn a_second_process_on_a_directory_73_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let mut first = Server::start(&data_dir, &EXPORTS);
+    send_one_by_one(first.clicks, 0, 5);
+    let shown = data_dir.display().to_string();
+    start_ends(&data_dir, &EXPORTS, 73, &[&shown, "in use by another process", "--data-dir"]);
+    for arguments in [&["audit"][..], &["wal", "repair", "--accept-loss", "x:1-2", "--yes"]] {
+        let (code, text) = tollgate(&data_dir, arguments);
+        assert!(code == Some(73) && text.contains("in use by another process"), "{arguments:?}: {code:?} {text}");
+    }
+    let (code, text) = tollgate(&data_dir, &["wal", "verify"]);
+    assert!(code == Some(0) && text.contains("what was exported is not known"), "verify only reads: {text}");
+    assert!(first.is_running());
+    send_one_by_one(first.clicks, 5, 10);
+    first.wait_for_gross(10);
+    first.stop();
+    audited(&data_dir);
+}
+
+#[test]
+fn another_edge_73() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    stopped(&data_dir, 0, 3);
+    start_ends(&data_dir, &["--edge-id", "other"], 73, &["belongs to edge `edge`", "`other`", "--edge-id"]);
+    let server = Server::start(&data_dir, &EXPORTS);
+    assert_eq!(server.gross(None), 3, "unharmed");
+}
+
+#[test]
+fn no_data_directory_64_and_nothing_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("none");
+    for arguments in [
+        &["wal", "verify"][..],
+        &["wal", "inspect"],
+        &["wal", "export"],
+        &["audit"],
+        &["wal", "repair", "--raise-horizon", "--yes"],
+    ] {
+        let (code, text) = tollgate(&data_dir, arguments);
+        assert!(code == Some(64) && text.contains("is no data directory") && text.contains("--data-dir"), "{text}");
+    }
+    assert!(!data_dir.exists());
+}
+
+#[test]
+fn a_store_of_another_log_74() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, clone) = (folder.path().join("data"), folder.path().join("clone"));
+    stopped(&data_dir, 0, 3);
+    copy(&data_dir, &clone);
+    stopped(&data_dir, 10, 13);
+    stopped(&clone, 20, 23);
+    std::fs::copy(clone.join("store.redb"), data_dir.join("store.redb")).expect("copied");
+    start_ends(&data_dir, &EXPORTS, 74, &["chain", "audit"]);
+    let (code, text) = tollgate(&data_dir, &["audit"]);
+    assert_eq!(code, Some(74), "{text}");
+    audited(&clone);
+}
+
+#[test]
+fn a_store_that_counts_otherwise_is_found_by_audit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, early) = (folder.path().join("data"), folder.path().join("early"));
+    stopped(&data_dir, 0, 5);
+    copy(&data_dir, &early);
+    stopped(&data_dir, 5, 9);
+    // The older store lacks what the log has: it is behind, and exported at the next start.
+    std::fs::copy(early.join("store.redb"), data_dir.join("store.redb")).expect("copied");
+    let (code, text) = tollgate(&data_dir, &["audit"]);
+    assert!(code == Some(0) && text.contains("behind the checkpoint 4"), "{text}");
+    let server = Server::start(&data_dir, &EXPORTS);
+    server.wait_for_gross(9);
+    server.stop();
+    audited(&data_dir);
+    // Without a store everything is behind.
+    std::fs::remove_file(data_dir.join("store.redb")).expect("removed");
+    let (code, text) = tollgate(&data_dir, &["audit"]);
+    assert!(code == Some(0) && text.contains("behind the checkpoint 9"), "{text}");
+    let server = Server::start(&data_dir, &EXPORTS);
+    server.wait_for_gross(9);
+}
+
+#[test]
+fn a_broken_store_76() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    stopped(&data_dir, 0, 3);
+    std::fs::write(data_dir.join("store.redb"), [7; 4096]).expect("written");
+    start_ends(&data_dir, &EXPORTS, 76, &["store"]);
+    let (code, text) = tollgate(&data_dir, &["wal", "verify"]);
+    assert!(code == Some(0) && text.contains("sound"), "the log is read without the store: {text}");
+    assert_eq!(tollgate(&data_dir, &["audit"]).0, Some(76));
+}
+
+#[test]
+fn a_segment_that_cannot_be_prepared_72() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("at-start");
+    let mut command = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 600; exec \"$@\"";
+    command.args(["-c", script, "sh", binary(), "up", "--segment-bytes", "4MiB", "--listen", "127.0.0.1:0"]);
+    command.args(["--query-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let ended = Server::spawn_command(command, &data_dir).ended_within(PATIENCE);
+    ends(&ended, 72, &["segment 1", "could not be prepared", "large"]);
+
+    let (data_dir, away) = (folder.path().join("later"), folder.path().join("away"));
+    let mut server = Server::start(&data_dir, &EXPORTS);
+    std::fs::rename(data_dir.join("logs"), &away).expect("renamed");
+    let mut connection = Connection::open(server.clicks).expect("it listens");
+    let mut acknowledged = 0;
+    // A frame of 4 KiB each: a segment and a half, the prepared one and the next.
+    while server.is_running() && acknowledged < 1_000 {
+        let sent =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| send_number(&mut connection, acknowledged)));
+        match sent {
+            Ok(verdict) => assert_eq!(verdict, (1, 0, 0)),
+            Err(_) => break,
+        }
+        acknowledged += 1;
+    }
+    let ended = server.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(72), "{}", ended.errors);
+    assert!(ended.errors.contains("could not be prepared"), "{}", ended.errors);
+    std::fs::rename(&away, data_dir.join("logs")).expect("renamed");
+    let server = Server::start(&data_dir, &EXPORTS);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while server.gross(None) < acknowledged && std::time::Instant::now() < deadline {}
+    assert!((acknowledged..=acknowledged + 1).contains(&server.gross(None)));
+    server.stop();
+    audited(&data_dir);
+}

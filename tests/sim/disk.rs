@@ -1,0 +1,87 @@
+//! Drives. The disk under the log: files in memory, so that recovery and the exporter read them with the product's own code,
+//! and writes that are nowhere until they end. A kill decides sector by sector what of an unfinished write is there.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use tempfile::TempDir;
+use tollgate::event::LogWrite;
+use tollgate::wal::segments::LogDir;
+
+use crate::rng::Rng;
+
+const SECTOR_BYTES: usize = 512;
+
+pub struct Disk {
+    pub dir: TempDir,
+}
+
+/// What a power cut left of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    Part,
+    All,
+}
+
+impl Disk {
+    pub fn new() -> Disk {
+        let memory = Path::new("/dev/shm");
+        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Disk { dir: made.expect("a directory for the simulated disk") }
+    }
+
+    /// A write ended, synced.
+    pub fn write(&self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
+        let file = OpenOptions::new().write(true).open(log.segment_path(write.segment));
+        let file = file.expect("a segment is prepared before it is written to");
+        file.write_all_at(bytes, write.file_offset).expect("the simulated disk takes it");
+    }
+
+    /// A write never ended: any of its sectors may be there.
+    pub fn tear(&self, log: &LogDir, write: &LogWrite, bytes: &[u8], rng: &mut Rng) -> Left {
+        let sectors = bytes.len() / SECTOR_BYTES;
+        let kept: Vec<bool> = match rng.below(6) {
+            0 => vec![false; sectors],
+            1 => vec![true; sectors],
+            2 => {
+                let cut = rng.index(sectors + 1);
+                (0..sectors).map(|sector| sector < cut).collect()
+            }
+            3 => {
+                let cut = rng.index(sectors + 1);
+                (0..sectors).map(|sector| sector >= cut).collect()
+            }
+            4 => {
+                let lost = rng.index(sectors);
+                (0..sectors).map(|sector| sector != lost).collect()
+            }
+            _ => (0..sectors).map(|_| rng.percent(50)).collect(),
+        };
+        for (sector, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
+            let at = sector * SECTOR_BYTES;
+            let place = LogWrite { file_offset: write.file_offset + at as u64, ..*write };
+            self.write(log, &place, &bytes[at..at + SECTOR_BYTES]);
+        }
+        match kept.iter().filter(|kept| **kept).count() {
+            0 => Left::Nothing,
+            all if all == sectors => Left::All,
+            _ => Left::Part,
+        }
+    }
+
+    /// A segment's preparation never ended: the file is missing, too short, or there.
+    pub fn prepare_in_part(&self, log: &LogDir, segment: u64, segment_bytes: u64, rng: &mut Rng) {
+        if rng.percent(30) {
+            return;
+        }
+        let blocks = segment_bytes / 4096;
+        let bytes = if rng.percent(40) { blocks } else { rng.below(blocks + 1) } * 4096;
+        std::fs::write(log.segment_path(segment), vec![0; bytes as usize]).expect("the simulated disk takes it");
+    }
+
+    pub fn remove(&self, log: &LogDir, segment: u64) {
+        std::fs::remove_file(log.segment_path(segment)).expect("a segment that is freed is there");
+    }
+}

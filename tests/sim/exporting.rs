@@ -1,0 +1,245 @@
+//! Drives. The exporter's thread of one incarnation: the product's protocol against the simulated sink, whose commits may be
+//! done, not done, or not yet, without saying so. It stands where `export/thread.rs` stands in production.
+
+use std::collections::VecDeque;
+
+use tollgate::cut::{Cut, Position};
+use tollgate::event::{Event, Exported};
+use tollgate::export::rebuild::Rebuilder;
+use tollgate::export::{Exporter, Found, Outcome, Rebuilt, SinkError, Step, Told};
+use tollgate::wal::reader::LogReader;
+use tollgate_wire::Transaction;
+
+use crate::faults::Ambush;
+use crate::server::In;
+use crate::world::{Happening, MS, World};
+
+pub struct Exporting {
+    exporter: Exporter,
+    rebuilder: Rebuilder,
+    reader: LogReader,
+    /// The checkpoint's positions that recovery met in the log.
+    confirmed: Vec<Position>,
+    pending: Option<Pending>,
+    /// Cuts on their way, those that have arrived first.
+    cuts: VecDeque<Box<Cut>>,
+    arrived: usize,
+    exported: VecDeque<Box<Exported>>,
+    last_exported_ns: u64,
+    token: u64,
+}
+
+/// What the thread is blocked in.
+enum Pending {
+    Read { fence: bool },
+    Rebuilt(Result<Rebuilt, String>),
+    Commit(Box<Transaction>, Plan),
+}
+
+/// What will become of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    Done,
+    DoneUntold,
+    NotDone,
+    /// It lands, if at all, before the next fence.
+    Late,
+}
+
+impl Exporting {
+    pub fn new(exporter: Exporter, reader: LogReader, confirmed: Vec<Position>, secret: u64) -> Exporting {
+        Exporting {
+            exporter,
+            rebuilder: Rebuilder::new(secret),
+            reader,
+            confirmed,
+            pending: None,
+            cuts: VecDeque::new(),
+            arrived: 0,
+            exported: VecDeque::new(),
+            last_exported_ns: 0,
+            token: 0,
+        }
+    }
+
+    pub fn what_is_left(&self) -> String {
+        let (cuts, clicks) = (self.cuts.len(), self.exporter.clicks_behind());
+        format!("exporter: {cuts} cuts on their way, {clicks} clicks behind, blocked {}", self.pending.is_some())
+    }
+
+    fn rebuild(&mut self, from_lsn: u64, to_lsn: u64) -> Result<Rebuilt, String> {
+        let rebuilder = &mut self.rebuilder;
+        let read = self.reader.read_frames(from_lsn, to_lsn, &mut |frame| rebuilder.frame(frame));
+        read.map_err(|error| error.to_string())?;
+        self.rebuilder.finish().ok_or_else(|| "no frame lies in the range".to_owned())
+    }
+}
+
+impl World {
+    fn exporting(&mut self) -> &mut Exporting {
+        &mut self.server.as_mut().expect("only a live process exports").exporting
+    }
+
+    pub fn cut_leaves(&mut self, cut: Box<Cut>) {
+        self.note("cut", &[cut.from.lsn, cut.to.lsn, cut.totals.clicks, u64::from(cut.table.is_some())]);
+        self.exporting().cuts.push_back(cut);
+        let (life, delay_ns) = (self.lives, 50_000);
+        self.after(delay_ns, Happening::CutArrives { life });
+    }
+
+    pub fn cut_arrives(&mut self) {
+        self.exporting().arrived += 1;
+        self.pump();
+    }
+
+    pub fn exporter_wakes(&mut self, token: u64) {
+        if self.exporting().token == token {
+            self.pump();
+        }
+    }
+
+    /// Takes steps until the thread blocks or sleeps.
+    pub fn pump(&mut self) {
+        loop {
+            let (now, life) = (self.now(), self.lives);
+            let exporting = self.exporting();
+            if exporting.pending.is_some() {
+                return;
+            }
+            while exporting.arrived > 0 {
+                exporting.arrived -= 1;
+                let cut = exporting.cuts.pop_front().expect("it arrived");
+                exporting.exporter.apply(Told::Cut(cut), now);
+            }
+            match exporting.exporter.next(now) {
+                Step::ReadCheckpoint { fence } => self.block(Pending::Read { fence }, 5 * MS),
+                Step::LookUp(positions) => {
+                    let confirmed = &exporting.confirmed;
+                    let found = |position| if confirmed.contains(position) { Found::Same } else { Found::Other };
+                    let told = Told::LookedUp(Ok(positions.iter().map(found).collect()));
+                    exporting.exporter.apply(told, now);
+                }
+                Step::Rebuild { from_lsn, to_lsn, from_clicks, rows_max, .. } => {
+                    exporting.rebuilder.begin(from_lsn, from_clicks, rows_max);
+                    let rebuilt = exporting.rebuild(from_lsn, to_lsn);
+                    self.note("rebuild", &[from_lsn, to_lsn]);
+                    self.trace.cover("range rebuilt");
+                    self.block(Pending::Rebuilt(rebuilt), 20 * MS);
+                }
+                Step::Commit(transaction) => {
+                    let plan = self.plan_of_commit();
+                    self.block(Pending::Commit(transaction, plan), self.options.commit_ns_max);
+                }
+                Step::Exported(_, exported) => self.exported_leaves(exported),
+                Step::Wait { until_ns } => {
+                    exporting.token += 1;
+                    let token = exporting.token;
+                    if until_ns != u64::MAX {
+                        self.at(until_ns, Happening::ExporterWakes { life, token });
+                    }
+                    return;
+                }
+                Step::Halt(halt) => panic!("the exporter halts: {halt}"),
+                Step::Stopped => return,
+            }
+        }
+    }
+
+    fn block(&mut self, pending: Pending, ns_max: u64) {
+        let (life, delay_ns) = (self.lives, 10_000 + self.rng.skewed(ns_max));
+        if matches!(pending, Pending::Commit(..)) {
+            self.spring(Ambush::Commit, delay_ns);
+        }
+        self.exporting().pending = Some(pending);
+        self.after(delay_ns, Happening::Exporter { life });
+    }
+
+    fn plan_of_commit(&mut self) -> Plan {
+        if self.draining || !(self.sink_away || self.rng.percent(self.options.doubt_percent)) {
+            return Plan::Done;
+        }
+        self.rng.pick(&[Plan::DoneUntold, Plan::NotDone, Plan::Late])
+    }
+
+    pub fn exporter_answered(&mut self) {
+        let now = self.now();
+        let Some(pending) = self.exporting().pending.take() else { return };
+        let told = match pending {
+            Pending::Read { .. } if self.sink_away => {
+                self.trace.cover("sink unreachable");
+                Told::Checkpoint(Err(SinkError::Unreachable("away".to_owned())))
+            }
+            Pending::Read { fence } => {
+                if fence {
+                    self.settle_doubt();
+                }
+                Told::Checkpoint(Ok(self.sink.checkpoint.clone()))
+            }
+            Pending::Rebuilt(rebuilt) => Told::Rebuilt(rebuilt),
+            Pending::Commit(transaction, plan) => Told::Committed(self.commit(transaction, plan)),
+        };
+        self.exporting().exporter.apply(told, now);
+        self.pump();
+    }
+
+    fn commit(&mut self, transaction: Box<Transaction>, plan: Plan) -> Outcome {
+        let end = &transaction.end;
+        self.note("commit", &[end.txn_seq, u64::from(end.partials), plan as u64]);
+        assert!(self.sink.in_doubt.is_none(), "a transaction begins while an earlier one may still land: not fenced");
+        match plan {
+            Plan::Done | Plan::DoneUntold => {
+                let landed = self.sink.land(&transaction);
+                self.held(landed);
+            }
+            Plan::NotDone => {}
+            Plan::Late => self.sink.in_doubt = Some(transaction),
+        }
+        match plan {
+            Plan::Done => Outcome::Committed,
+            Plan::DoneUntold => {
+                self.trace.cover("commit done and untold");
+                Outcome::Unknown
+            }
+            Plan::NotDone => {
+                self.trace.cover("commit not done");
+                Outcome::Unknown
+            }
+            Plan::Late => {
+                self.trace.cover("commit in doubt");
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// No earlier writer's transaction can land any more.
+    pub fn settle_doubt(&mut self) {
+        let lands = self.rng.percent(50);
+        let settled = self.sink.fence(lands);
+        self.held(settled);
+    }
+
+    fn exported_leaves(&mut self, exported: Box<Exported>) {
+        let (life, delay_ns, now_ns) = (self.lives, self.rng.skewed(MS), self.now_ns);
+        let exporting = self.exporting();
+        exporting.exported.push_back(exported);
+        exporting.last_exported_ns = exporting.last_exported_ns.max(now_ns + delay_ns);
+        let at_ns = exporting.last_exported_ns;
+        self.at(at_ns, Happening::ExportedArrives { life });
+    }
+
+    pub fn exported_arrives(&mut self) {
+        if let Some(exported) = self.exporting().exported.pop_front() {
+            self.tell(In::Event(Event::Exported(exported)));
+        }
+    }
+
+    /// The process ends in the middle of a commit: whether that lands shows at the next start.
+    pub fn exporter_dies(&mut self, exporting: &mut Exporting) {
+        if let Some(Pending::Commit(transaction, plan)) = exporting.pending.take()
+            && plan != Plan::NotDone
+        {
+            self.trace.cover("killed in a commit");
+            self.sink.in_doubt = Some(transaction);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Drives. What goes wrong in a world, and when it ends.
+
+use tollgate::event::Event;
+
+use crate::options::Weights;
+use crate::server::In;
+use crate::world::{Happening, MS, World};
+
+/// A fault that ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    DiskFull,
+    SinkAway,
+    /// The wall clock was wrong.
+    Clock,
+}
+
+/// The process is killed while it next does this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambush {
+    Write,
+    Job,
+    Commit,
+}
+
+impl World {
+    /// Something begins that takes so long: whether the process is killed meanwhile.
+    pub fn spring(&mut self, ambush: Ambush, lasts_ns: u64) {
+        if self.ambush == Some(ambush) && !self.draining {
+            self.ambush = None;
+            let (life, delay_ns) = (self.lives, self.rng.below(lasts_ns + 1));
+            self.after(delay_ns, Happening::Kill { life });
+        }
+    }
+
+    pub fn next_fault(&mut self) {
+        if self.draining {
+            return;
+        }
+        let next = self.rng.below(2 * self.options.fault_every_ns);
+        self.after(next, Happening::NextFault);
+        let Weights { kill, stop, fail_write, disk_full, stall, sink_away, clock, resets } =
+            self.options.weights.clone();
+        let mut at = self.rng.below(self.options.weights.sum());
+        let mut is = |weight: u64| {
+            let hit = at < weight;
+            at = if hit { u64::MAX } else { at - weight };
+            hit
+        };
+        match () {
+            () if is(kill) => match self.rng.below(10) {
+                0..=1 => self.kill(),
+                2..=7 => self.ambush = Some(Ambush::Write),
+                8 => self.ambush = Some(Ambush::Job),
+                _ => self.ambush = Some(Ambush::Commit),
+            },
+            () if is(stop) => self.ask_to_stop(),
+            () if is(fail_write) => self.fail_next_write = self.server.is_some(),
+            () if is(disk_full) => self.fill_disk(),
+            () if is(stall) => self.stalled_until_ns = self.now_ns + self.rng.below(3_000 * MS),
+            () if is(sink_away) => self.lose_sink(),
+            () if is(clock) => self.move_clock(),
+            () if is(resets) => self.reset_connections(),
+            () => {}
+        }
+    }
+
+    fn fill_disk(&mut self) {
+        self.set_room(false);
+        let lasts = self.rng.below(2_000 * MS);
+        self.after(lasts, Happening::Ends(Fault::DiskFull));
+    }
+
+    fn set_room(&mut self, open: bool) {
+        self.room = open;
+        self.note("room", &[u64::from(open)]);
+        self.tell(In::Event(Event::Room { open }));
+    }
+
+    fn lose_sink(&mut self) {
+        self.note("sink away", &[]);
+        self.sink_away = true;
+        let lasts = self.rng.below(6_000 * MS);
+        self.after(lasts, Happening::Ends(Fault::SinkAway));
+    }
+
+    fn move_clock(&mut self) {
+        let ahead = self.rng.percent(50);
+        let far_ms = match self.rng.below(4) {
+            0 => self.rng.below(900),
+            1 => self.rng.below(8_000),
+            2 => self.rng.below(3_600_000),
+            _ => self.rng.below(86_400_000),
+        } as i64;
+        let by_ms = if ahead { far_ms } else { -far_ms };
+        self.note("clock", &[by_ms as u64]);
+        self.set_clock_right();
+        self.wall_offset_ms += by_ms;
+        if far_ms < 8_000 && self.rng.percent(30) {
+            // It stays so; a process that was running would shed until it is started again.
+            self.trace.cover("restart under another clock");
+            return self.kill();
+        }
+        self.leap_ms = by_ms;
+        let lasts = self.rng.below(2_500 * MS);
+        self.after(lasts, Happening::Ends(Fault::Clock));
+    }
+
+    /// Ends a leap. A start waits for that too: a process that begins under a wrong clock believes it.
+    pub fn set_clock_right(&mut self) {
+        self.wall_offset_ms -= std::mem::take(&mut self.leap_ms);
+    }
+
+    fn reset_connections(&mut self) {
+        for client in 0..self.clients.len() {
+            for number in self.clients[client].conns.clone() {
+                if self.rng.percent(60) {
+                    self.leave(number, true);
+                }
+            }
+        }
+    }
+
+    pub fn fault_ends(&mut self, fault: Fault) {
+        match fault {
+            Fault::DiskFull if !self.draining => self.set_room(true),
+            Fault::SinkAway => self.sink_away = false,
+            Fault::Clock => self.set_clock_right(),
+            Fault::DiskFull => {}
+        }
+    }
+
+    /// No more faults, no new clicks: what is open must come to its end.
+    pub fn drain(&mut self) {
+        self.note("drain", &[]);
+        self.draining = true;
+        self.sink_away = false;
+        self.fail_next_write = false;
+        self.set_room(true);
+        self.set_clock_right();
+    }
+
+    /// Everything has its answer: the process is stopped for good.
+    pub fn stop_when_answered(&mut self) {
+        let serves = self.server.as_ref().is_some_and(|server| !server.stopping);
+        if self.draining && serves && self.all_answered() {
+            self.last_stop = true;
+            self.ask_to_stop();
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The simulator: seeded worlds that call the same core and exporter that production runs, with a disk, a network, a sink and
+//! clocks that fail on purpose, and an oracle that shares no code with the product.
+//!
+//! ```text
+//! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens
+//! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on
+//! ```
+// What cannot be unwrapped in a test fails it.
+#![allow(clippy::unwrap_used)]
+
+mod clients;
+mod disk;
+mod exporting;
+mod faults;
+mod http;
+mod network;
+mod options;
+mod oracle;
+mod rng;
+mod server;
+mod sink;
+mod starting;
+mod trace;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+
+use world::{Verdict, World};
+
+/// Seeds of a normal run.
+const SLICE: u64 = 300;
+
+/// Situations that the slice must meet, or it proves too little.
+const MUST_COVER: &[&str] = &[
+    "torn tail",
+    "unfinished write lost",
+    "unfinished write torn",
+    "unfinished write kept",
+    "first frame torn",
+    "recovering killed",
+    "several segments recovered",
+    "segment freed",
+    "preparation cut off",
+    "halted by a failed write",
+    "clean stop",
+    "shed",
+    "disk_full",
+    "clock",
+    "shed for want of memory",
+    "eviction",
+    "too old",
+    "duplicate answered",
+    "duplicate waits",
+    "clicks wait for room in the log",
+    "other payload",
+    "dead letters over budget",
+    "list of errors cut short",
+    "request refused as a whole",
+    "connection reset",
+    "connection timed out",
+    "connection turned away",
+    "receive paused",
+    "client gave up",
+    "range rebuilt",
+    "sink unreachable",
+    "commit done and untold",
+    "commit not done",
+    "commit in doubt",
+    "killed in a commit",
+    "start waits for the clock",
+    "restart under another clock",
+];
+
+thread_local! {
+    static PANICKED: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps what a panic says, with its place, instead of printing it.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| PANICKED.with(|text| *text.borrow_mut() = info.to_string())));
+    });
+}
+
+fn run(seed: u64) -> Result<Verdict, String> {
+    quiet_panics();
+    let print = std::env::var_os("SIM_TRACE").is_some();
+    std::panic::catch_unwind(AssertUnwindSafe(|| World::new(seed, print).run()))
+        .map_err(|_| PANICKED.with(|text| text.borrow().clone()))
+}
+
+/// Which seeds to run: so many, from which on.
+fn seeds() -> (u64, u64) {
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("`{text}` is no number of seeds"));
+    if let Ok(seed) = std::env::var("SIM_SEED") {
+        return (1, number(&seed));
+    }
+    match std::env::var("SIM_SEEDS") {
+        Ok(text) => match text.split_once('/') {
+            Some((count, from)) => (number(count), number(from)),
+            None => (number(&text), 1),
+        },
+        Err(_) => (SLICE, 1),
+    }
+}
+
+/// Runs seeds on all CPUs; what they covered, and how each that failed did, first seed first.
+fn campaign(count: u64, from: u64) -> (BTreeMap<&'static str, u64>, Vec<(u64, String)>) {
+    let next = AtomicU64::new(from);
+    let (covered, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
+    let (clicks, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let failures_max = if std::env::var_os("SIM_FIRST").is_some() { 1 } else { 5 };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count || failed.lock().unwrap().len() >= failures_max {
+                        return;
+                    }
+                    match run(seed) {
+                        Ok(verdict) => {
+                            clicks.fetch_add(verdict.clicks, Ordering::Relaxed);
+                            steps.fetch_add(verdict.steps, Ordering::Relaxed);
+                            let mut covered = covered.lock().unwrap();
+                            for (what, times) in verdict.covered {
+                                *covered.entry(what).or_default() += times;
+                            }
+                        }
+                        Err(why) => failed.lock().unwrap().push((seed, why)),
+                    }
+                }
+            });
+        }
+    });
+    println!("{count} seeds from {from}: {} clicks, {} steps", clicks.into_inner(), steps.into_inner());
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    (covered.into_inner().unwrap(), failed)
+}
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    let (count, from) = seeds();
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    println!("simulator: {count} seeds from {from}, {profile} profile");
+    if count == 1 {
+        println!("{:?}", World::new(from, false).options);
+    }
+    let (covered, failed) = campaign(count, from);
+    for (what, times) in &covered {
+        println!("{times:>9}  {what}");
+    }
+    for (seed, why) in &failed {
+        println!(
+            "seed {seed} FAILED: {why}\n  replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --test sim -- --nocapture"
+        );
+    }
+    assert!(failed.is_empty(), "seed {} failed: {}", failed[0].0, failed[0].1);
+    if count >= SLICE {
+        let missed: Vec<_> = MUST_COVER.iter().filter(|what| !covered.contains_key(**what)).collect();
+        println!("situations that no seed met: {missed:?}");
+        assert!(missed.is_empty());
+    }
+}
+
+#[test]
+fn a_seed_replays_to_the_same_trace() {
+    for seed in [3, 4, 5, 1_000_003] {
+        let [first, second] = [run(seed), run(seed)].map(|run| run.map(|verdict| (verdict.hash, verdict.steps)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+    let [one, other] = [run(6), run(7)].map(|run| run.map(|verdict| verdict.hash).ok());
+    assert_ne!(one, other, "two seeds are two worlds");
+}

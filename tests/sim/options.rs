@@ -1,0 +1,135 @@
+//! Pure. What a seed's world is like: sizes, how often each fault comes. Weights are drawn by the seed (swarm), so that
+//! worlds without some faults exist too.
+
+use tollgate::config::{Config, DedupConfig};
+
+use crate::rng::Rng;
+
+const MS: u64 = 1_000_000;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub clients: usize,
+    /// How long clients send and faults come.
+    pub load_ns: u64,
+    /// Mean time between two actions of one client.
+    pub act_every_ns: u64,
+    /// Mean time between two faults; 0: none.
+    pub fault_every_ns: u64,
+    /// How likely each kind of fault is, in parts of their sum.
+    pub weights: Weights,
+    /// Rows and users of the core's table of partials.
+    pub rows_max: usize,
+    pub users_max: usize,
+    /// A write of the log takes up to so long.
+    pub write_ns_max: u64,
+    /// A commit of the sink takes up to so long.
+    pub commit_ns_max: u64,
+    /// In percent: commits whose outcome stays unknown.
+    pub doubt_percent: u64,
+    /// In percent: connections whose client reads slowly.
+    pub slow_percent: u64,
+    /// In percent: pieces of a request that come after a pause of up to seconds.
+    pub drip_percent: u64,
+    /// In percent: requests with many clicks.
+    pub large_percent: u64,
+    /// In percent: clicks whose campaign they share with others.
+    pub shared_percent: u64,
+    /// The dedup table is almost full of keys that nobody sends.
+    pub crowded: bool,
+    /// Dedup windows that incarnations draw from.
+    pub windows_ms: Vec<i64>,
+    pub commit_spacing_us: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Weights {
+    pub kill: u64,
+    pub stop: u64,
+    pub fail_write: u64,
+    pub disk_full: u64,
+    pub stall: u64,
+    pub sink_away: u64,
+    pub clock: u64,
+    pub resets: u64,
+}
+
+impl Weights {
+    pub fn sum(&self) -> u64 {
+        let Weights { kill, stop, fail_write, disk_full, stall, sink_away, clock, resets } = self;
+        kill + stop + fail_write + disk_full + stall + sink_away + clock + resets
+    }
+}
+
+impl Options {
+    pub fn draw(rng: &mut Rng) -> Options {
+        let mut weight = |most| if rng.percent(75) { rng.between(1, most) } else { 0 };
+        let weights = Weights {
+            kill: weight(12),
+            stop: weight(3),
+            fail_write: weight(3),
+            disk_full: weight(3),
+            stall: weight(6),
+            sink_away: weight(4),
+            clock: weight(4),
+            resets: weight(6),
+        };
+        let window_ms = rng.pick(&[8_000, 12_000, 20_000]);
+        let windows_ms = if rng.percent(50) { vec![window_ms] } else { vec![window_ms, window_ms * 2, window_ms / 2] };
+        Options {
+            clients: rng.between(2, 6) as usize,
+            load_ns: rng.between(5_000, 20_000) * MS,
+            act_every_ns: rng.pick(&[30, 80, 200]) * MS,
+            fault_every_ns: rng.pick(&[0, 700, 2_000, 2_000, 5_000, 5_000]) * MS,
+            weights,
+            rows_max: rng.pick(&[48, 200, 4_000]),
+            users_max: rng.pick(&[64, 4_000]),
+            write_ns_max: rng.pick(&[300_000, 3 * MS, 40 * MS]),
+            commit_ns_max: rng.pick(&[MS, 20 * MS, 800 * MS]),
+            doubt_percent: rng.pick(&[0, 0, 10, 40]),
+            slow_percent: rng.pick(&[0, 5, 30]),
+            drip_percent: rng.pick(&[1, 3, 25]),
+            large_percent: rng.pick(&[10, 20, 70]),
+            shared_percent: rng.pick(&[0, 0, 5, 50]),
+            crowded: rng.percent(4),
+            windows_ms,
+            commit_spacing_us: rng.pick(&[0, 200, 2_000]),
+        }
+    }
+
+    /// Keys are remembered for at least so long after their click was accepted; 0 where memory may cut it short.
+    pub fn remembered_ms(&self) -> i64 {
+        let least = self.windows_ms.iter().min().copied().unwrap_or(0);
+        if self.crowded { 0 } else { least - least / 16 }
+    }
+
+    /// The smallest limits that hold together, so that every full pool is reached.
+    pub fn config(&self, window_ms: i64) -> Config {
+        let mut config = Config::default();
+        config.http.connections_max = SLOTS - 2;
+        config.http.head_bytes_max = 2 << 10;
+        config.http.body_bytes_max = 12 << 10;
+        config.http.batch_clicks_max = BATCH_MAX;
+        config.http.pipeline_max = 6;
+        config.http.reply_bytes_max = 4 << 10;
+        config.http.assembly_bytes_max = 28 << 10;
+        config.http.head_timeout_ms = 2_000;
+        config.http.body_timeout_ms = 3_000;
+        config.http.idle_timeout_ms = 10_000;
+        config.http.send_timeout_ms = 2_000;
+        config.http.linger_timeout_ms = 500;
+        config.click.clock_skew_ms = 2_000;
+        config.log.frame_bytes = 8 << 10;
+        config.log.segment_bytes = 64 << 10;
+        config.log.commit_spacing_us = self.commit_spacing_us;
+        config.log.dead_letter_bytes_max = 48 << 10;
+        config.dedup = DedupConfig { window_ms, window_min_ms: window_ms / 4, memory_bytes: 8 << 20 };
+        config.export.watermark_delay_ms = 1_000;
+        config
+    }
+}
+
+/// Connections of the driver's table.
+pub const SLOTS: u32 = 10;
+/// Clicks in one request.
+pub const BATCH_MAX: u32 = 48;

@@ -1,0 +1,263 @@
+//! Pure. The judge. It knows which clicks clients sent and what they were answered, and sums what the sink holds; it shares
+//! no code with the product. Its sentences:
+//!
+//! - answered as taken (accepted or duplicate): counted exactly once;
+//! - refused, and no other try may have been taken: never counted;
+//! - 503, reset, silence: at most once;
+//! - nothing else is counted.
+//!
+//! "Once" is by id and event time, for ever; over all event times of an id, for as long as keys are remembered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One click as its owner knows it; every try of it has the same id.
+pub struct Id {
+    pub ad: u32,
+    pub campaign: String,
+    /// No try of it may ever be taken.
+    pub never: bool,
+    /// The event times it was sent with.
+    stamps: BTreeSet<i64>,
+    /// Of those, the ones a try with which was answered as taken.
+    taken_stamps: BTreeSet<i64>,
+    /// Tries that were answered `accepted`, not `duplicate`.
+    accepted: u64,
+    /// Tries that may have been taken: never answered, or answered 503.
+    unknown: u64,
+    /// Tries with no answer yet.
+    pub open: u64,
+    /// The last answer was a refusal of this very click.
+    pub refused: bool,
+    first_sent_ms: i64,
+    last_ended_ms: i64,
+}
+
+pub struct Try {
+    pub id: usize,
+    pub stamp: i64,
+    /// When it was sent, an answer had already said that this id is counted, and it never had another event time.
+    known_taken: bool,
+    over: bool,
+}
+
+/// What became of one try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accepted,
+    /// Accepted or duplicate: the answer does not say which.
+    Taken,
+    Refused,
+    /// The request was refused as a whole, before any click was looked at.
+    NotTaken,
+    Unknown,
+}
+
+pub struct Oracle {
+    pub ids: Vec<Id>,
+    pub tries: Vec<Try>,
+    remembered_ms: i64,
+}
+
+/// What the sink counts, as far as the oracle looks: by campaign, ad and start of the pane.
+pub type Rows = BTreeMap<(String, String, i64), u64>;
+
+/// A try may be judged this long after its client gave it up.
+const LATE_MS: i64 = 8_000;
+
+impl Oracle {
+    pub fn new(remembered_ms: i64) -> Oracle {
+        Oracle { ids: Vec::new(), tries: Vec::new(), remembered_ms }
+    }
+
+    pub fn id(&mut self, ad: u32, campaign: String, never: bool) -> usize {
+        self.ids.push(Id {
+            ad,
+            campaign,
+            never,
+            stamps: BTreeSet::new(),
+            taken_stamps: BTreeSet::new(),
+            accepted: 0,
+            unknown: 0,
+            open: 0,
+            refused: false,
+            first_sent_ms: i64::MAX,
+            last_ended_ms: i64::MIN,
+        });
+        self.ids.len() - 1
+    }
+
+    /// A try is sent at `wall_ms` of the server's clock.
+    pub fn send(&mut self, id: usize, stamp: i64, wall_ms: i64) -> usize {
+        let click = &mut self.ids[id];
+        click.stamps.insert(stamp);
+        click.open += 1;
+        click.first_sent_ms = click.first_sent_ms.min(wall_ms);
+        // A duplicate with another event time may outlive the first one's generation, and is then new.
+        let known_taken = click.stamps.len() == 1 && click.taken_stamps.contains(&stamp);
+        self.tries.push(Try { id, stamp, known_taken, over: false });
+        self.tries.len() - 1
+    }
+
+    /// A try is over. An answer that cannot be is an error.
+    pub fn end(&mut self, at: usize, verdict: Verdict, wall_ms: i64) -> Result<(), String> {
+        let attempt = &mut self.tries[at];
+        assert!(!attempt.over, "a try ends once");
+        attempt.over = true;
+        let click = &mut self.ids[attempt.id];
+        click.open -= 1;
+        click.last_ended_ms = click.last_ended_ms.max(wall_ms);
+        match verdict {
+            Verdict::Accepted | Verdict::Taken if click.never => {
+                return Err(format!("click {} must be refused and was taken", attempt.id));
+            }
+            Verdict::Accepted if attempt.known_taken => {
+                return Err(format!("click {} was answered as taken, sent again, and accepted anew", attempt.id));
+            }
+            Verdict::Accepted => {
+                click.accepted += 1;
+                click.taken_stamps.insert(attempt.stamp);
+            }
+            Verdict::Taken => {
+                click.taken_stamps.insert(attempt.stamp);
+            }
+            Verdict::Refused if attempt.known_taken => {}
+            Verdict::Refused => click.refused = true,
+            Verdict::NotTaken => {}
+            Verdict::Unknown => click.unknown += 1,
+        }
+        Ok(())
+    }
+
+    /// How many of a batch that was wholly answered as taken may have been accepted anew.
+    pub fn may_be_accepted(&self, tries: &[usize]) -> usize {
+        let fresh = tries.iter().filter(|at| !self.tries[**at].known_taken).map(|at| {
+            let attempt = &self.tries[*at];
+            (attempt.id, attempt.stamp)
+        });
+        fresh.collect::<BTreeSet<_>>().len()
+    }
+
+    /// What these tries are, for a person.
+    pub fn story(&self, tries: &[usize]) -> String {
+        let one = |at: &usize| {
+            let attempt = &self.tries[*at];
+            let click = &self.ids[attempt.id];
+            let Id { stamps, taken_stamps, accepted, unknown, open, first_sent_ms, last_ended_ms, .. } = click;
+            format!(
+                "click {} with {}, sent with {stamps:?}, taken {taken_stamps:?}, accepted {accepted}, unknown {unknown}, \
+                 open {open}, first sent {first_sent_ms}, last ended {last_ended_ms}",
+                attempt.id, attempt.stamp
+            )
+        };
+        tries.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether the click needs no further try.
+    pub fn settled(&self, id: usize) -> bool {
+        let click = &self.ids[id];
+        click.never || click.refused || !click.taken_stamps.is_empty()
+    }
+
+    pub fn last_stamp(&self, id: usize) -> i64 {
+        self.ids[id].stamps.iter().next_back().copied().unwrap_or(0)
+    }
+
+    /// How often a click may be counted: at least, at most.
+    fn bounds(&self, id: usize) -> (u64, u64) {
+        let click = &self.ids[id];
+        let taken = !click.taken_stamps.is_empty();
+        if click.never || (!taken && click.unknown == 0 && click.open == 0) {
+            return (0, 0);
+        }
+        let span_ms = click.last_ended_ms.saturating_sub(click.first_sent_ms).saturating_add(LATE_MS);
+        let remembered = span_ms < self.remembered_ms;
+        let most = if remembered { 1 } else { click.stamps.len() as u64 };
+        (click.accepted.max(u64::from(taken)), most)
+    }
+
+    /// The last word, once everything is drained: what the sink holds against what clients were told.
+    pub fn judge(&self, rows: &Rows) -> Result<(), String> {
+        let mut expected: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let mut by_ad: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for (id, click) in self.ids.iter().enumerate() {
+            let (least, most) = self.bounds(id);
+            if least > most {
+                return Err(format!("click {id} was accepted {least} times, and may be counted {most} times"));
+            }
+            let group = expected.entry(&click.campaign).or_default();
+            *group = (group.0 + least, group.1 + most);
+            let ad = by_ad.entry(ad_name(click.ad)).or_default();
+            *ad = (ad.0 + least, ad.1 + most);
+        }
+        let sent: BTreeSet<(&str, String, i64)> = self
+            .tries
+            .iter()
+            .map(|attempt| (&self.ids[attempt.id], attempt.stamp.div_euclid(10_000) * 10_000))
+            .filter(|(click, _)| !click.never)
+            .map(|(click, pane)| (click.campaign.as_str(), ad_name(click.ad), pane))
+            .collect();
+        let (mut found, mut found_by_ad): (BTreeMap<&str, u64>, BTreeMap<&str, u64>) = Default::default();
+        for ((campaign, ad, pane), clicks) in rows {
+            if !sent.contains(&(campaign.as_str(), ad.clone(), *pane)) {
+                return Err(format!("{clicks} clicks of campaign {campaign}, ad {ad}, pane {pane}: nobody sent that"));
+            }
+            *found.entry(campaign).or_default() += clicks;
+            *found_by_ad.entry(ad).or_default() += clicks;
+        }
+        within("campaign", expected.iter().map(|(name, bounds)| (*name, *bounds)), &found)?;
+        within("ad", by_ad.iter().map(|(name, bounds)| (name.as_str(), *bounds)), &found_by_ad)
+    }
+}
+
+fn within<'a>(
+    what: &str,
+    expected: impl Iterator<Item = (&'a str, (u64, u64))>,
+    found: &BTreeMap<&str, u64>,
+) -> Result<(), String> {
+    for (name, (least, most)) in expected {
+        let clicks = found.get(name).copied().unwrap_or(0);
+        if clicks < least || clicks > most {
+            return Err(format!("{what} {name} is counted {clicks} times, and answers allow {least} to {most}"));
+        }
+    }
+    Ok(())
+}
+
+pub fn ad_name(ad: u32) -> String {
+    format!("ad_{ad}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(clicks: u64) -> Rows {
+        BTreeMap::from([(("c".to_owned(), "ad_1".to_owned(), 10_000), clicks)])
+    }
+
+    /// One click, tried once for each verdict; how often it may be counted.
+    fn allowed(verdicts: &[Verdict], never: bool) -> Vec<u64> {
+        let mut oracle = Oracle::new(60_000);
+        let id = oracle.id(1, "c".to_owned(), never);
+        let tries: Vec<usize> = verdicts.iter().map(|_| oracle.send(id, 12_345, 0)).collect();
+        for (at, verdict) in tries.into_iter().zip(verdicts) {
+            oracle.end(at, *verdict, 10).unwrap();
+        }
+        (0..4).filter(|clicks| oracle.judge(&rows(*clicks)).is_ok()).collect()
+    }
+
+    #[test]
+    fn answers_say_how_often_a_click_may_be_counted() {
+        use Verdict::{Accepted, NotTaken, Refused, Taken, Unknown};
+        assert_eq!(allowed(&[Accepted], false), [1]);
+        assert_eq!(allowed(&[Taken, Unknown, Refused], false), [1]);
+        assert_eq!(allowed(&[Unknown, Unknown], false), [0, 1]);
+        assert_eq!(allowed(&[Refused, NotTaken], false), [0]);
+        assert_eq!(allowed(&[Accepted, Accepted], false), [0; 0], "an id accepted twice fails whatever is counted");
+    }
+
+    #[test]
+    fn what_nobody_sent_may_not_be_counted() {
+        assert!(Oracle::new(0).judge(&rows(1)).is_err());
+    }
+}

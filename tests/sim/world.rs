@@ -1,0 +1,248 @@
+//! Drives. A simulated world: one queue of what happens when, one seed for all of it. The server in it is the product's core
+//! and exporter; everything else is made up here.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use tollgate::event::Now;
+
+use crate::clients::{Client, Request};
+use crate::disk::Disk;
+use crate::faults::{Ambush, Fault};
+use crate::network::Conn;
+use crate::options::Options;
+use crate::oracle::Oracle;
+use crate::rng::Rng;
+use crate::server::Server;
+use crate::sink::Sink;
+use crate::trace::Trace;
+
+pub const MS: u64 = 1_000_000;
+pub const SECOND: u64 = 1_000 * MS;
+const EPOCH_MS: i64 = 1_700_000_000_000;
+
+/// After the faults stop, everything is answered and exported within this time and a dedup window.
+const DRAIN_NS: u64 = 60 * SECOND;
+
+/// What happens at a moment. `life` is the incarnation that it concerns: a later one never hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    Turn {
+        life: u32,
+        token: u64,
+    },
+    LogWrite {
+        life: u32,
+    },
+    /// The keeper's next job is done.
+    Kept {
+        life: u32,
+    },
+    /// The answer to the exporter's last step.
+    Exporter {
+        life: u32,
+    },
+    ExporterWakes {
+        life: u32,
+        token: u64,
+    },
+    CutArrives {
+        life: u32,
+    },
+    ExportedArrives {
+        life: u32,
+    },
+    ClientActs(usize),
+    ToServer(usize),
+    ToClient(usize),
+    Sent(usize),
+    Closed(usize),
+    Start,
+    NextFault,
+    Ends(Fault),
+    Kill {
+        life: u32,
+    },
+    Drain,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub options: Options,
+    pub rng: Rng,
+    pub trace: Trace,
+    pub now_ns: u64,
+    pub wall_offset_ms: i64,
+    /// Of that, what is a leap that will end.
+    pub leap_ms: i64,
+    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    queued: u64,
+    pub disk: Disk,
+    pub sink: Sink,
+    pub sink_away: bool,
+    pub room: bool,
+    /// Writes take so much longer until then.
+    pub stalled_until_ns: u64,
+    pub fail_next_write: bool,
+    pub ambush: Option<Ambush>,
+    pub oracle: Oracle,
+    pub clients: Vec<Client>,
+    pub conns: Vec<Conn>,
+    pub requests: Vec<Request>,
+    pub server: Option<Box<Server>>,
+    pub lives: u32,
+    pub draining: bool,
+    /// The last clean stop was asked for.
+    pub last_stop: bool,
+    pub finished: bool,
+    pub data_dir: [u8; 16],
+}
+
+/// How a world ended that kept every promise.
+pub struct Verdict {
+    pub hash: u64,
+    pub steps: u64,
+    pub clicks: u64,
+    pub covered: BTreeMap<&'static str, u64>,
+}
+
+impl World {
+    pub fn new(seed: u64, print: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let options = Options::draw(&mut rng);
+        let data_dir = rng.bytes16();
+        World {
+            seed,
+            oracle: Oracle::new(options.remembered_ms()),
+            clients: (0..options.clients).map(|_| Client::default()).collect(),
+            options,
+            rng,
+            trace: Trace::new(print),
+            now_ns: SECOND,
+            wall_offset_ms: 0,
+            leap_ms: 0,
+            queue: BinaryHeap::new(),
+            queued: 0,
+            disk: Disk::new(),
+            sink: Sink::new(),
+            sink_away: false,
+            room: true,
+            stalled_until_ns: 0,
+            fail_next_write: false,
+            ambush: None,
+            conns: Vec::new(),
+            requests: Vec::new(),
+            server: None,
+            lives: 0,
+            draining: false,
+            last_stop: false,
+            finished: false,
+            data_dir,
+        }
+    }
+
+    /// Runs the world to its end. Panics where a promise is broken.
+    pub fn run(mut self) -> Verdict {
+        self.after(0, Happening::Start);
+        for client in 0..self.clients.len() {
+            self.after(MS, Happening::ClientActs(client));
+        }
+        if self.options.fault_every_ns > 0 {
+            let first = self.rng.below(2 * self.options.fault_every_ns);
+            self.after(first, Happening::NextFault);
+        }
+        self.after(self.options.load_ns, Happening::Drain);
+        let window_ns = self.options.windows_ms.iter().max().copied().unwrap_or(0) as u64 * MS;
+        let deadline_ns = self.now_ns + self.options.load_ns + window_ns + DRAIN_NS;
+        while !self.finished {
+            let Some(Reverse((at_ns, _, happening))) = self.queue.pop() else { panic!("nothing happens any more") };
+            self.now_ns = self.now_ns.max(at_ns);
+            assert!(self.now_ns < deadline_ns, "not drained in time: {}", self.what_is_left());
+            self.happen(happening);
+        }
+        self.judge();
+        Verdict {
+            hash: self.trace.hash(),
+            steps: self.trace.steps,
+            clicks: self.sink.clicks,
+            covered: self.trace.covered,
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        let wall_ms = EPOCH_MS + (self.now_ns / MS) as i64 + self.wall_offset_ms;
+        Now { wall_ms, mono_ns: self.now_ns }
+    }
+
+    pub fn after(&mut self, ns: u64, happening: Happening) {
+        self.at(self.now_ns + ns, happening);
+    }
+
+    pub fn at(&mut self, at_ns: u64, happening: Happening) {
+        self.queued += 1;
+        self.queue.push(Reverse((at_ns, self.queued, happening)));
+    }
+
+    pub fn note(&mut self, what: &'static str, values: &[u64]) {
+        self.trace.note(self.now_ns, what, values);
+    }
+
+    /// Ends the world where a promise is broken.
+    pub fn held<T>(&self, result: Result<T, String>) -> T {
+        match result {
+            Ok(value) => value,
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    fn lives_on(&self, life: u32) -> bool {
+        self.server.is_some() && self.lives == life
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Turn { life, token } if self.lives_on(life) => self.turn_is_due(token),
+            Happening::LogWrite { life } if self.lives_on(life) => self.log_write_ends(),
+            Happening::Kept { life } if self.lives_on(life) => self.keeper_done(),
+            Happening::Exporter { life } if self.lives_on(life) => self.exporter_answered(),
+            Happening::ExporterWakes { life, token } if self.lives_on(life) => self.exporter_wakes(token),
+            Happening::CutArrives { life } if self.lives_on(life) => self.cut_arrives(),
+            Happening::ExportedArrives { life } if self.lives_on(life) => self.exported_arrives(),
+            Happening::Kill { life } if self.lives_on(life) && !self.draining => self.kill(),
+            Happening::Kill { .. }
+            | Happening::Turn { .. }
+            | Happening::LogWrite { .. }
+            | Happening::Kept { .. }
+            | Happening::Exporter { .. }
+            | Happening::ExporterWakes { .. }
+            | Happening::CutArrives { .. }
+            | Happening::ExportedArrives { .. } => {}
+            Happening::ClientActs(client) => self.client_acts(client),
+            Happening::ToServer(conn) => self.reaches_server(conn),
+            Happening::ToClient(conn) => self.reaches_client(conn),
+            Happening::Sent(conn) => self.send_ends(conn),
+            Happening::Closed(conn) => self.close_ends(conn),
+            Happening::Start => self.start(),
+            Happening::NextFault => self.next_fault(),
+            Happening::Ends(fault) => self.fault_ends(fault),
+            Happening::Drain => self.drain(),
+        }
+    }
+
+    fn what_is_left(&self) -> String {
+        let open = (0..self.oracle.ids.len()).filter(|id| !self.oracle.settled(*id)).count();
+        let outstanding: usize = self.conns.iter().map(|conn| conn.outstanding.len()).sum();
+        let server = self.server.as_ref().map_or("no server".to_owned(), |server| server.what_is_left());
+        format!("{open} ids without a final answer, {outstanding} requests outstanding; {server}")
+    }
+
+    /// Everything is drained and the process has stopped: the sink, the log and what clients know must agree.
+    fn judge(&mut self) {
+        let logged = self.read_log_once_more();
+        let (exported, stopped) = (self.sink.clicks, self.sink.stopped);
+        assert_eq!(exported, logged, "clicks exported, and clicks in the log's totals, after a clean stop");
+        assert!(stopped, "the last transaction of a clean stop says so");
+        self.held(self.oracle.judge(&self.sink.rows));
+        self.note("judged", &[exported, self.sink.commits]);
+    }
+}
