@@ -191,7 +191,7 @@ pub struct ConnectionMetrics {
 }
 
 /// The statuses that tollgate answers with.
-pub const STATUSES: [u16; 15] = [202, 400, 404, 405, 408, 411, 413, 415, 417, 422, 431, 500, 501, 503, 505];
+pub const STATUSES: [u16; 15] = [202, 400, 404, 405, 408, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505];
 
 /// Replies sent, by status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -31,6 +31,10 @@ use crate::wal::keeper::Keeper;
 use crate::wal::segments::DataDir;
 use crate::worker::{Links, Worker};
 
+/// The ring of a killed process holds its listening socket until the kernel has taken the ring down, which was seen to last
+/// 120 ms beyond the process: a supervisor that starts it again at once must not be told that the address is taken.
+const ADDRESS_WAIT: Duration = Duration::from_secs(2);
+
 /// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -70,7 +74,7 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         return Err(Failure { exit: Exit::Unavailable, text });
     }
     let listeners = Listeners {
-        clicks: listener::bind(config.listen).map_err(|error| bind_failed("--listen", config.listen, &error))?,
+        clicks: bind_clicks(config.listen)?,
         query: bind_tcp("--query-listen", config.query_listen)?,
         admin: bind_tcp("--admin-listen", config.admin_listen)?,
     };
@@ -268,6 +272,20 @@ fn serve_queries(store: Arc<Store>, listener: TcpListener) -> Result<tokio::sync
     Ok(stop)
 }
 
+/// Waits a moment for an address that is in use: it may be our own, of before a kill.
+fn bind_clicks(address: SocketAddr) -> Result<listener::Bound, Failure> {
+    let until = Instant::now() + ADDRESS_WAIT;
+    loop {
+        match listener::bind(address) {
+            Ok(bound) => return Ok(bound),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(bind_failed("--listen", address, &error)),
+        }
+    }
+}
+
 fn bind_tcp(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| bind_failed(flag, address, &error))
 }
@@ -276,5 +294,23 @@ fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failu
     Failure {
         exit: Exit::Unavailable,
         text: format!("cannot listen on {address}: {error}; name another address with {flag}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_becomes_free_in_a_moment_is_waited_for() {
+        let killed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = killed.local_addr().unwrap();
+        let (sender, bound) = mpsc::channel();
+        let starting = std::thread::spawn(move || sender.send(bind_clicks(address).is_ok()));
+        let early = bound.recv_timeout(Duration::from_millis(100));
+        assert_eq!(early, Err(RecvTimeoutError::Timeout), "gave up, or took an address that is in use");
+        drop(killed);
+        assert_eq!(bound.recv(), Ok(true));
+        starting.join().unwrap().unwrap();
     }
 }

@@ -229,3 +229,16 @@ pub fn title(status: u16) -> &'static str {
         other => unreachable!("status {other} is never sent"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::title;
+    use crate::metrics::STATUSES;
+
+    #[test]
+    fn every_status_that_is_sent_has_a_counter_and_no_other() {
+        let sent = |status: &u16| std::panic::catch_unwind(|| title(*status)).is_ok();
+        let sent: Vec<u16> = (101..600).filter(sent).collect();
+        assert_eq!(sent, STATUSES, "replies but the interim one");
+    }
+}

@@ -1,4 +1,4 @@
-//! Drives. The listening socket: bound early, so that a taken address fails at once; listening late, so that nobody connects
+//! Drives. The listening socket: bound early, so that a taken address fails before anything is read; listening late, so that nobody connects
 //! before the log is recovered.
 
 use std::io;
