@@ -374,6 +374,13 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_ids_takes_every_size_that_is_allowed() {
+        let bounds = Setting::named("dedup-memory-bytes").unwrap().bounds();
+        assert_eq!((bounds.as_str(), crate::dedup::MEMORY_BYTES_MIN), ("8MiB to 255GiB", 8 << 20));
+        assert!(crate::dedup::MEMORY_BYTES_MAX >= 255 << 30);
+    }
+
+    #[test]
     fn sums_that_do_not_fit_are_refused_too() {
         assert!(refusal(&flags([("wal-bytes-max", "4MiB")])).contains("--segment-bytes 128MiB"));
         assert!(refusal(&flags([("dedup-memory-bytes", "9GiB")])).contains("grants 8.0 GiB"));

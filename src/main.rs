@@ -11,6 +11,7 @@ use tollgate::machine::Machine;
 use tollgate::worker::wall_ms;
 
 fn main() {
+    end_on_panic();
     let exit = match read_command_line(std::env::args_os()) {
         Ok(Read::Command(command)) => dispatch(&command).unwrap_or_else(|error| refuse(&error)),
         Ok(Read::Print(text)) => {
@@ -22,6 +23,15 @@ fn main() {
     // A closed pipe on the other side of standard output is no reason to end in another way.
     let _ = std::io::stdout().flush();
     std::process::exit(exit.code())
+}
+
+/// A bug on any thread ends the process: what was acknowledged is on disk, and recovery runs at the next start.
+fn end_on_panic() {
+    let show = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        show(panic);
+        std::process::exit(Exit::Bug.code())
+    }));
 }
 
 fn dispatch(command: &Command) -> Result<Exit, UsageError> {

@@ -7,7 +7,7 @@
 //!           ├─ query      counts over HTTP
 //!           └─ admin      /metrics, /healthz, /readyz
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tollgate_global::Store;
 
 use crate::admin::{self, Phase, Readiness, ScrapeAnswer, ScrapeSender};
-use crate::config::{Config, EXPORT_CREDITS};
+use crate::config::{Config, EXPORT_CREDITS, LogFormat};
 use crate::core::Core;
 use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox};
@@ -58,11 +58,11 @@ struct Listeners {
 
 /// Serves until a signal or a halt; the exit says which.
 pub fn run(config: &Config) -> Exit {
+    log_to_stderr(config.log_format);
     let (exit, text) = match serve(config) {
         Ok(exit) => return exit,
         Err(Failure { exit, text }) => (exit, text),
     };
-    tracing::error!(code = exit.code(), "{text}");
     eprintln!("tollgate: {text}");
     exit
 }
@@ -147,6 +147,18 @@ fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readi
             tracing::error!("the worker made no progress for {} s", STUCK_AFTER.as_secs());
             return Exit::Stuck;
         }
+    }
+}
+
+/// What happens is told on standard error, a line each; standard output has the ready line alone.
+fn log_to_stderr(format: LogFormat) {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    let set = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    if let Err(error) = set {
+        eprintln!("tollgate: nothing will be told on standard error: {error}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use memmap2::{Advice, MmapMut};
 use tollgate_global::Store;
+use tollgate_wire::Checkpoint;
 
 use crate::admin::{Phase, Readiness};
 use crate::commands::halt_text;
@@ -79,7 +80,7 @@ pub fn start(
     let mut table = dedup_table(config, now(started_at))?;
     let began = Instant::now();
     let mut clicks = 0_u64;
-    let recovered = recover(
+    let mut recovered = recover(
         &config.data_dir,
         &confirmed,
         &mut |progress| {
@@ -93,6 +94,7 @@ pub fn start(
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
+    recovered.iter_mut().for_each(|log| keep_exported_total(log, checkpoint.as_ref()));
     let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
     if incarnation::key_rule_changed(config, &recovered) {
@@ -102,6 +104,14 @@ pub fn start(
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
     let edge = Edge { data_dir: uuid, nonce: random()?, nonces };
     begin(config, started_at, Recovered { edge, store: Arc::new(store), confirmed, table, log })
+}
+
+/// A loss at a log's end takes the frame with it that said how many clicks there were: those exported are known still.
+fn keep_exported_total(log: &mut RecoveredLog, checkpoint: Option<&Checkpoint>) {
+    let listed = checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs);
+    for listed in listed.filter(|listed| log.repaired && *listed.log_uuid == log.start.log_id) {
+        log.start.totals.clicks = log.start.totals.clicks.max(listed.clicks_total);
+    }
 }
 
 /// The log, where it goes on, and when its newest frame was built.

@@ -4,15 +4,15 @@
 use crate::counting::allocations;
 use memmap2::MmapMut;
 use tollgate::click::ClickKey;
-use tollgate::config::{Config, DedupConfig, FRAME_BUFFERS, GENERATIONS, LogConfig, TABLE_ROWS_MAX, TABLE_USERS_MAX};
+use tollgate::config::{Config, DedupConfig, FRAME_BUFFERS, GENERATIONS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use tollgate::core::Core;
-use tollgate::core::cuts::Cuts;
-use tollgate::core::home::{Home, Watermark};
+use tollgate::core::home::Home;
+use tollgate::core::incarnation::{Edge, Incarnation, LogEnd};
 use tollgate::dedup;
 use tollgate::event::{Action, Actions, ConnectionId, Event, Exported, FrameBuffer, Now, SendBuffer};
 use tollgate::metrics::Snapshot;
 use tollgate::preagg;
-use tollgate::wal::writer::{LogStart, Writer, WriterConfig, buffer_bytes};
+use tollgate::wal::writer::buffer_bytes;
 use tollgate_loadgen::clicks::Clicks;
 use tollgate_loadgen::link;
 use tollgate_loadgen::plan::Plan;
@@ -256,23 +256,15 @@ fn config(shape: Shape, dedup_memory_bytes: u64) -> Config {
     }
 }
 
+/// The home of a new log's first incarnation; its first frame goes nowhere.
 fn home(config: &Config, shape: Shape) -> Home {
-    let LogConfig { frame_bytes, segment_bytes, commit_delay_max_us, commit_spacing_us, .. } = config.log;
-    let writer = WriterConfig {
-        frame_bytes,
-        segment_bytes,
-        commit_delay_ns: commit_delay_max_us * 1_000,
-        commit_spacing_ns: commit_spacing_us * 1_000,
-        core: 0,
-        dedup_key: config.click.dedup_key as u32,
-    };
-    let memory = |bytes| MmapMut::map_anon(bytes).expect("memory for a frame");
-    let buffer = |id| Box::new(FrameBuffer { memory: memory(buffer_bytes(frame_bytes)), id });
-    let writer = Writer::new(writer, LogStart::new([1; 16], 1), (0..FRAME_BUFFERS as u32).map(buffer).collect());
-    let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, 3);
-    let cuts = Cuts::new(writer.position(), 0, || partials.spare());
-    let watermark = Watermark { start_ms: i64::MIN, delay_ms: config.export.watermark_delay_ms };
-    Home::new(prefilled(&config.dedup, shape), writer, partials, cuts, watermark, config.log.dead_letter_bytes_max)
+    let memory = || MmapMut::map_anon(buffer_bytes(config.log.frame_bytes)).expect("memory for a frame");
+    let buffers = (0..FRAME_BUFFERS as u32).map(|id| Box::new(FrameBuffer { memory: memory(), id })).collect();
+    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new() };
+    let table = prefilled(&config.dedup, shape);
+    let (incarnation, buffer, _) = Incarnation::begin(config, edge, table, LogEnd::new([3; 16]), buffers, BEGIN);
+    let (home, _) = incarnation.begun(config, buffer, preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, 3));
+    home
 }
 
 /// A table as it is after days of service: as full as it gets, a generation expiring as the next one comes.

@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn the_disk_is_tried_with_writes_of_the_size_asked_for() {
-        let scratch = Scratch::new(Path::new(env!("CARGO_MANIFEST_DIR")), "latency-test").expect("a directory");
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let scratch = Scratch::new(&target, "latency-test").expect("a directory");
         prepare_segment(&scratch.path, 1, PROBE_FILE_BYTES).expect("a file");
         let taken = disk_us(&scratch.path, 2 * BLOCK_BYTES, 0.01).expect("a disk that does direct writes");
         assert!(!taken.is_empty() && taken.is_sorted());

@@ -115,6 +115,7 @@ fn write_log(dir: &Path, clicks: u64) -> Result<u64, Box<dyn std::error::Error>>
         commit_spacing_ns: 0,
         core: 0,
         dedup_key: 0,
+        nonce: [7; 16],
     };
     let memory = MmapMut::map_anon(buffer_bytes(FRAME_BYTES))?;
     let mut writer = Writer::new(config, LogStart::new(log.log_id, 1), vec![Box::new(FrameBuffer { memory, id: 0 })]);

@@ -96,7 +96,6 @@ pub struct Incarnation {
 impl Incarnation {
     /// Builds the first frame, for a segment that is prepared. It puts the nonce on disk before anything is exported under
     /// it.
-    #[expect(clippy::vec_box, reason = "as the writer holds them")]
     pub fn begin(
         config: &Config,
         edge: Edge,

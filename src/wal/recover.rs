@@ -73,6 +73,8 @@ pub struct RecoveredLog {
     pub dedup_key: Option<u32>,
     /// Of every incarnation that a start or a segment's header still names.
     pub nonces: BTreeSet<[u8; 16]>,
+    /// An operator gave records up as lost.
+    pub repaired: bool,
     /// The last frame is that of a clean stop.
     pub stopped: bool,
     pub tail: Tail,
@@ -130,6 +132,7 @@ fn recovered_log(log: LogDir, walked: Walked) -> Result<RecoveredLog, LogError> 
         built_ms: replay.built_ms,
         dedup_key: walked.newest_header.map(|header| header.dedup_key),
         nonces: walked.nonces,
+        repaired: !walked.repairs.is_empty(),
         stopped: replay.flags & FLAG_STOPPED != 0,
         tail: walked.tail,
         dir: log,

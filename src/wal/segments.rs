@@ -47,15 +47,8 @@ impl LogError {
         match self {
             LogError::Io { .. } => Exit::Unavailable,
             LogError::InUse { .. } | LogError::Unreadable { .. } => Exit::DataDir,
-            LogError::Damaged(damage) => match damage.fault {
-                Fault::Checkpoint { .. } => Exit::Checkpoint,
-                Fault::Frame { .. }
-                | Fault::SegmentHeader { .. }
-                | Fault::SegmentForeign { .. }
-                | Fault::Truncated { .. }
-                | Fault::Missing { .. }
-                | Fault::NoFrame => Exit::LogDamaged,
-            },
+            LogError::Damaged(damage) if matches!(damage.fault, Fault::Checkpoint { .. }) => Exit::Checkpoint,
+            LogError::Damaged(_) => Exit::LogDamaged,
         }
     }
 }

@@ -42,9 +42,9 @@ impl Server {
     pub fn spawn(data_dir: &Path, flags: &[&str]) -> Server {
         let mut command = Command::new(binary());
         command.arg("up");
-        SMALL.chunks(2).filter(|pair| !flags.contains(&pair[0])).for_each(|pair| {
+        for pair in SMALL.chunks(2).filter(|pair| !flags.contains(&pair[0])) {
             command.args(pair);
-        });
+        }
         for flag in ["--listen", "--query-listen", "--admin-listen"] {
             if !flags.contains(&flag) {
                 command.args([flag, "127.0.0.1:0"]);
@@ -165,6 +165,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?}", self.ended());
+        }
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -32,7 +32,7 @@ fn other_settings_over_the_same_directory_change_no_count() {
         ],
         &["--dedup-window", "2m"],
         &["--dedup-window", "6h"],
-        &["--dedup-memory-bytes", "4MiB"],
+        &["--dedup-memory-bytes", "8MiB"],
         &["--dedup-memory-bytes", "64MiB", "--dedup-window", "1m"],
         &["--segment-bytes", "4MiB", "--recv-buffers", "16", "--recv-buffer-bytes", "1KiB"],
         &["--commit-spacing", "20ms", "--commit-delay-max", "0s"],
@@ -60,7 +60,7 @@ fn a_log_whose_first_segments_are_freed_goes_on_after_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
     let flags = [
-        ["--dedup-memory-bytes", "1MiB"],
+        ["--dedup-memory-bytes", "8MiB"],
         ["--dedup-window", "1m"],
         ["--dedup-window-min", "1s"],
         ["--retention", "0s"],
@@ -70,10 +70,10 @@ fn a_log_whose_first_segments_are_freed_goes_on_after_a_kill() {
     let log = std::fs::read_dir(data_dir.join("logs")).expect("logs").next().expect("a log").expect("a log").path();
     let (first, done) = (log.join("0000000001.seg"), AtomicBool::new(false));
     assert!(first.exists());
-    let mut clients: Vec<_> = (1..4).map(|number| Client::new(number, Shape::Lines(100), 3)).collect();
+    let mut clients: Vec<_> = (1..4).map(|number| Client::new(number, Shape::Lines(1_000), 3)).collect();
     std::thread::scope(|scope| {
         for client in &mut clients {
-            client.repeats = false;
+            (client.repeats, client.pause) = (false, Duration::ZERO);
             let (done, address) = (&done, server.clicks);
             scope.spawn(move || client.run(address, done));
         }

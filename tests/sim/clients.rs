@@ -48,10 +48,11 @@ impl World {
 
     fn act(&mut self, client: usize) {
         self.give_up_on_silence(client, 1_500 * MS);
-        if self.clients[client].conns.len() < 2 && self.rng.percent(60) {
-            if let Some(number) = self.connect(client) {
-                self.clients[client].conns.push(number);
-            }
+        if self.clients[client].conns.len() < 2
+            && self.rng.percent(60)
+            && let Some(number) = self.connect(client)
+        {
+            self.clients[client].conns.push(number);
         }
         let Some(number) = self.some_conn(client) else { return };
         match self.rng.below(100) {
@@ -63,7 +64,7 @@ impl World {
                     let Some(number) = self.some_conn(client) else { return };
                     let planned = self.plan(client);
                     self.send(number, &planned);
-                    if self.rng.percent(15) {
+                    if self.rng.percent(25) {
                         self.send_at_the_same_time(&planned);
                     }
                 }
@@ -75,10 +76,10 @@ impl World {
     fn drain_client(&mut self, client: usize) {
         self.stop_when_answered();
         self.give_up_on_silence(client, 5 * SECOND);
-        if self.clients[client].conns.is_empty() {
-            if let Some(number) = self.connect(client) {
-                self.clients[client].conns.push(number);
-            }
+        if self.clients[client].conns.is_empty()
+            && let Some(number) = self.connect(client)
+        {
+            self.clients[client].conns.push(number);
         }
         let Some(number) = self.some_conn(client) else { return };
         let clients = self.clients.len();

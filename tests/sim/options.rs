@@ -84,7 +84,7 @@ impl Options {
             weights,
             rows_max: rng.pick(&[48, 200, 4_000]),
             users_max: rng.pick(&[64, 4_000]),
-            write_ns_max: rng.pick(&[300_000, 3 * MS, 40 * MS]),
+            write_ns_max: rng.pick(&[300_000, 10 * MS, 80 * MS]),
             commit_ns_max: rng.pick(&[MS, 20 * MS, 800 * MS]),
             doubt_percent: rng.pick(&[0, 0, 10, 40]),
             slow_percent: rng.pick(&[0, 5, 30]),
