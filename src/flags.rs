@@ -377,7 +377,7 @@ mod tests {
     fn the_table_of_ids_takes_every_size_that_is_allowed() {
         let bounds = Setting::named("dedup-memory-bytes").unwrap().bounds();
         assert_eq!((bounds.as_str(), crate::dedup::MEMORY_BYTES_MIN), ("8MiB to 255GiB", 8 << 20));
-        assert!(crate::dedup::MEMORY_BYTES_MAX >= 255 << 30);
+        const { assert!(crate::dedup::MEMORY_BYTES_MAX >= 255 << 30) };
     }
 
     #[test]

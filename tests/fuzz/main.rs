@@ -82,5 +82,5 @@ fn any_body_of_clicks_is_read_by_layout_as_it_is_read_strictly() {
 
 #[test]
 fn any_segment_of_the_log_is_judged_and_only_what_was_written_is_taken() {
-    fuzz("log", log::check, b"\x00\x01\x02\x03\x04\x07\x08\x10\x7f\x80\xa5\xff", 10_000);
+    fuzz("log", log::check, b"\x00\x01\x02\x03\x04\x07\x08\x10\x7f\x80\xa5\xff", 30_000);
 }
