@@ -19,7 +19,10 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::click::{Agent, Class, Click, ClickKey, Device, EventTime, Extras, Reason};
+use crate::click::{
+    AD_ID_BYTES_MAX, ADVERTISER_ID_BYTES_MAX, Agent, CAMPAIGN_ID_BYTES_MAX, Class, Click, ClickKey, Device, EventTime,
+    Extras, REGION_BYTES_MAX, Reason,
+};
 use crate::config::DEAD_LETTER_RAW_BYTES_MAX;
 
 pub const KIND_CLICK: u8 = 1;
@@ -58,8 +61,8 @@ const TAG_USER_AGENT: u8 = 9;
 const TAG_SIGNATURE: u8 = 10;
 const TAG_ZEROS: u8 = 128;
 
-/// Tag and length before an extra's text.
-const EXTRA_HEAD_BYTES: usize = 3;
+/// Region, ad, campaign and advertiser together.
+const DIMS_BYTES_MAX: usize = REGION_BYTES_MAX + AD_ID_BYTES_MAX + CAMPAIGN_ID_BYTES_MAX + ADVERTISER_ID_BYTES_MAX;
 
 /// What a `TAG_ZEROS` extra reads as; the longest extra text fits into it.
 static ZEROS: [u8; 512] = [0; 512];
@@ -148,18 +151,18 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
         text_length(click.advertiser_id),
     ]);
     let dims = [click.region, click.ad_id, click.campaign_id, click.advertiser_id];
-    let dims_bytes: usize = dims.iter().map(|text| text.len()).sum();
-    // Grown once and filled by short copies: what a click names is a few bytes long, and a call for each costs more than it.
-    out.resize(at + head.len() + dims_bytes, 0);
-    let record = &mut out[at..];
+    // Filled on the stack by short copies and appended once: what a click names is a few bytes long, and a call for each costs
+    // more than it.
+    let mut record = [0_u8; CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES + DIMS_BYTES_MAX];
     record[..head.len()].copy_from_slice(&head);
     let mut place = head.len();
     for text in dims {
         copy_short(text, &mut record[place..place + text.len()]);
         place += text.len();
     }
-    let dims_hash = xxh3_64(&record[CLICK_HEAD_BYTES..]) as u32;
+    let dims_hash = xxh3_64(&record[CLICK_HEAD_BYTES..place]) as u32;
     record[4..8].copy_from_slice(&dims_hash.to_le_bytes());
+    out.extend_from_slice(&record[..place]);
     if !click.user_id.is_empty() {
         encode_extra(TAG_USER_ID, click.user_id, out);
     }
@@ -519,10 +522,8 @@ fn encode_extra(tag: u8, text: &[u8], out: &mut Vec<u8>) {
     if text.len() >= ZEROS_BYTES_MIN && text.iter().all(|byte| *byte == 0) {
         out.extend_from_slice(&[tag | TAG_ZEROS, low, high]);
     } else {
-        let at = out.len();
-        out.resize(at + EXTRA_HEAD_BYTES + text.len(), 0);
-        out[at..at + EXTRA_HEAD_BYTES].copy_from_slice(&[tag, low, high]);
-        copy_short(text, &mut out[at + EXTRA_HEAD_BYTES..]);
+        out.extend_from_slice(&[tag, low, high]);
+        out.extend_from_slice(text);
     }
 }
 
