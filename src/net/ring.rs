@@ -188,8 +188,8 @@ impl Ring {
         std::mem::take(&mut self.woken)
     }
 
-    /// Enters the kernel: submits what is queued, and takes in what is complete. Returns whether anything completed.
-    pub fn wait(&mut self, wait: Wait) -> io::Result<bool> {
+    /// Enters the kernel: submits what is queued, and takes in what is complete. Returns how much completed.
+    pub fn wait(&mut self, wait: Wait) -> io::Result<usize> {
         self.recycle();
         let left_over = !self.ring.completion().is_empty();
         let entered = match wait {
@@ -213,7 +213,7 @@ impl Ring {
             Err(error) => return Err(error),
         }
         self.take_completions();
-        Ok(!self.completed.is_empty() || self.woken)
+        Ok(self.completed.len() + usize::from(self.woken))
     }
 
     /// Turns what completed into events; received bytes are borrowed until the next `wait`.
