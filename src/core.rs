@@ -168,7 +168,7 @@ impl Core {
 
     /// The receiving side, and what it works with.
     fn receiving(&mut self, now: Now) -> (&mut Lanes, Intake<'_>) {
-        let shed = self.sheds();
+        let shed = self.sheds(now);
         let intake = Intake {
             config: &self.config,
             parser: &mut self.parser,
@@ -190,11 +190,14 @@ impl Core {
     }
 
     /// Clicks that cannot be taken now are shed before anything of them changes state.
-    fn sheds(&self) -> Option<Shed> {
+    fn sheds(&self, now: Now) -> Option<Shed> {
         if self.clock.leapt {
             Some(Shed::Clock)
         } else if !self.room {
             Some(Shed::DiskFull)
+        } else if self.home.dedup.horizon_ms() > now.wall_ms {
+            // So much was forgotten at the start that even a click of now could be one of it: not "too old", but not now.
+            Some(Shed::DedupFull)
         } else {
             None
         }
