@@ -112,6 +112,14 @@ impl Readiness {
         state.phase = phase;
     }
 
+    /// A serving process turns clicks away (`Some`, why), or takes them again. One that starts or drains stays as it is.
+    pub fn shed(&self, why: Option<&'static str>) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Ready | Phase::Shedding(_)) {
+            state.phase = why.map_or(Phase::Ready, Phase::Shedding);
+        }
+    }
+
     /// Something worth an operator's look that does not stop clicks: the horizon rose early, say.
     pub fn set_note(&self, note: Option<String>) {
         self.lock().note = note;

@@ -114,6 +114,16 @@ impl Core {
         self.home.writer.could_start(now.mono_ns)
     }
 
+    /// Why clicks are turned away at present, all of them.
+    pub fn sheds_all(&self, now: Now) -> Option<Shed> {
+        self.sheds(now)
+    }
+
+    /// How often memory ran short and ids were forgotten before their time.
+    pub fn forgot_early(&self) -> u64 {
+        self.home.dedup.evicted().generations
+    }
+
     /// Whether another turn has work though nothing happens.
     pub fn has_more(&self) -> bool {
         self.lanes.more_due(self.home.writer.durable_lsn())
@@ -365,6 +375,7 @@ impl Core {
         snapshot.ledger = self.ledger.clone();
         snapshot.log.end_lsn = home.writer.end_lsn();
         snapshot.log.durable_lsn = home.writer.durable_lsn();
+        snapshot.log.seal_frames = home.idle_frames();
         snapshot.log.segments = home.writer.segments().len() as u64;
         snapshot.export.exported_lsn = home.cuts.exported_lsn();
         snapshot.export.pending_ranges = home.cuts.pending() as u64;

@@ -36,6 +36,24 @@ impl Shed {
             Shed::Memory => "memory",
         }
     }
+
+    /// What an operator is told, and what helps.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Shed::LogBehind => "shedding: the disk is slower than the clicks; look at tollgate_log_commit_seconds",
+            Shed::DiskFull => {
+                "shedding: --wal-bytes-max or the disk is used up; look at the export, raise the limit or free space"
+            }
+            Shed::DedupFull => {
+                "shedding: the memory of ids holds less than --dedup-window-min; raise --dedup-memory-bytes"
+            }
+            Shed::Clock => {
+                "shedding: the wall clock leapt by more than --clock-skew; set it right, or restart if it is"
+            }
+            Shed::Draining => "draining",
+            Shed::Memory => "shedding: the memory for unfinished requests is used up; raise --assembly-bytes-max",
+        }
+    }
 }
 
 /// The ways a click can end, since the process started.

@@ -101,9 +101,15 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
     let query_stop = serve_queries(Arc::clone(&started.store), listeners.query)?;
     let heartbeat = Arc::new(AtomicU64::new(0));
 
-    let threads = Threads { inbox: inbox.clone(), heartbeat: Arc::clone(&heartbeat), told: told_sender };
-    threads.start(config, started, listeners.clicks, wake_reader, inbox_receiver, scrapes, started_at)?;
+    let threads = Threads {
+        inbox: inbox.clone(),
+        readiness: Arc::clone(&readiness),
+        heartbeat: Arc::clone(&heartbeat),
+        told: told_sender,
+    };
+    // Before the worker begins, which says so when it cannot take clicks.
     readiness.set(Phase::Ready);
+    threads.start(config, started, listeners.clicks, wake_reader, inbox_receiver, scrapes, started_at)?;
     println!("ready listen={} query={} admin={}", addresses.0, addresses.1, addresses.2);
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
@@ -164,6 +170,7 @@ fn log_to_stderr(format: LogFormat) {
 
 struct Threads {
     inbox: Inbox,
+    readiness: Arc<Readiness>,
     heartbeat: Arc<AtomicU64>,
     told: Sender<Told>,
 }
@@ -186,6 +193,7 @@ impl Threads {
 
         let (cuts, cuts_consumer) = rtrb::RingBuffer::new(EXPORT_CREDITS as usize);
         let exporter = started.exporter;
+        let meter = Arc::clone(&exporter.meter);
         let (told, exporter_inbox) = (self.told.clone(), self.inbox.clone());
         let exporter = spawn("exporter", move || {
             let exit = exporter.run(cuts_consumer, &exporter_inbox);
@@ -201,6 +209,8 @@ impl Threads {
             keeper: jobs_sender,
             cuts,
             exporter: exporter.thread().clone(),
+            meter,
+            readiness: self.readiness,
             heartbeat: self.heartbeat,
         };
         let (ring_config, cpu, segment) = (config.ring.clone(), config.cpus.first().copied(), started.segment);

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::admin::ScrapeAnswer;
+use crate::admin::{Readiness, ScrapeAnswer};
 use crate::core::Core;
 use crate::cut::Cut;
 use crate::event::{Action, Actions, Event, Now};
 use crate::exit::Exit;
+use crate::export::thread::Meter;
 use crate::inbox::{Inbound, Job};
-use crate::metrics::Snapshot;
+use crate::metrics::{Shed, Snapshot};
 use crate::net::ring::{Ring, Wait};
 
 /// A worker's ways to the other threads.
@@ -23,6 +24,8 @@ pub struct Links {
     /// Holds as many cuts as a core has export credits, so that a push never finds it full.
     pub cuts: rtrb::Producer<Box<Cut>>,
     pub exporter: std::thread::Thread,
+    pub meter: Arc<Meter>,
+    pub readiness: Arc<Readiness>,
     /// Turns so far, for the watchdog.
     pub heartbeat: Arc<AtomicU64>,
 }
@@ -43,12 +46,14 @@ pub struct Worker {
     scrapes: Vec<ScrapeAnswer>,
     started: Instant,
     ended: Option<Exit>,
+    /// What the readiness was last told.
+    told: (Option<Shed>, u64),
 }
 
 impl Worker {
     pub fn new(core: Core, ring: Ring, links: Links, started: Instant) -> Worker {
         let (actions, scrapes) = (Vec::with_capacity(1024), Vec::new());
-        Worker { core, ring, links, actions, scrapes, started, ended: None }
+        Worker { core, ring, links, actions, scrapes, started, ended: None, told: (None, 0) }
     }
 
     /// Runs until the core has drained or must halt.
@@ -100,8 +105,23 @@ impl Worker {
         self.core.apply(&mut events, now, &mut self.actions);
         let storage = reused(events);
         self.perform();
+        self.tell_readiness(now);
         self.links.heartbeat.fetch_add(1, Ordering::Relaxed);
         storage
+    }
+
+    /// Only what has changed: the lock is another thread's too.
+    fn tell_readiness(&mut self, now: Now) {
+        let news = (self.core.sheds_all(now), self.core.forgot_early());
+        if news.0 != self.told.0 {
+            self.links.readiness.shed(news.0.map(Shed::advice));
+        }
+        if news.1 != self.told.1 {
+            let note = "memory for ids ran short: some were forgotten before --dedup-window was over; raise --dedup-memory-bytes";
+            tracing::warn!(generations = news.1, "{note}");
+            self.links.readiness.set_note(Some(note.to_owned()));
+        }
+        self.told = news;
     }
 
     fn take_inbox(&mut self, events: &mut Vec<Event<'_>>) {
@@ -168,14 +188,18 @@ impl Worker {
 
     fn answer_scrape(&mut self, mut snapshot: Box<Snapshot>) {
         let counters = self.ring.counters();
+        let meter = &self.links.meter;
+        snapshot.export.transactions = meter.transactions.load(Ordering::Relaxed);
+        snapshot.export.partials = meter.partials.load(Ordering::Relaxed);
+        snapshot.export.cpu_ns = meter.cpu_ns.load(Ordering::Relaxed);
         snapshot.connections.accepted = counters.accepted;
         snapshot.connections.refused += counters.refused;
         snapshot.connections.receive_buffers_starved = counters.starved;
         snapshot.connections.open = self.ring.open_connections() as u64;
         snapshot.ring_enters = counters.enters;
-        if let Some(answer) = self.scrapes.pop() {
+        for answer in self.scrapes.drain(..) {
             // A scraper that went away needs no answer.
-            let _ = answer.send(snapshot);
+            let _ = answer.send(snapshot.clone());
         }
     }
 }

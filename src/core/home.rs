@@ -42,6 +42,7 @@ pub struct Home {
     ahead: VecDeque<Ahead>,
     /// The log's end has been sealed by an empty frame since the last record.
     idle_sealed: bool,
+    idle_frames: u64,
 }
 
 /// A record that will be judged, and the key of a click as it will be looked up.
@@ -82,6 +83,7 @@ impl Home {
             scratch: Vec::with_capacity(8 << 10),
             ahead: VecDeque::with_capacity(1024),
             idle_sealed: true,
+            idle_frames: 0,
         }
     }
 
@@ -227,7 +229,13 @@ impl Home {
         if news && !self.writer.unwritten() {
             self.seal(now, FLAG_IDLE);
             self.idle_sealed = true;
+            self.idle_frames += 1;
         }
+    }
+
+    /// Empty frames so far.
+    pub fn idle_frames(&self) -> u64 {
+        self.idle_frames
     }
 
     /// The watermark follows the clock, unless the clock is not to be trusted; it never goes back.

@@ -236,12 +236,14 @@ impl Lanes {
         actions: &mut Actions,
     ) {
         self.letterhead.set_time(intake.now.wall_ms);
-        while self.listed.len() < TURN_SENDS_MAX
+        let mut woken = 0;
+        while woken < TURN_SENDS_MAX
             && let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.lsn <= durable_lsn)
         {
             acknowledge.record_many(intake.now.mono_ns - waiting.began_ns, u64::from(waiting.clicks));
             if self.is_live(waiting.connection) {
                 self.lanes[waiting.connection.slot as usize].dirty = true;
+                woken += usize::from(!self.lanes[waiting.connection.slot as usize].listed);
                 self.list(waiting.connection.slot);
             }
         }

@@ -191,7 +191,7 @@ impl Ring {
     /// Enters the kernel: submits what is queued, and takes in what is complete. Returns how much completed.
     pub fn wait(&mut self, wait: Wait) -> io::Result<usize> {
         self.recycle();
-        let left_over = !self.ring.completion().is_empty();
+        let left_over = !self.ring.completion().is_empty() || !self.completed.is_empty();
         let entered = match wait {
             _ if left_over => self.enter_without_waiting(),
             Wait::No => self.enter_without_waiting(),

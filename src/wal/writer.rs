@@ -79,6 +79,9 @@ pub struct FrameMeta {
     pub flags: u32,
 }
 
+/// Records of a frame: what the exporter's table has room for when it rebuilds one (216 B of key each in 131,072 x 48 B).
+const FRAME_RECORDS_MAX: u32 = 25_000;
+
 /// Memory of a frame buffer for frames of up to `frame_bytes`.
 pub fn buffer_bytes(frame_bytes: u32) -> usize {
     SEGMENT_HEADER_BYTES + frame_bytes as usize
@@ -213,7 +216,9 @@ impl Writer {
     pub fn room(&self, bytes: usize) -> Room {
         debug_assert!(bytes <= self.record_bytes_max(), "the caller refuses records that fit into no frame");
         match &self.open {
-            Some(open) if open.payload_bytes + bytes <= self.record_bytes_max() => Room::Now,
+            Some(open) if open.payload_bytes + bytes <= self.record_bytes_max() && open.records < FRAME_RECORDS_MAX => {
+                Room::Now
+            }
             Some(_) if !self.free.is_empty() => Room::AfterSeal,
             None if !self.free.is_empty() => Room::Now,
             Some(_) | None => Room::AfterWrite,

@@ -194,6 +194,13 @@ pub fn now_ms() -> i64 {
 }
 
 fn get(address: SocketAddr, path: &str) -> String {
+    let (head, body) = answer(address, path);
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+    body
+}
+
+/// Head and body of whatever is answered.
+pub fn answer(address: SocketAddr, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
@@ -201,9 +208,8 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
     assert!(!head.to_ascii_lowercase().contains("chunked"), "a length is sent");
-    body.to_owned()
+    (head.to_owned(), body.to_owned())
 }
 
 /// Runs `tollgate` with these arguments on a directory.

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::campaign::{check_counts, load};
 use crate::client::{Client, Connection, Shape, sums};
-use crate::server::{PATIENCE, Server, audited};
+use crate::server::{PATIENCE, Server, answer, audited};
 
 #[test]
 fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
@@ -77,8 +77,14 @@ fn a_full_disk_sheds_with_503_and_goes_on_when_room_comes() {
         let shed_before = shed();
         wait_until("more are shed", || shed() > shed_before + 50);
         assert_eq!(accepted(), while_full, "a full disk takes nothing");
+        let (head, body) = answer(server.admin, "/readyz");
+        assert!(head.starts_with("HTTP/1.1 503") && body.contains("--wal-bytes-max"), "{head} {body}");
         std::fs::remove_file(&ballast).expect("removed");
         wait_until("clicks are taken again", || accepted() > while_full + 50);
+        let (head, body) = answer(server.admin, "/readyz");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head} {body}");
+        let exported = || server.scrape().sum("tollgate_export_transactions_total");
+        wait_until("an export is counted", || exported() > 0);
         done.store(true, Ordering::SeqCst);
     });
     assert!(clients.iter().any(|client| client.shed > 0), "the client saw 503");
