@@ -123,8 +123,10 @@ pub struct Ring {
     slots: Vec<Slot>,
     free: Vec<u32>,
     completed: VecDeque<Completed>,
-    /// Buffers lent to the events of this turn.
+    /// Buffers that completed and whose bytes no event has shown yet: they stay out of the kernel's hands.
     lent: Vec<u16>,
+    /// Buffers lent to the events of this turn; they go back before the next one.
+    shown: Vec<u16>,
     /// Connections whose receive ended for want of buffers, oldest first.
     starved: VecDeque<ConnectionId>,
     segments: Vec<(u64, File)>,
@@ -160,6 +162,7 @@ impl Ring {
             free: (0..connections).rev().collect(),
             completed: VecDeque::with_capacity(config.entries as usize),
             lent: Vec::with_capacity(usize::from(config.recv_buffers)),
+            shown: Vec::with_capacity(usize::from(config.recv_buffers)),
             starved: VecDeque::with_capacity(connections as usize),
             segments: Vec::new(),
             writes: Vec::new(),
@@ -218,6 +221,7 @@ impl Ring {
 
     /// Turns what completed into events; received bytes are borrowed until the next `wait`.
     pub fn events<'a>(&'a mut self, events: &mut Vec<Event<'a>>) {
+        self.shown.append(&mut self.lent);
         for completed in self.completed.drain(..) {
             events.push(match completed {
                 Completed::Accepted(connection) => Event::Accepted { connection },
@@ -422,11 +426,11 @@ impl Ring {
 
     /// Gives the kernel the buffers of the last turn back, then arms the receives that had none.
     fn recycle(&mut self) {
-        if !self.lent.is_empty() {
-            for index in 0..self.lent.len() {
-                self.buffers.give(self.lent[index]);
+        if !self.shown.is_empty() {
+            for index in 0..self.shown.len() {
+                self.buffers.give(self.shown[index]);
             }
-            self.lent.clear();
+            self.shown.clear();
             self.buffers.publish();
         }
         for _ in 0..self.starved.len() {
