@@ -81,6 +81,7 @@ pub fn plan(shape: Shape, load: &Load, server: &Server) -> Plan {
         ads: load.ads,
         seed: load.seed,
         cores: vec![load.client_cpu],
+        busy_poll: true,
         ..Plan::default()
     }
 }

@@ -6,9 +6,9 @@ use crate::feed::Feed;
 use crate::plan::Plan;
 use futures_lite::future::poll_fn;
 use futures_lite::io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
 use glommio::timer::sleep;
 use std::cell::RefCell;
+use std::io::{self, ErrorKind, Read, Write};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -49,14 +49,56 @@ pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: In
     }
 }
 
-async fn connect(plan: &Plan) -> Result<TcpStream, glommio::GlommioError<()>> {
-    let stream = TcpStream::connect_timeout(plan.target, CONNECT_TIMEOUT).await?;
+async fn connect(plan: &Plan) -> Result<Stream, glommio::GlommioError<()>> {
+    if plan.busy_poll {
+        // Holds the thread up while it lasts: at once or never, on the machine or the network this is for.
+        let stream = std::net::TcpStream::connect_timeout(&plan.target, CONNECT_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        return Ok(Stream::Polling(stream));
+    }
+    let stream = glommio::net::TcpStream::connect_timeout(plan.target, CONNECT_TIMEOUT).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Stream::Waiting(stream))
+}
+
+/// How a connection learns that there is something to read.
+enum Stream {
+    /// From the kernel, which wakes this thread; the sender of those bytes pays for it where both are one machine.
+    Waiting(glommio::net::TcpStream),
+    /// By looking, again and again.
+    Polling(std::net::TcpStream),
+}
+
+impl Stream {
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Waiting(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Polling(stream) => look_again(stream.write(bytes), context),
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Waiting(stream) => Pin::new(stream).poll_read(context, room),
+            Stream::Polling(stream) => look_again(stream.read(room), context),
+        }
+    }
+}
+
+/// The task stays runnable while its socket is not ready.
+fn look_again(result: io::Result<usize>, context: &Context<'_>) -> Poll<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        done => Poll::Ready(done),
+    }
 }
 
 struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     sending: Vec<u8>,
     sent: usize,
     input: Vec<u8>,
@@ -84,7 +126,7 @@ impl Socket {
                     break;
                 }
             }
-            match Pin::new(&mut self.stream).poll_write(context, &self.sending[self.sent..]) {
+            match self.stream.poll_write(context, &self.sending[self.sent..]) {
                 Poll::Ready(Ok(sent)) if sent > 0 => self.sent += sent,
                 Poll::Ready(_) => return Poll::Ready(Step::Lost),
                 Poll::Pending => {
@@ -97,7 +139,7 @@ impl Socket {
                 }
             }
         }
-        match Pin::new(&mut self.stream).poll_read(context, &mut self.input[self.filled..]) {
+        match self.stream.poll_read(context, &mut self.input[self.filled..]) {
             Poll::Ready(Ok(received)) if received > 0 => {
                 self.filled += received;
                 Poll::Ready(Step::Received)

@@ -80,6 +80,10 @@ struct RunArgs {
     /// CPUs, one pinned thread each: 1 or 0,1 or 2-5. Default: one thread, not pinned.
     #[arg(long, value_parser = cpus)]
     cores: Option<CpuList>,
+    /// Look for replies without ever sleeping, with all of every CPU of --cores: a server on the same machine then does not
+    /// pay for waking this process, as it does not where clicks come over a network.
+    #[arg(long)]
+    busy_poll: bool,
     /// Resend a request on a new connection when it is unanswered for so long.
     #[arg(long, default_value = "5s", value_parser = duration)]
     timeout: Duration,
@@ -176,6 +180,7 @@ fn plan(args: &RunArgs) -> Plan {
         invalid: args.invalid,
         seed: args.seed.unwrap_or_else(seed_from_clock),
         cores: args.cores.clone().map(|list| list.0).unwrap_or_default(),
+        busy_poll: args.busy_poll,
         timeout: args.timeout,
         drain: args.drain,
         ..Plan::default()

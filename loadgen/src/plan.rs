@@ -40,6 +40,8 @@ pub struct Plan {
     pub seed: u64,
     /// One thread pinned on each. Empty: one thread, not pinned.
     pub cores: Vec<usize>,
+    /// Look for replies without ever sleeping: a server on the same machine is not charged with waking this process.
+    pub busy_poll: bool,
     /// A request unanswered for so long is sent again on a new connection.
     pub timeout: Duration,
     /// How long after the end replies and retries are waited for.
@@ -66,6 +68,7 @@ impl Default for Plan {
             invalid: 0.0,
             seed: 1,
             cores: Vec::new(),
+            busy_poll: false,
             timeout: Duration::from_secs(5),
             drain: Duration::from_secs(30),
             attempts_max: 20,

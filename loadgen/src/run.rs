@@ -17,6 +17,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// a guest): it looks for completions so long before it does.
 const SPIN: Duration = Duration::from_micros(100);
 
+/// So long tasks that are always runnable keep the executor from its timers and connects.
+const PREEMPT: Duration = Duration::from_millis(2);
+
 /// Between two looks of the progress line at the threads.
 const PROGRESS: Duration = Duration::from_secs(1);
 const PUBLISH_NS: u64 = 100_000_000;
@@ -66,6 +69,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Outcome, RunEr
         let plan = plan.clone();
         let handle = LocalExecutorBuilder::new(placement)
             .spin_before_park(SPIN)
+            .preempt_timer(PREEMPT)
             .name("loadgen")
             .ring_depth(RING_DEPTH)
             .io_memory(IO_MEMORY_BYTES)
@@ -106,6 +110,10 @@ async fn share(
         if now_ns >= publish_ns {
             publish_ns = now_ns + PUBLISH_NS;
             post(&board, &feed.borrow().totals);
+        }
+        if plan.busy_poll {
+            glommio::executor().yield_now().await;
+            continue;
         }
         let sleep = Duration::from_nanos(next_ns.saturating_sub(start.elapsed().as_nanos() as u64));
         glommio::timer::sleep(sleep.max(SLEEP_MIN)).await;
