@@ -103,6 +103,14 @@ async fn share(
     let links: Vec<_> = (0..connections)
         .map(|lane| glommio::spawn_local(link::run(feed.clone(), lane, plan.clone(), start)).detach())
         .collect();
+    // An executor that lost its processor for longer than `PREEMPT` takes that for having nothing to do and parks, though tasks
+    // are runnable; a timer ends that.
+    let heart = feed.clone();
+    let heartbeat = glommio::spawn_local(async move {
+        while !heart.borrow().is_done() {
+            glommio::timer::sleep(PREEMPT).await;
+        }
+    });
     let mut publish_ns = 0;
     while !feed.borrow().is_done() {
         let now_ns = start.elapsed().as_nanos() as u64;
@@ -119,6 +127,7 @@ async fn share(
         glommio::timer::sleep(sleep.max(SLEEP_MIN)).await;
     }
     let elapsed = start.elapsed();
+    heartbeat.await;
     for link in links {
         link.await;
     }
