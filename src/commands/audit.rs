@@ -20,7 +20,7 @@ use crate::click::EventTime;
 use crate::cut::{LogId, Position};
 use crate::exit::Exit;
 use crate::export::positions;
-use crate::wal::record::Record;
+use crate::wal::record::{Record, UUID_TEXT_BYTES};
 use crate::wal::recover::{Progress, Walked, walk_log};
 use crate::wal::replay::{ReplayedFrame, hex, totals_with};
 use crate::wal::segments::{DataDir, LogDir};
@@ -172,7 +172,8 @@ impl Audit {
             for (lsn, record) in (header.first_lsn..).zip(&frame.records) {
                 let Record::Click(click) = record else { continue };
                 if lsn <= to_lsn {
-                    let (fields, pane) = (click.to_click(), EventTime(click.event_ms()).pane());
+                    let mut uuid = [0; UUID_TEXT_BYTES];
+                    let (fields, pane) = (click.to_click(&mut uuid), EventTime(click.event_ms()).pane());
                     let ad = String::from_utf8_lossy(fields.ad_id).into_owned();
                     self.counts.entry((ad, pane.start_ms(), fields.class as u32)).or_default().log += 1;
                     recount.clicks += 1;

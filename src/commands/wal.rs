@@ -16,7 +16,7 @@ use crate::cut::Position;
 use crate::exit::Exit;
 use crate::export::positions;
 use crate::wal::extent::{Extent, Finding, Verified, verify_log};
-use crate::wal::record::{ClickRecord, DeadLetter, Record};
+use crate::wal::record::{ClickRecord, DeadLetter, Record, UUID_TEXT_BYTES};
 use crate::wal::recover::{Progress, Tail, walk_log};
 use crate::wal::replay::hex;
 use crate::wal::segments::{DataDir, LogDir, LogError, list_logs, read_identity};
@@ -354,7 +354,8 @@ pub fn export(dir: &Path, dead_letters: bool, out: &mut dyn Write) -> Result<Exi
 }
 
 fn click_line(log_id: &str, lsn: u64, record: &ClickRecord<'_>) -> Value {
-    let click = record.to_click();
+    let mut uuid = [0; UUID_TEXT_BYTES];
+    let click = record.to_click(&mut uuid);
     let mut line = Map::new();
     line.insert("log".to_owned(), json!(log_id));
     line.insert("lsn".to_owned(), json!(lsn));

@@ -209,7 +209,8 @@ impl Lost {
         let mut rest = &frame[FRAME_HEADER_BYTES.min(payload_to)..payload_to];
         while let Ok((record, length)) = record::decode(rest) {
             if let Record::Click(click) = record {
-                let fields = click.to_click();
+                let mut uuid = [0; record::UUID_TEXT_BYTES];
+                let fields = click.to_click(&mut uuid);
                 let ad = String::from_utf8_lossy(fields.ad_id).into_owned();
                 let pane = EventTime(click.event_ms()).pane().start_ms();
                 if self.named.len() < NAMED_MAX || self.named.contains_key(&(ad.clone(), pane)) {

@@ -1,6 +1,7 @@
 //! The log: records, frames, the writer's state, replay (all pure), and the files that they live in.
 
 pub mod extent;
+mod extras;
 pub mod frame;
 pub mod keeper;
 pub mod reader;

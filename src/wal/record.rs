@@ -2,12 +2,13 @@
 //! and (later) the mesh carry exactly these bytes. All numbers are little-endian.
 //!
 //! ```text
-//! click             0 u16 length of the whole record   2 u8 type = 1   3 u8 flags: 1 key is a hash of text, 2 a user is named
+//! click             0 u16 length of the whole record   2 u8 type = 1   3 u8 flags: 1 key is a hash of text, 2 a user is named,
+//!                     16, 32, 48 the request's, click's, impression's id is the key as a UUID's text
 //!                   4 u32 dims hash: low half of XXH3-64 over the partial key
 //!                   8 16 B key      24 i64 event_ms     32 i64 received_ms     40 u64 user token: XXH3-64 of user_id, 0 if none
 //!                  48 partial key: u8 class, device, agent, rules = 1, region_len, ad_len, campaign_len, advertiser_len
 //!                     | region | ad | campaign | advertiser
-//!                     then extras in rising tag order: (u8 tag, u16 length, bytes)*; a tag + 128 stands for `length` zero bytes
+//!                     then extras: see `extras.rs`
 //! dead letter       0 u16 length   2 u8 type = 2   3 u8 flags: 1 key is a hash of text, 4 a key is there, 8 raw was cut off
 //!                   4 u8 cause     5 u8 = 0        6 u16 raw length    8 16 B key      24 i64 received_ms
 //!                  32 the raw bytes in chunks: (u8 length 1..=255, bytes)*
@@ -21,9 +22,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::click::{
     AD_ID_BYTES_MAX, ADVERTISER_ID_BYTES_MAX, Agent, CAMPAIGN_ID_BYTES_MAX, Class, Click, ClickKey, Device, EventTime,
-    Extras, REGION_BYTES_MAX, Reason,
+    REGION_BYTES_MAX, Reason,
 };
 use crate::config::DEAD_LETTER_RAW_BYTES_MAX;
+use crate::wal::extras::{
+    self, EXTRA_HEAD_BYTES, ExtrasError, FLAG_UUID, TAG_USER_ID, ZEROS_BYTES_MIN, encode_extra, encode_extras,
+    uuid_flag, uuid_text,
+};
 
 pub const KIND_CLICK: u8 = 1;
 pub const KIND_DEAD_LETTER: u8 = 2;
@@ -35,6 +40,9 @@ pub const CLICK_HEAD_BYTES: usize = 48;
 pub const PARTIAL_KEY_HEAD_BYTES: usize = 8;
 /// What marks the rules by which class, device and agent were decided.
 pub const RULES: u8 = 1;
+
+/// Bytes of an id that [`ClickRecord::to_click`] spells.
+pub const UUID_TEXT_BYTES: usize = extras::UUID_TEXT_BYTES;
 
 const FLAG_HASHED: u8 = 1;
 const FLAG_USER: u8 = 2;
@@ -49,25 +57,12 @@ const START_VERSION: u32 = 1;
 /// Cause code of a dead letter that is no refusal.
 const CAUSE_OTHER_PAYLOAD: u8 = 128;
 
-const TAG_USER_ID: u8 = 1;
-const TAG_REQUEST_ID: u8 = 2;
-const TAG_CLICK_ID: u8 = 3;
-const TAG_IMPRESSION_ID: u8 = 4;
-const TAG_EVENT_TYPE: u8 = 5;
-const TAG_IP: u8 = 6;
-const TAG_COUNTRY: u8 = 7;
-const TAG_REGION_TEXT: u8 = 8;
-const TAG_USER_AGENT: u8 = 9;
-const TAG_SIGNATURE: u8 = 10;
-const TAG_ZEROS: u8 = 128;
-
 /// Region, ad, campaign and advertiser together.
 const DIMS_BYTES_MAX: usize = REGION_BYTES_MAX + AD_ID_BYTES_MAX + CAMPAIGN_ID_BYTES_MAX + ADVERTISER_ID_BYTES_MAX;
 
-/// What a `TAG_ZEROS` extra reads as; the longest extra text fits into it.
-static ZEROS: [u8; 512] = [0; 512];
-/// All-zero text from this length on is stored as `TAG_ZEROS`.
-const ZEROS_BYTES_MIN: usize = 64;
+/// What of a click's record is put together before it is appended: all but long and rare texts.
+const STACK_BYTES: usize =
+    CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES + DIMS_BYTES_MAX + EXTRA_HEAD_BYTES + ZEROS_BYTES_MIN;
 
 /// Why a dead letter was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +130,10 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
     let at = out.len();
     let mut head = [0_u8; CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES];
     head[2] = KIND_CLICK;
-    head[3] = if click.key.hashed { FLAG_HASHED } else { 0 } | if click.user_id.is_empty() { 0 } else { FLAG_USER };
+    let uuid_flag = uuid_flag(&click.key, &click.extras);
+    head[3] = uuid_flag
+        | if click.key.hashed { FLAG_HASHED } else { 0 }
+        | if click.user_id.is_empty() { 0 } else { FLAG_USER };
     head[8..24].copy_from_slice(&click.key.bytes);
     head[24..32].copy_from_slice(&click.event_time.0.to_le_bytes());
     head[32..40].copy_from_slice(&received_ms.to_le_bytes());
@@ -153,7 +151,7 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
     let dims = [click.region, click.ad_id, click.campaign_id, click.advertiser_id];
     // Filled on the stack by short copies and appended once: what a click names is a few bytes long, and a call for each costs
     // more than it.
-    let mut record = [0_u8; CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES + DIMS_BYTES_MAX];
+    let mut record = [0_u8; STACK_BYTES];
     record[..head.len()].copy_from_slice(&head);
     let mut place = head.len();
     for text in dims {
@@ -162,12 +160,19 @@ pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
     }
     let dims_hash = xxh3_64(&record[CLICK_HEAD_BYTES..place]) as u32;
     record[4..8].copy_from_slice(&dims_hash.to_le_bytes());
+    let user_bytes = click.user_id.len();
+    if (1..ZEROS_BYTES_MIN).contains(&user_bytes) {
+        record[place..place + EXTRA_HEAD_BYTES].copy_from_slice(&[TAG_USER_ID, user_bytes as u8, 0]);
+        place += EXTRA_HEAD_BYTES;
+        copy_short(click.user_id, &mut record[place..place + user_bytes]);
+        place += user_bytes;
+    }
     out.extend_from_slice(&record[..place]);
-    if !click.user_id.is_empty() {
+    if user_bytes >= ZEROS_BYTES_MIN {
         encode_extra(TAG_USER_ID, click.user_id, out);
     }
     if !click.extras.is_empty() {
-        encode_extras(&click.extras, out);
+        encode_extras(&click.extras, uuid_flag, out);
     }
     let length = u16::try_from(out.len() - at).expect("the bounds of a click's fields add up to less than 64 KiB");
     out[at..at + 2].copy_from_slice(&length.to_le_bytes());
@@ -258,7 +263,9 @@ impl<'a> ClickRecord<'a> {
             return Err(RecordError::BadLength { field: "head", length });
         }
         let unknown = |field, value: u8| RecordError::UnknownCode { field, value: u64::from(value) };
-        if bytes[3] & !(FLAG_HASHED | FLAG_USER) != 0 {
+        // Only a UUID's own bytes can be some id's text.
+        let both = bytes[3] & FLAG_UUID != 0 && bytes[3] & FLAG_HASHED != 0;
+        if bytes[3] & !(FLAG_HASHED | FLAG_USER | FLAG_UUID) != 0 || both {
             return Err(unknown("flags", bytes[3]));
         }
         if usize::from(bytes[48]) >= Class::ALL.len() {
@@ -274,26 +281,12 @@ impl<'a> ClickRecord<'a> {
             return Err(unknown("rules", bytes[51]));
         }
         let record = ClickRecord { bytes };
-        let mut at = record.partial_key_end();
-        if at > length {
-            return Err(RecordError::BadLength { field: "partial key", length });
-        }
-        let mut last_tag = 0;
-        while at < length {
-            let (tag, text_length) = extra_head(bytes, at).ok_or(RecordError::BadLength { field: "extra", length })?;
-            let plain = tag & !TAG_ZEROS;
-            if plain <= last_tag || plain > TAG_SIGNATURE {
-                return Err(unknown("extra tag", tag));
-            }
-            if tag & TAG_ZEROS != 0 && text_length > ZEROS.len() {
-                return Err(RecordError::BadLength { field: "extra", length });
-            }
-            last_tag = plain;
-            at += 3 + if tag & TAG_ZEROS == 0 { text_length } else { 0 };
-        }
-        if at != length {
-            return Err(RecordError::BadLength { field: "extra", length });
-        }
+        let extras = bytes.get(record.partial_key_end()..);
+        let extras = extras.ok_or(RecordError::BadLength { field: "partial key", length })?;
+        extras::check(extras, bytes[3] & FLAG_UUID).map_err(|error| match error {
+            ExtrasError::Tag(tag) => unknown("extra tag", tag),
+            ExtrasError::Length => RecordError::BadLength { field: "extra", length },
+        })?;
         Ok(record)
     }
 
@@ -338,8 +331,11 @@ impl<'a> ClickRecord<'a> {
         (mixed >> 57) as u8
     }
 
-    /// Back to fields.
-    pub fn to_click(&self) -> Click<'a> {
+    /// Back to fields. `uuid` is where an id is spelt that the record holds as its key alone.
+    pub fn to_click<'t>(&self, uuid: &'t mut [u8; UUID_TEXT_BYTES]) -> Click<'t>
+    where
+        'a: 't,
+    {
         let [class, device, agent, _rules, region, ad, campaign, advertiser] = array::<8>(self.bytes, CLICK_HEAD_BYTES);
         let mut rest = &self.bytes[CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES..];
         let mut take = |length: u8| {
@@ -348,21 +344,8 @@ impl<'a> ClickRecord<'a> {
             text
         };
         let (region, ad_id, campaign_id, advertiser_id) = (take(region), take(ad), take(campaign), take(advertiser));
-        let mut user_id: &[u8] = &[];
-        let mut extras = Extras::default();
-        self.extras(|tag, text| match tag {
-            TAG_USER_ID => user_id = text,
-            TAG_REQUEST_ID => extras.request_id = text,
-            TAG_CLICK_ID => extras.click_id = text,
-            TAG_IMPRESSION_ID => extras.impression_id = text,
-            TAG_EVENT_TYPE => extras.event_type = text,
-            TAG_IP => extras.ip = text,
-            TAG_COUNTRY => extras.country = text,
-            TAG_REGION_TEXT => extras.region_text = text,
-            TAG_USER_AGENT => extras.user_agent = text,
-            TAG_SIGNATURE => extras.signature = text,
-            _ => unreachable!("decode refused other tags"),
-        });
+        *uuid = uuid_text(&self.key().bytes);
+        let (user_id, extras) = extras::decode_extras(rest, self.bytes[3] & FLAG_UUID, uuid);
         Click {
             key: self.key(),
             event_time: EventTime(self.event_ms()),
@@ -381,19 +364,6 @@ impl<'a> ClickRecord<'a> {
     fn partial_key_end(&self) -> usize {
         let texts: usize = self.bytes[52..56].iter().map(|length| usize::from(*length)).sum();
         CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES + texts
-    }
-
-    fn extras(&self, mut each: impl FnMut(u8, &'a [u8])) {
-        let mut at = self.partial_key_end();
-        while let Some((tag, length)) = extra_head(self.bytes, at) {
-            at += 3;
-            if tag & TAG_ZEROS == 0 {
-                each(tag, &self.bytes[at..at + length]);
-                at += length;
-            } else {
-                each(tag & !TAG_ZEROS, &ZEROS[..length]);
-            }
-        }
     }
 }
 
@@ -472,25 +442,6 @@ fn decode_start(bytes: &[u8]) -> Result<Start, RecordError> {
     })
 }
 
-fn encode_extras(extras: &Extras<'_>, out: &mut Vec<u8>) {
-    let tagged = [
-        (TAG_REQUEST_ID, extras.request_id),
-        (TAG_CLICK_ID, extras.click_id),
-        (TAG_IMPRESSION_ID, extras.impression_id),
-        (TAG_EVENT_TYPE, extras.event_type),
-        (TAG_IP, extras.ip),
-        (TAG_COUNTRY, extras.country),
-        (TAG_REGION_TEXT, extras.region_text),
-        (TAG_USER_AGENT, extras.user_agent),
-        (TAG_SIGNATURE, extras.signature),
-    ];
-    for (tag, text) in tagged {
-        if !text.is_empty() {
-            encode_extra(tag, text, out);
-        }
-    }
-}
-
 /// Copies text of any length; up to 64 bytes without a call, as blocks that overlap.
 #[inline]
 fn copy_short(text: &[u8], to: &mut [u8]) {
@@ -514,25 +465,6 @@ fn copy_ends<const N: usize>(text: &[u8], to: &mut [u8]) {
     let at = to.len() - N;
     to[..N].copy_from_slice(first);
     to[at..].copy_from_slice(last);
-}
-
-fn encode_extra(tag: u8, text: &[u8], out: &mut Vec<u8>) {
-    debug_assert!(text.len() <= ZEROS.len(), "click.rs bounds every text");
-    let [low, high] = (text.len() as u16).to_le_bytes();
-    if text.len() >= ZEROS_BYTES_MIN && text.iter().all(|byte| *byte == 0) {
-        out.extend_from_slice(&[tag | TAG_ZEROS, low, high]);
-    } else {
-        out.extend_from_slice(&[tag, low, high]);
-        out.extend_from_slice(text);
-    }
-}
-
-/// Tag and length of the extra at `at`, if it lies within `bytes`.
-fn extra_head(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
-    let head: &[u8] = bytes.get(at..at + 3)?;
-    let (tag, length) = (head[0], usize::from(u16::from_le_bytes([head[1], head[2]])));
-    let stored = if tag & TAG_ZEROS == 0 { length } else { 0 };
-    (at + 3 + stored <= bytes.len()).then_some((tag, length))
 }
 
 fn text_length(text: &[u8]) -> u8 {

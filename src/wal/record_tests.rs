@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::click::Extras;
 
 fn text(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -87,6 +88,37 @@ fn the_bytes_of_a_click_are_pinned() {
 }
 
 #[test]
+fn the_id_that_is_the_key_is_written_once() {
+    const TEXT: &[u8] = b"0190d5a4-77aa-7bcd-8e0f-0123456789ab";
+    let key = ClickKey { bytes: 0x0190_d5a4_77aa_7bcd_8e0f_0123_4567_89ab_u128.to_be_bytes(), hashed: false };
+    let upper = TEXT.to_ascii_uppercase();
+    let encoded = |key, extras| {
+        let mut record = Vec::new();
+        encode_click(&Click { key, extras, user_id: b"", ..decoded_small_click() }, 9, &mut record);
+        let Ok((Record::Click(click), _)) = decode(&record) else { panic!("a click") };
+        assert_eq!(click.to_click(&mut [0; UUID_TEXT_BYTES]).extras, extras);
+        (record[3], record.len())
+    };
+    fn of<'a>(request_id: &'a [u8], click_id: &'a [u8], impression_id: &'a [u8]) -> Extras<'a> {
+        Extras { request_id, click_id, impression_id, ..Extras::default() }
+    }
+    let bare = encoded(key, Extras::default());
+    assert_eq!(bare.0, 0);
+    assert_eq!(encoded(key, of(TEXT, b"", b"")), (16, bare.1));
+    assert_eq!(encoded(key, of(b"", TEXT, b"")), (32, bare.1));
+    assert_eq!(encoded(key, of(b"", b"", TEXT)), (48, bare.1));
+    // The first of several; another case of the letters is another text; a hash is nobody's text.
+    assert_eq!(encoded(key, of(TEXT, TEXT, b"")), (16, bare.1 + 39));
+    assert_eq!(encoded(key, of(&upper, b"", b"")), (0, bare.1 + 39));
+    assert_eq!(encoded(ClickKey { hashed: true, ..key }, of(TEXT, b"", b"")), (1, bare.1 + 39));
+}
+
+fn decoded_small_click() -> Click<'static> {
+    let Ok((Record::Click(click), _)) = decode(small_click().leak()) else { panic!("a click") };
+    click.to_click(Box::leak(Box::new([0; UUID_TEXT_BYTES])))
+}
+
+#[test]
 fn the_bytes_of_a_dead_letter_and_a_start_are_pinned() {
     let mut letter = Vec::new();
     let key = ClickKey { bytes: *b"0123456789abcdef", hashed: false };
@@ -111,6 +143,7 @@ fn every_shorter_or_foreign_record_is_an_error_and_never_a_panic() {
     };
     assert_eq!(with(2, 9), RecordError::UnknownKind(9));
     assert_eq!(with(3, 0x80), RecordError::UnknownCode { field: "flags", value: 0x80 });
+    assert_eq!(with(3, 0x11), RecordError::UnknownCode { field: "flags", value: 0x11 });
     assert_eq!(with(48, 3), RecordError::UnknownCode { field: "class", value: 3 });
     assert_eq!(with(49, 7), RecordError::UnknownCode { field: "device", value: 7 });
     assert_eq!(with(50, 10), RecordError::UnknownCode { field: "agent", value: 10 });
@@ -133,14 +166,24 @@ fn a_raw_click_of_any_length_is_kept_up_to_4_kib() {
 
 proptest! {
     #[test]
-    fn a_click_comes_back_as_it_went_in_and_holds_no_zero_sector(parts in parts(), before in 0..3_usize) {
-        let click = click_of(&parts);
+    fn a_click_comes_back_as_it_went_in_and_holds_no_zero_sector(parts in parts(), before in 0..3_usize, id in 0..4) {
+        let spelt = uuid_text(&parts.0);
+        let mut click = click_of(&parts);
+        match id {
+            0 => click.extras.request_id = &spelt,
+            1 => click.extras.click_id = &spelt,
+            2 => click.extras.impression_id = &spelt,
+            _ => {}
+        }
         let mut bytes = vec![0xEE; before];
         encode_click(&click, parts.3, &mut bytes);
         let (record, length) = decode(&bytes[before..]).expect("an encoded click decodes");
         prop_assert_eq!(length, bytes.len() - before);
         let Record::Click(record) = record else { panic!("a click") };
-        prop_assert_eq!(record.to_click(), click);
+        let mut uuid = [0; UUID_TEXT_BYTES];
+        prop_assert_eq!(record.to_click(&mut uuid), click);
+        let written = click.key.hashed || id > 2;
+        prop_assert_eq!(bytes.windows(spelt.len()).any(|text| text == spelt), written && id <= 2);
         prop_assert_eq!(record.received_ms(), parts.3);
         prop_assert_eq!(record.user_token(), user_token(click.user_id));
         prop_assert_eq!(record.dims_hash(), xxh3_64(record.partial_key()) as u32);
@@ -165,7 +208,7 @@ proptest! {
         if let Ok((record, length)) = decode(&bytes) {
             prop_assert!(length <= bytes.len());
             match record {
-                Record::Click(click) => drop(click.to_click()),
+                Record::Click(click) => drop(click.to_click(&mut [0; UUID_TEXT_BYTES])),
                 Record::DeadLetter(letter) => drop(letter.raw()),
                 Record::Start(_) => {}
             }
@@ -179,7 +222,7 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = value;
         if let Ok((Record::Click(click), _)) = decode(&bytes) {
-            let _ = click.to_click();
+            let _ = click.to_click(&mut [0; UUID_TEXT_BYTES]);
         }
     }
 }

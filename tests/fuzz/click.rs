@@ -79,7 +79,8 @@ fn end(item: &Item<'_>) -> End {
         record::encode_click(&click, NOW_MS, &mut bytes);
         let (record, length) = record::decode(&bytes).expect("what was encoded is decoded");
         let Record::Click(record) = record else { panic!("a click was encoded, {record:?} came back") };
-        assert_eq!((record.to_click(), record.received_ms(), length), (click, NOW_MS, bytes.len()));
+        let mut uuid = [0; record::UUID_TEXT_BYTES];
+        assert_eq!((record.to_click(&mut uuid), record.received_ms(), length), (click, NOW_MS, bytes.len()));
         assert!(!bytes.windows(512).any(|run| run.iter().all(|byte| *byte == 0)), "512 zero bytes in a record");
         bytes
     });

@@ -64,7 +64,8 @@ fn every_part_can_be_asked_for(record: Record<'_>) {
     match record {
         Record::Click(click) => {
             assert!(click.partial_key().len() <= click.bytes().len() && click.check() < 128);
-            let fields = click.to_click();
+            let mut uuid = [0; record::UUID_TEXT_BYTES];
+            let fields = click.to_click(&mut uuid);
             assert_eq!((fields.key, fields.event_time.0), (click.key(), click.event_ms()));
         }
         Record::DeadLetter(letter) => {
