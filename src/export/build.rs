@@ -31,7 +31,12 @@ pub struct Part<'a> {
 }
 
 /// The transaction that exports exactly these parts. Refuses to count other than the log does.
-pub fn transaction(head: &Head<'_>, parts: &[Part<'_>], checkpoint: Checkpoint) -> Result<Transaction, Halt> {
+pub fn transaction(
+    head: &Head<'_>,
+    parts: &[Part<'_>],
+    checkpoint: Checkpoint,
+    tokens: &mut TokensByRow,
+) -> Result<Transaction, Halt> {
     let rows = parts.iter().filter_map(|part| part.table).map(|table| table.rows.len()).sum();
     let mut partials = Vec::with_capacity(rows);
     for part in parts {
@@ -41,7 +46,7 @@ pub fn transaction(head: &Head<'_>, parts: &[Part<'_>], checkpoint: Checkpoint) 
             return Err(Halt::Unbalanced { log, from, to, found, expected });
         }
         if let Some(table) = part.table {
-            append_partials(head, part.log, table, &mut partials)?;
+            append_partials(head, part.log, table, tokens, &mut partials)?;
         }
     }
     let ranges = parts.iter().map(|part| LogRange {
@@ -65,9 +70,15 @@ pub fn transaction(head: &Head<'_>, parts: &[Part<'_>], checkpoint: Checkpoint) 
     Ok(Transaction { partials, end, checkpoint })
 }
 
-fn append_partials(head: &Head<'_>, log: LogId, table: &CutTable, out: &mut Vec<Partial>) -> Result<(), Halt> {
-    let tokens = TokensByRow::of(table);
-    for (row_index, row) in table.rows.iter().enumerate() {
+fn append_partials(
+    head: &Head<'_>,
+    log: LogId,
+    table: &CutTable,
+    tokens: &mut TokensByRow,
+    out: &mut Vec<Partial>,
+) -> Result<(), Halt> {
+    tokens.sort(table);
+    for (row, tokens) in table.rows.iter().zip(tokens.rows(table)) {
         let key = PartialKey::decode(table.key(row)).map_err(|why| Halt::Row { log, why })?;
         out.push(Partial {
             format_version: FORMAT_VERSION,
@@ -85,42 +96,47 @@ fn append_partials(head: &Head<'_>, log: LogId, table: &CutTable, out: &mut Vec<
             class: key.class as u32,
             rules: u32::from(key.rules),
             clicks: row.clicks,
-            users: Users::bytes_of(tokens.row(row_index).iter().copied()),
+            users: Users::bytes_of(tokens.iter().copied()),
             watermark_ms: head.watermark_ms,
         });
     }
     Ok(())
 }
 
-/// The users' tokens of a table, sorted by row (a counting sort: two passes over the pairs).
-struct TokensByRow {
-    /// Where each row's tokens end.
+/// The users' tokens of a table, sorted by row. Its memory is kept for the next table: megabytes a second that the kernel would
+/// have to hand out anew, page by page.
+#[derive(Default)]
+pub struct TokensByRow {
+    /// Where each row's tokens end, once they are there; before, where its next one goes.
     ends: Vec<u32>,
     tokens: Vec<u64>,
 }
 
 impl TokensByRow {
-    fn of(table: &CutTable) -> TokensByRow {
-        let mut ends = vec![0u32; table.rows.len()];
+    /// A row has at most as many users as clicks, so one pass over the pairs finds room for each.
+    fn sort(&mut self, table: &CutTable) {
+        self.ends.clear();
+        let mut clicks = 0;
+        for row in &table.rows {
+            self.ends.push(clicks as u32);
+            clicks += row.clicks as usize;
+        }
+        self.tokens.resize(clicks.max(self.tokens.len()), 0);
         for pair in &table.users {
-            ends[pair.row as usize] += 1;
+            let end = &mut self.ends[pair.row as usize];
+            self.tokens[*end as usize] = pair.token();
+            *end += 1;
         }
-        let mut before = 0;
-        for end in &mut ends {
-            before += std::mem::replace(end, before);
-        }
-        let mut tokens = vec![0; table.users.len()];
-        for pair in &table.users {
-            let at = &mut ends[pair.row as usize];
-            tokens[*at as usize] = pair.token();
-            *at += 1;
-        }
-        TokensByRow { ends, tokens }
     }
 
-    fn row(&self, row: usize) -> &[u64] {
-        let from = if row == 0 { 0 } else { self.ends[row - 1] };
-        &self.tokens[from as usize..self.ends[row] as usize]
+    /// The tokens of every row, in the rows' order.
+    fn rows<'a>(&'a self, table: &'a CutTable) -> impl Iterator<Item = &'a [u64]> {
+        let mut from = 0;
+        self.ends.iter().zip(&table.rows).map(move |(end, row)| {
+            let tokens = &self.tokens[from..*end as usize];
+            from += row.clicks as usize;
+            tokens
+        })
     }
 }
 
@@ -164,7 +180,7 @@ mod tests {
         let (one, two) = (table(&[("a", 1), ("b", 2), ("a", 3), ("a", 1), ("b", 0)]), table(&[("a", 0)]));
         let parts = [part(&one), Part { table: None, clicks: 0, ..part(&two) }, part(&two)];
         let checkpoint = Checkpoint { edge_id: "edge".to_owned(), txn_seq: 9, ..Checkpoint::default() };
-        let transaction = transaction(&HEAD, &parts, checkpoint).unwrap();
+        let transaction = transaction(&HEAD, &parts, checkpoint, &mut TokensByRow::default()).unwrap();
         assert_eq!(transaction.check(), Ok(()));
         let rows: Vec<_> =
             transaction.partials.iter().map(|row| (row.ad_id.as_str(), row.clicks, &row.users)).collect();
@@ -181,6 +197,6 @@ mod tests {
         let table = table(&[("a", 1)]);
         let wrong = Part { clicks: 2, ..part(&table) };
         let halt = Halt::Unbalanced { log: [7; 16], from: 10, to: 20, found: 1, expected: 2 };
-        assert_eq!(transaction(&HEAD, &[wrong], Checkpoint::default()), Err(halt));
+        assert_eq!(transaction(&HEAD, &[wrong], Checkpoint::default(), &mut TokensByRow::default()), Err(halt));
     }
 }

@@ -12,7 +12,7 @@
 
 use crate::cut::{Cut, CutTable, LogId, Position};
 use crate::event::{Exported, Now};
-use crate::export::build::{self, Head, Part};
+use crate::export::build::{self, Head, Part, TokensByRow};
 use crate::export::ranges::{Content, Log, Start, Times};
 use crate::export::{Found, Halt, Outcome, Rebuilt, SinkError, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
@@ -83,6 +83,7 @@ pub struct Exporter {
     idle_at_ns: u64,
     /// Whose turn it is to be first in a transaction.
     turn: usize,
+    tokens: TokensByRow,
 }
 
 impl Exporter {
@@ -102,6 +103,7 @@ impl Exporter {
             retry_after_ns: RETRY_NS_MIN,
             idle_at_ns: 0,
             turn: 0,
+            tokens: TokensByRow::default(),
         }
     }
 
@@ -387,7 +389,7 @@ impl Exporter {
             data_dir_uuid: self.start.data_dir.to_vec(),
             written_ms: now.wall_ms,
         };
-        let transaction = build::transaction(&head, &parts, checkpoint)?;
+        let transaction = build::transaction(&head, &parts, checkpoint, &mut self.tokens)?;
         self.sent = Some(Sent { checkpoint: transaction.checkpoint.clone(), stopped: transaction.end.stopped });
         Ok(transaction)
     }
