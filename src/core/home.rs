@@ -50,6 +50,8 @@ pub struct Home {
 struct Ahead {
     hashed: Option<Hashed>,
     length: u32,
+    /// Where its partial probably is.
+    sighted: u32,
 }
 
 /// Raw bytes of dead letters that may still be kept this hour.
@@ -95,16 +97,18 @@ impl Home {
         while at < records.len() {
             let length = record::record_length(&records[at..]);
             let bytes = &records[at..at + length];
-            let hashed = match bytes[2] {
+            let (hashed, sighted) = match bytes[2] {
                 KIND_CLICK => {
-                    let hashed = self.dedup.hash(&ClickRecord::encoded(bytes).key());
+                    let click = ClickRecord::encoded(bytes);
+                    let hashed = self.dedup.hash(&click.key());
                     self.dedup.prefetch(&hashed);
-                    Some(hashed)
+                    let sighted = self.partials.sight(EventTime(click.event_ms()).pane(), click.dims_hash());
+                    (Some(hashed), sighted)
                 }
-                KIND_DEAD_LETTER => None,
+                KIND_DEAD_LETTER => (None, 0),
                 kind => unreachable!("this core staged a record of type {kind}"),
             };
-            self.ahead.push_back(Ahead { hashed, length: length as u32 });
+            self.ahead.push_back(Ahead { hashed, length: length as u32, sighted });
             at += length;
         }
     }
@@ -114,7 +118,7 @@ impl Home {
     pub fn judge(&mut self, records: &[u8], bench: &mut Bench<'_>, now: Now) -> usize {
         let mut through = 0;
         while through < records.len() {
-            let Some(Ahead { hashed, length }) = self.ahead.front().copied() else {
+            let Some(Ahead { hashed, length, sighted }) = self.ahead.front().copied() else {
                 unreachable!("records are looked ahead at before they are judged")
             };
             if !self.make_room(length as usize + DEAD_LETTER_EXTRA_BYTES, now) {
@@ -123,7 +127,7 @@ impl Home {
             self.ahead.pop_front();
             let bytes = &records[through..through + length as usize];
             match &hashed {
-                Some(hashed) => self.click(ClickRecord::encoded(bytes), hashed, bench, now),
+                Some(hashed) => self.click(ClickRecord::encoded(bytes), hashed, sighted, bench, now),
                 None => self.refused(bytes, bench, now),
             }
             bench.tally.settled += 1;
@@ -150,13 +154,14 @@ impl Home {
     }
 
     #[inline]
-    fn click(&mut self, click: ClickRecord<'_>, hashed: &Hashed, bench: &mut Bench<'_>, now: Now) {
+    fn click(&mut self, click: ClickRecord<'_>, hashed: &Hashed, sighted: u32, bench: &mut Bench<'_>, now: Now) {
         match self.dedup.remember(hashed, click.check(), click.event_ms(), click.received_ms()) {
             Verdict::Fresh => {
                 self.writer.append(click.bytes());
                 if !self.cuts.dropped {
                     let pane = EventTime(click.event_ms()).pane();
-                    self.partials.merge(pane, click.dims_hash(), click.partial_key(), click.user_token());
+                    let (dims_hash, key) = (click.dims_hash(), click.partial_key());
+                    self.partials.merge_sighted(sighted, pane, dims_hash, key, click.user_token());
                 }
                 bench.tally.accepted += 1;
             }
