@@ -121,7 +121,7 @@ impl Core {
 
     /// How often memory ran short and ids were forgotten before their time.
     pub fn forgot_early(&self) -> u64 {
-        self.home.dedup.evicted().generations
+        self.home.dedup.generations_dropped_early()
     }
 
     /// Whether another turn has work though nothing happens.
@@ -383,7 +383,7 @@ impl Core {
         snapshot.dedup.slots = home.dedup.slots();
         snapshot.dedup.horizon_ms = home.dedup.horizon_ms();
         snapshot.dedup.window_held_ms = now.wall_ms - home.dedup.horizon_ms();
-        snapshot.dedup.generations_dropped_early = home.dedup.evicted().generations;
+        snapshot.dedup.generations_dropped_early = home.dedup.generations_dropped_early();
         snapshot.dedup.watermark_ms = home.watermark_ms();
         snapshot.connections.refused = self.lanes.refused;
         snapshot.connections.timed_out = self.lanes.timed_out;

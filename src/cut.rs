@@ -1,11 +1,9 @@
 //! Pure. What a core hands to the exporter at a cut: a range of its log, and the table that is exactly that range.
 
-use crate::click::Pane;
-
 /// Identifies one log for ever; a log's id is never used again.
 pub type LogId = [u8; 16];
 
-/// A place in a log. L2: an LSN never leaves its host without the log's id and the frame chain at it.
+/// A place in a log. An LSN never leaves its host without the log's id and the frame chain at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub log_id: LogId,
@@ -90,10 +88,6 @@ impl CutTable {
     pub fn key(&self, row: &CutRow) -> &[u8] {
         let from = row.key_offset as usize;
         &self.keys[from..from + row.key_bytes as usize]
-    }
-
-    pub fn pane(&self, row: &CutRow) -> Pane {
-        Pane(row.pane)
     }
 
     /// Clicks in all rows: what the range must add to the log's totals.

@@ -1,7 +1,7 @@
 //! Pure. All that a core and the world say to each other. A driver (io_uring, the simulator) turns what happened into
 //! [`Event`]s, hands a turn's worth to `Core::apply`, and carries out the [`Action`]s it gets back.
 //!
-//! L3: an action is never refused. Whatever an action uses up is a credit that the core took before it changed state;
+//! An action is never refused: whatever an action uses up is a credit that the core took before it changed state;
 //! drivers queue, they do not fail.
 
 use crate::cut::Cut;

@@ -16,8 +16,6 @@ use tollgate::dedup::{Table, Verdict};
 
 /// Clicks of a request, looked up together.
 const BATCH: usize = 100;
-/// How many clicks ahead room is looked for.
-const AHEAD: usize = 8;
 const WINDOW_MS: i64 = 60_000;
 const NOW: i64 = 1_760_000_000_000;
 
@@ -49,7 +47,7 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         let mut expiring = Expiring::new(settings, load);
         let cost = best(settings, |numbers| expiring.run(numbers, repeats));
         let held = expiring.table.keys() as f64 / expiring.table.slots() as f64;
-        let evicted = expiring.table.evicted().generations;
+        let evicted = expiring.table.generations_dropped_early();
         let name = format!("load {held:.3}, {evicted} gone early{}", if repeats { ", half repeats" } else { "" });
         row(out, &name, cost, empty)?;
     }
@@ -171,10 +169,7 @@ impl Expiring {
             self.table.prefetch(&hashed);
             self.hashed.push(hashed);
         }
-        for (at, hashed) in self.hashed.iter().enumerate() {
-            if let Some(later) = self.hashed.get(at + AHEAD) {
-                self.table.prefetch_room(later);
-            }
+        for hashed in &self.hashed {
             let verdict = self.table.remember(hashed, 1, now_ms, now_ms);
             assert!(verdict != Verdict::Full && verdict != Verdict::TooOld, "{verdict:?}");
         }

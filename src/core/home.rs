@@ -183,7 +183,6 @@ impl Home {
             }
             Verdict::Full => {
                 bench.tally.shed = Some(Shed::DedupFull);
-                bench.tally.shed_clicks += 1;
                 bench.ledger.shed[Shed::DedupFull as usize] += 1;
             }
         }

@@ -266,7 +266,7 @@ impl Lanes {
         if std::mem::take(&mut lane.dirty) && !lane.sending {
             let mut buffer = self.buffers.pop().unwrap_or_default();
             let http = &intake.config.http;
-            let released =
+            let shutdown =
                 lane.connection.release(durable_lsn, intake.now.mono_ns, http, &self.letterhead, &mut buffer.bytes);
             if buffer.bytes.is_empty() {
                 self.buffers.push(buffer);
@@ -274,7 +274,7 @@ impl Lanes {
                 lane.sending = true;
                 actions.push(Action::Send { connection, buffer });
             }
-            if released.shutdown {
+            if shutdown {
                 if lane.sending {
                     lane.shutdown = true;
                 } else {

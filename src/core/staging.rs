@@ -83,7 +83,6 @@ pub struct Tally {
     pub rejected: u32,
     /// Why a click of it was shed: then the whole request is answered so.
     pub shed: Option<Shed>,
-    pub shed_clicks: u32,
 }
 
 #[derive(Debug, Default)]

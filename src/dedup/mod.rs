@@ -45,9 +45,6 @@ pub const MEMORY_BYTES_MIN: u64 = (LINES_MIN * size_of::<Line>()) as u64;
 pub const MEMORY_BYTES_MAX: u64 = ((1 << 32) - 2) * size_of::<Line>() as u64;
 const _: () = assert!(MEMORY_BYTES_MIN <= DEDUP_MEMORY_BYTES_MIN && DEDUP_MEMORY_BYTES_MAX <= MEMORY_BYTES_MAX);
 
-/// Full enough, in percent of the slots, that inserting is still fast and no generation has to go early.
-const LOAD_PERCENT: u64 = 90;
-
 /// The clock hand goes round once in this many generations. It must be less than RING − SPAN = 127; a hand that is
 /// twice as late still is.
 const SWEEP_GENERATIONS: i64 = 32;
@@ -97,14 +94,7 @@ pub struct Table {
     /// The line that the clock hand sweeps next, and when its round began.
     hand: usize,
     round_began_ms: i64,
-    evicted: Evicted,
-}
-
-/// What had to be forgotten before its time, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Evicted {
-    pub generations: u64,
-    pub keys: u64,
+    generations_dropped_early: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -136,7 +126,7 @@ impl Table {
             current: Generation { number: 0, begin_ms: 0, end_ms: 0 },
             hand: 0,
             round_began_ms: now_ms,
-            evicted: Evicted::default(),
+            generations_dropped_early: 0,
         };
         table.current = table.generation(now_ms);
         let horizon = table.windows_horizon(now_ms);
@@ -158,16 +148,6 @@ impl Table {
         let lines = lines(&self.memory);
         simd::prefetch(lines, hashed.first);
         simd::prefetch(lines, hashed.second);
-    }
-
-    /// To be called some eight clicks before `remember`, when the lines have come: where both are full, asks for the lines
-    /// that their keys could move to. At a load of 0.9 that halves the cost of a click.
-    #[inline]
-    pub fn prefetch_room(&self, hashed: &Hashed) {
-        let (lines, live) = (lines(&self.memory), self.epochs.live());
-        if lines[hashed.first as usize].free(live) | lines[hashed.second as usize].free(live) == 0 {
-            path::prefetch_others(lines, self.lines, hashed.first);
-        }
     }
 
     /// One step: compares the event time with the horizon, looks the key up, and remembers it if it is fresh. `check` is
@@ -269,13 +249,9 @@ impl Table {
         u64::from(self.lines) * SLOTS as u64
     }
 
-    /// How far back the horizon is from the latest time told.
-    pub fn window_held_ms(&self) -> i64 {
-        self.clock_ms.saturating_sub(self.horizon_ms).max(0)
-    }
-
-    pub fn evicted(&self) -> Evicted {
-        self.evicted
+    /// Generations that had to be forgotten before their time, since the start.
+    pub fn generations_dropped_early(&self) -> u64 {
+        self.generations_dropped_early
     }
 
     /// Where a permuted key belongs.
@@ -342,14 +318,13 @@ impl Table {
 
     /// Forgets the oldest generation that holds a key, unless the horizon would rise above `limit_ms`.
     fn evict_oldest(&mut self, limit_ms: i64) -> bool {
-        let Some((oldest, keys)) = self.epochs.oldest() else { return false };
+        let Some((oldest, _)) = self.epochs.oldest() else { return false };
         let horizon_ms = (oldest + 1).saturating_mul(self.generation_ms);
         if horizon_ms > limit_ms {
             return false;
         }
         self.raise_horizon(horizon_ms);
-        self.evicted.generations += 1;
-        self.evicted.keys += keys;
+        self.generations_dropped_early += 1;
         true
     }
 
@@ -406,18 +381,6 @@ impl Table {
         let begin_ms = number.saturating_mul(self.generation_ms);
         Generation { number, begin_ms, end_ms: begin_ms.saturating_add(self.generation_ms) }
     }
-}
-
-/// Keys that a table in so much memory holds without forgetting early.
-pub fn keys_held(memory_bytes: u64) -> u64 {
-    memory_bytes / size_of::<Line>() as u64 * SLOTS as u64 / 100 * LOAD_PERCENT
-}
-
-/// Fresh clicks a second whose keys fit into the memory for a whole window. A generation is forgotten only when all of it
-/// is past the window, so one more than the window's is held.
-pub fn clicks_per_second(memory_bytes: u64, window_ms: i64) -> u64 {
-    let held_ms = (window_ms + window_ms / GENERATIONS).max(1) as u64;
-    (u128::from(keys_held(memory_bytes)) * 1000 / u128::from(held_ms)) as u64
 }
 
 /// Spreads 64 random bits evenly over `0..lines`, without dividing.

@@ -35,17 +35,6 @@ pub enum Step<'s> {
     Stop,
 }
 
-/// What `release` wrote, and what the core is to do after sending it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Released {
-    /// Bytes appended to the send buffer.
-    pub bytes: usize,
-    /// Requests answered by them.
-    pub answers: u32,
-    /// Send FIN after them; said once.
-    pub shutdown: bool,
-}
-
 /// What a deadline that has passed asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
@@ -207,11 +196,6 @@ impl Connection {
         self.send_deadline = None;
         self.draining = false;
         self.peer_finished = false;
-    }
-
-    /// The request whose body is not yet whole: what the core must drop when the connection breaks.
-    pub fn unfinished(&self) -> Option<Ticket> {
-        self.current
     }
 
     /// The client waits for `100 Continue` before it sends the body of the request at hand: release it.

@@ -161,9 +161,8 @@ impl ReplyQueue {
         }
     }
 
-    /// Writes the front place's reply, which is due, and frees the place. `close`: nothing is sent after it. `true`: it was
-    /// a request's answer, not an interim reply.
-    pub fn write_front(&mut self, letterhead: &Letterhead, close: bool, out: &mut Vec<u8>) -> bool {
+    /// Writes the front place's reply, which is due, and frees the place. `close`: nothing is sent after it.
+    pub fn write_front(&mut self, letterhead: &Letterhead, close: bool, out: &mut Vec<u8>) {
         let place = self.places.pop_front().expect("the caller asked is_due first");
         self.front = self.front.wrapping_add(1);
         self.bytes -= REPLY_BYTES;
@@ -176,12 +175,8 @@ impl ReplyQueue {
                 write_clicks(letterhead, [accepted, duplicates, rejected], &errors, close, out);
             }
             Reply::Fault(fault) => write_fault(letterhead, &fault, close, place.head_only, out),
-            Reply::Continue => {
-                out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                return false;
-            }
+            Reply::Continue => out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"),
         }
-        true
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pure. The rules of a click: names and bounds of its fields, its times, its key. Both scanners end here, so a rule is written once.
 //!
-//! What is decided beyond the words:
+//! Where a field could be read in more than one way, it is read so:
 //! - An empty `ad_id`, `request_id`, `click_id` or `impression_id` is refused; any other empty text is as good as absent.
 //! - Control characters (U+0000–U+001F, U+007F) are refused in every known text.
 //! - A time as number is a whole number without fraction or exponent; as text it is RFC 3339, so digits in quotes are none.

@@ -27,17 +27,6 @@ pub enum Unreadable {
     Trailing,
 }
 
-impl Unreadable {
-    /// A sentence for the client.
-    pub fn advice(self) -> &'static str {
-        match self {
-            Unreadable::NotJson => "the body is neither a JSON object nor a JSON array of objects",
-            Unreadable::Unclosed => "the JSON array is not closed: a bracket or a quote is missing; nothing was taken",
-            Unreadable::Trailing => "the JSON array is followed by something else; nothing was taken",
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// The bytes are lines, each ended by LF but perhaps the last.

@@ -145,14 +145,6 @@ impl Table {
             || self.open.keys.len() * 4 >= self.key_bytes_max * 3
     }
 
-    /// How full it is, of 1, by what is fullest.
-    pub fn fill(&self) -> f64 {
-        let rows = self.open.rows.len() as f64 / self.rows_max as f64;
-        let users = self.open.users.len() as f64 / self.users_max.max(1) as f64;
-        let keys = self.open.keys.len() as f64 / self.key_bytes_max as f64;
-        rows.max(users).max(keys)
-    }
-
     /// Nothing was merged since the last cut.
     pub fn is_empty(&self) -> bool {
         self.open.rows.is_empty()
@@ -407,9 +399,9 @@ mod tests {
         let mut keys = fresh();
         (0u8..12).for_each(|key| keys.merge(Pane(0), 1, &[key; KEY_BYTES_MAX], 0));
         for table in [&mut rows, &mut users, &mut keys] {
-            assert!(table.wants_cut() && table.fill() >= 0.75 && !table.is_empty());
+            assert!(table.wants_cut() && !table.is_empty());
             table.discard();
-            assert!(!table.wants_cut() && table.fill() == 0.0 && table.is_empty());
+            assert!(!table.wants_cut() && table.is_empty());
         }
     }
 

@@ -4,7 +4,6 @@
 use std::ops::ControlFlow;
 
 use super::frame::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};
-use super::record::Record;
 use super::recover::{LogMap, WINDOW_BYTES};
 use super::replay::{Fault, LogReplay, Proof, ReplayedFrame, Step};
 use super::segments::{LogDir, LogError, SegmentReader};
@@ -29,25 +28,6 @@ struct Place {
 impl LogReader {
     pub fn new(log: LogDir) -> LogReader {
         LogReader { log, place: None }
-    }
-
-    /// Gives the records after `from_lsn` up to and including `to_lsn` in order, some at a time, each slice with the LSN of
-    /// its first.
-    pub fn read_range(
-        &mut self,
-        from_lsn: u64,
-        to_lsn: u64,
-        each: &mut dyn FnMut(u64, &[Record<'_>]),
-    ) -> Result<(), LogError> {
-        self.read_frames(from_lsn, to_lsn, &mut |frame| {
-            let first = frame.header.first_lsn;
-            let skip = (from_lsn + 1).saturating_sub(first).min(frame.records.len() as u64);
-            let take = (to_lsn + 1).saturating_sub(first).min(frame.records.len() as u64);
-            if skip < take {
-                each(first + skip, &frame.records[skip as usize..take as usize]);
-            }
-            ControlFlow::Continue(())
-        })
     }
 
     /// Gives the frames that hold the records after `from_lsn` up to and including `to_lsn`, in order, until told to stop.

@@ -1,6 +1,7 @@
 //! What recovery promises: acknowledged records come back or the process halts; what was never acknowledged may go.
 
 use std::fs::OpenOptions;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use super::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader};
 use super::reader::LogReader;
 use super::record::Record;
 use super::recover::{Tail, recover};
-use super::replay::{BadFrame, Damage, Fault, Proof};
+use super::replay::{BadFrame, Damage, Fault, Proof, ReplayedFrame};
 use super::segments::LogError;
 use super::testing::{SEGMENT_BYTES, TestLog, click_record, recover_one, test_dir};
 use super::writer::LogStart;
@@ -346,15 +347,20 @@ fn ranges_read_again_are_exactly_what_was_written() {
     let mut read = |from: u64, to: u64| {
         let mut records = Vec::new();
         let mut next = from + 1;
-        let mut each = |first: u64, slice: &[Record<'_>]| {
-            assert_eq!(first, next);
-            next += slice.len() as u64;
-            records.extend(slice.iter().filter_map(|record| match record {
-                Record::Click(click) => Some(click.bytes().to_vec()),
-                Record::DeadLetter(_) | Record::Start(_) => None,
-            }));
+        let mut each = |frame: &ReplayedFrame<'_>| {
+            for (lsn, record) in (frame.header.first_lsn..).zip(&frame.records) {
+                if (from + 1..=to).contains(&lsn) {
+                    assert_eq!(lsn, next);
+                    next += 1;
+                    match record {
+                        Record::Click(click) => records.push(click.bytes().to_vec()),
+                        Record::DeadLetter(_) | Record::Start(_) => {}
+                    }
+                }
+            }
+            ControlFlow::Continue(())
         };
-        reader.read_range(from, to, &mut each).expect("a sound range");
+        reader.read_frames(from, to, &mut each).expect("a sound range");
         assert_eq!(next, to + 1);
         records
     };
@@ -367,9 +373,12 @@ fn ranges_read_again_are_exactly_what_was_written() {
     // A log that is written to meanwhile.
     log.fill(8, 60);
     assert_eq!(read(1_801, 2_281).len(), 480);
-    let before_start = reader.read_range(0, 1, &mut |_, records| assert!(matches!(records, [Record::Start(_)])));
-    before_start.expect("the first record");
-    let beyond = reader.read_range(2_281, 2_282, &mut |_, _| {});
+    let mut each = |frame: &ReplayedFrame<'_>| {
+        assert!(matches!(frame.records.first(), Some(Record::Start(_))));
+        ControlFlow::Continue(())
+    };
+    reader.read_frames(0, 1, &mut each).expect("the first record");
+    let beyond = reader.read_frames(2_281, 2_282, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(beyond, Err(LogError::Damaged(_))));
 }
 

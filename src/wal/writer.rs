@@ -225,13 +225,6 @@ impl Writer {
         }
     }
 
-    /// Payload bytes that can still be appended, with a seal whenever a frame is full, before a write must end. A record
-    /// may leave up to its own size unused at a frame's end.
-    pub fn room_bytes(&self) -> usize {
-        let open = self.open.as_ref().map_or(0, |open| self.record_bytes_max() - open.payload_bytes);
-        open + self.free.len() * self.record_bytes_max()
-    }
-
     /// Largest record, and largest payload of a frame.
     pub fn record_bytes_max(&self) -> usize {
         payload_bytes_max(self.config.frame_bytes as usize)
@@ -287,10 +280,6 @@ impl Writer {
     /// The end of the last sealed frame that holds a record.
     pub fn position(&self) -> Position {
         Position { log_id: self.log_id, lsn: self.sealed_lsn, chain: self.record_chain }
-    }
-
-    pub fn incarnation(&self) -> u64 {
-        self.incarnation
     }
 
     /// Bytes of sealed and open frames that are not yet written.
@@ -396,7 +385,7 @@ impl Writer {
         &self.segments
     }
 
-    /// The oldest segment, if a newer one has a durable frame: totals, horizon and chain must survive its deletion (L1).
+    /// The oldest segment, if a newer one has a durable frame: totals, horizon and chain must survive its deletion.
     pub fn oldest_closed_segment(&self) -> Option<&SegmentSummary> {
         self.segments.front().filter(|oldest| oldest.segment < self.durable_segment)
     }

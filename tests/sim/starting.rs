@@ -132,7 +132,7 @@ impl World {
         let wall_ms = self.now().wall_ms;
         let generation_ms = config.dedup.window_ms / 16;
         let mut number = 0_u64;
-        while table.evicted().generations == 0 {
+        while table.generations_dropped_early() == 0 {
             let age = if number < 400 { 15 - (number / 100) as i64 } else { (number % 11) as i64 };
             let key = ClickKey { bytes: self.rng.bytes16(), hashed: false };
             let hashed = table.hash(&key);

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use tollgate::cli::{Cli, default_text};
+use tollgate::metrics::Snapshot;
+use tollgate::metrics_text;
 use tollgate::settings::SETTINGS;
 
-use super::root;
+use super::{root, rust_files};
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -92,10 +94,33 @@ const ELSEWHERE: [&str; 8] =
     ["tollgate-loadgen", "curl", "cargo ", "docker", "ulimit", "scripts/", "--security-opt", "--ulimit"];
 
 #[test]
-fn metrics_that_documents_name_exist() {
-    let source = read("src/metrics_text.rs");
-    for metric in words(&read("docs/OPERATING.md"), "tollgate_", '_') {
-        assert!(source.contains(&metric), "docs/OPERATING.md names {metric}, which src/metrics_text.rs does not have");
+fn operating_names_every_metric_and_no_other() {
+    let text = metrics_text::render(Some(&Snapshot::default()), &metrics_text::Process::default());
+    let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let shown: BTreeSet<String> = shown.map(str::to_owned).collect();
+    let operating = read("docs/OPERATING.md");
+    let named = ["tollgate_", "process_"].iter().flat_map(|start| words(&operating, start, '_')).collect();
+    assert_eq!(shown, named, "the metrics that are shown, and those that docs/OPERATING.md names");
+}
+
+/// Of each `Cargo.toml`: a dependency whose name no source beside it says is built for nothing.
+#[test]
+fn every_dependency_is_used() {
+    for package in ["", "wire/", "global/", "loadgen/", "bench/"] {
+        let path = format!("{package}Cargo.toml");
+        let manifest: toml::Table = read(&path).parse().unwrap();
+        let mut sources = Vec::new();
+        for folder in ["src", "tests", "examples"] {
+            rust_files(&root().join(package).join(folder), &mut sources);
+        }
+        let text: String = sources.iter().map(|source| fs::read_to_string(source).unwrap()).collect();
+        for table in ["dependencies", "dev-dependencies"] {
+            let names = manifest.get(table).and_then(toml::Value::as_table).into_iter().flat_map(|names| names.keys());
+            for name in names.map(|name| name.replace('-', "_")) {
+                let used = [format!("{name}::"), format!("use {name}")].iter().any(|form| text.contains(form));
+                assert!(used, "{path} has {name} among its {table}, which nothing there names: remove it");
+            }
+        }
     }
 }
 
@@ -111,7 +136,7 @@ fn every_decision_is_in_the_index() {
 
 #[test]
 fn links_within_the_repository_lead_somewhere() {
-    let mut documents = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    let mut documents = ["README.md", "CHANGELOG.md", "fuzz/README.md"].map(str::to_owned).to_vec();
     documents.extend(files("docs", ".md").into_iter().map(|name| format!("docs/{name}")));
     documents.extend(files("docs/decisions", ".md").into_iter().map(|name| format!("docs/decisions/{name}")));
     for document in documents {

@@ -113,7 +113,8 @@ fn clicks(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> std::io::R
         drop(state);
         match manner {
             Manner::Resets if mishap => return Ok(()),
-            Manner::Mute if mishap => std::thread::sleep(std::time::Duration::from_secs(600)),
+            // Until the client gives up.
+            Manner::Mute if mishap => return std::io::copy(&mut input, &mut std::io::sink()).map(drop),
             Manner::Silent => continue,
             _ => {}
         }

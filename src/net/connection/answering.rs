@@ -1,6 +1,6 @@
 //! Pure. The answering side of a connection: replies as they fall due, what the peer took of them, deadlines, and the end.
 
-use super::{Body, Connection, Expired, Phase, Raw, Released, Timer, after_ms};
+use super::{Body, Connection, Expired, Phase, Raw, Timer, after_ms};
 use crate::config::HttpConfig;
 use crate::net::assembly::AssemblyPool;
 use crate::net::fault::Fault;
@@ -14,7 +14,8 @@ impl Connection {
         self.replies.settle(ticket, outcome, release_lsn, limits.reply_bytes_max as usize);
     }
 
-    /// Writes every reply that is due, in order.
+    /// Writes every reply that is due, in order. `true`: send FIN after them; said once.
+    #[must_use]
     pub fn release(
         &mut self,
         durable_lsn: u64,
@@ -22,15 +23,14 @@ impl Connection {
         limits: &HttpConfig,
         letterhead: &Letterhead,
         out: &mut Vec<u8>,
-    ) -> Released {
+    ) -> bool {
         let from = out.len();
-        let mut answers = 0;
         while self.replies.is_due(durable_lsn)
             && self.unsent_bytes + (out.len() - from) < limits.reply_bytes_max as usize
         {
             let nothing_follows = self.phase == Phase::Ended || self.close_after;
             let close = nothing_follows && self.replies.len() == 1;
-            answers += u32::from(self.replies.write_front(letterhead, close, out));
+            self.replies.write_front(letterhead, close, out);
         }
         let bytes = out.len() - from;
         if bytes > 0 {
@@ -44,7 +44,7 @@ impl Connection {
             self.phase = Phase::Lingering;
             self.start_linger(now_ns, limits);
         }
-        Released { bytes, answers, shutdown }
+        shutdown
     }
 
     /// The peer took (or its kernel did) this many bytes of what `release` wrote.
