@@ -9,6 +9,7 @@
 
 use std::io::{IsTerminal as _, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -63,7 +64,10 @@ pub fn run(config: &Config) -> Exit {
         Ok(exit) => return exit,
         Err(Failure { exit, text }) => (exit, text),
     };
-    eprintln!("tollgate: {text}");
+    match config.log_format {
+        LogFormat::Text => eprintln!("tollgate: {text}"),
+        LogFormat::Json => tracing::error!(code = exit.code(), "{text}"),
+    }
     exit
 }
 
@@ -106,10 +110,15 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         readiness: Arc::clone(&readiness),
         heartbeat: Arc::clone(&heartbeat),
         told: told_sender,
+        bound: listeners.clicks,
+        wake_reader,
+        messages: inbox_receiver,
+        scrapes,
+        started_at,
     };
     // Before the worker begins, which says so when it cannot take clicks.
     readiness.set(Phase::Ready);
-    threads.start(config, started, listeners.clicks, wake_reader, inbox_receiver, scrapes, started_at)?;
+    threads.start(config, started)?;
     println!("ready listen={} query={} admin={}", addresses.0, addresses.1, addresses.2);
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
@@ -168,25 +177,27 @@ fn log_to_stderr(format: LogFormat) {
     }
 }
 
+/// What joins the threads to each other and to the main thread.
 struct Threads {
+    /// To the worker.
     inbox: Inbox,
     readiness: Arc<Readiness>,
     heartbeat: Arc<AtomicU64>,
+    /// To the main thread.
     told: Sender<Told>,
+    /// The worker's ends: its address, its wake-up, what it is told and asked.
+    bound: Bound,
+    wake_reader: OwnedFd,
+    messages: Receiver<Inbound>,
+    scrapes: Receiver<ScrapeAnswer>,
+    /// The start of the process's monotonic clock.
+    started_at: Instant,
 }
 
 impl Threads {
-    #[allow(clippy::too_many_arguments)]
-    fn start(
-        self,
-        config: &Config,
-        started: Started,
-        bound: Bound,
-        wake_reader: std::os::fd::OwnedFd,
-        inbox: Receiver<Inbound>,
-        scrapes: Receiver<ScrapeAnswer>,
-        started_at: Instant,
-    ) -> Result<(), Failure> {
+    /// Starts the keeper, the exporter and the worker; returns when clicks can come.
+    fn start(self, config: &Config, started: Started) -> Result<(), Failure> {
+        let Threads { bound, wake_reader, started_at, .. } = self;
         let (jobs_sender, jobs) = mpsc::channel();
         let keeper = Keeper::new(config, started.log_dir.clone(), jobs, self.inbox.clone());
         spawn("keeper", move || keeper.run())?;
@@ -204,8 +215,8 @@ impl Threads {
         let slots = config.http.connections_max + SLOTS_BEYOND;
         let core = Core::new(config.clone(), started.home, slots, crate::worker::now(started_at));
         let links = Links {
-            inbox,
-            scrapes,
+            inbox: self.messages,
+            scrapes: self.scrapes,
             keeper: jobs_sender,
             cuts,
             exporter: exporter.thread().clone(),
