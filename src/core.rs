@@ -80,7 +80,7 @@ impl Core {
             lanes: Lanes::new(&config, slots, now),
             parser: Parser::new(&config.click),
             assembly: AssemblyPool::new(config.http.assembly_bytes_max),
-            staging: Staging::default(),
+            staging: Staging::new(config.http.parked_bytes_max() as usize),
             home,
             ledger: Ledger::default(),
             snapshot: Box::default(),
