@@ -5,6 +5,7 @@
 //!
 //! `lanes` is the receiving side of a core, `home` the deciding one. The same upkeep runs after every turn.
 
+pub mod clock;
 pub mod cuts;
 pub mod home;
 pub mod incarnation;
@@ -13,6 +14,7 @@ pub mod lanes;
 pub mod staging;
 
 use crate::config::{Config, ERRORS_LISTED_MAX};
+use crate::core::clock::Clock;
 use crate::core::home::{Bench, Home};
 use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
@@ -61,21 +63,8 @@ enum Phase {
     Stopped,
 }
 
-/// The wall clock against the monotonic one, as they stood at the start.
-struct Clock {
-    offset_ms: i64,
-    skew_ms: i64,
-    /// They disagree by more than the skew: horizon and watermark stand still, clicks are shed.
-    leapt: bool,
-}
-
 impl Core {
     pub fn new(config: Config, home: Home, slots: u32, now: Now) -> Core {
-        let clock = Clock {
-            offset_ms: now.wall_ms - (now.mono_ns / 1_000_000) as i64,
-            skew_ms: config.click.clock_skew_ms,
-            leapt: false,
-        };
         Core {
             lanes: Lanes::new(&config, slots, now),
             parser: Parser::new(&config.click),
@@ -86,7 +75,7 @@ impl Core {
             snapshot: Box::default(),
             phase: Phase::Serving,
             room: true,
-            clock,
+            clock: Clock::new(config.click.clock_skew_ms, config.dedup.window_ms, now),
             next_cut_ns: now.mono_ns + config.export.interval_ms * 1_000_000,
             write_began_ns: 0,
             scrape: false,
@@ -201,7 +190,7 @@ impl Core {
 
     /// Clicks that cannot be taken now are shed before anything of them changes state.
     fn sheds(&self, now: Now) -> Option<Shed> {
-        if self.clock.leapt {
+        if self.clock.leapt() {
             Some(Shed::Clock)
         } else if !self.room {
             Some(Shed::DiskFull)
@@ -213,17 +202,13 @@ impl Core {
         }
     }
 
-    /// The time to go by in this turn. A wall clock that has leapt is not believed: a frame that it dated ahead would keep the
-    /// next start waiting until then.
+    /// The time to go by in this turn.
     fn advance_clock(&mut self, now: Now) -> Now {
-        let mono_ms = (now.mono_ns / 1_000_000) as i64;
-        let offset_ms = now.wall_ms - mono_ms;
-        self.clock.leapt = (offset_ms - self.clock.offset_ms).abs() > self.clock.skew_ms;
-        if self.clock.leapt {
-            return Now { wall_ms: mono_ms + self.clock.offset_ms, ..now };
+        let now = self.clock.follow(now);
+        if !self.clock.leapt() {
+            self.home.dedup.advance(now.wall_ms);
+            self.home.advance_watermark(now);
         }
-        self.home.dedup.advance(now.wall_ms);
-        self.home.advance_watermark(now);
         now
     }
 
