@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use memmap2::MmapMut;
 
 use super::*;
-use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX};
+use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX, STAGING_BYTES_MAX};
 use crate::core::incarnation::{Edge, Incarnation, LogEnd};
 use crate::cut::Cut;
 use crate::dedup;
@@ -255,6 +255,37 @@ fn stalled_bodies_are_shed_beyond_their_bound() {
     assert!(0 < shed && shed < SLOTS as usize, "{shed} of {SLOTS} were shed");
     let ledger = &bench.core.ledger;
     assert!(ledger.balances() && ledger.shed[Shed::Memory as usize] == (shed * lines) as u64, "{ledger:?}");
+}
+
+/// They began while nothing waited for the log, so that none was told off then.
+#[test]
+fn requests_that_become_whole_behind_a_slow_disk_are_shed_beyond_their_bound() {
+    let mut bench = bench();
+    let body = |slot: u32| {
+        let line = |number| {
+            let stamp = bench.now.wall_ms;
+            format!("{{\"ad_id\":\"a\",\"timestamp\":{stamp},\"request_id\":\"{slot}-{number}-{}\"}}\n", "r".repeat(50))
+        };
+        (0..4_000).map(line).collect::<String>()
+    };
+    let bodies: Vec<_> = (0..60).map(body).collect();
+    for (slot, body) in (0..).zip(&bodies) {
+        bench.turn(&[accepted], slot);
+        bench.send(slot, request("application/x-ndjson", body.len(), "").as_bytes());
+    }
+    for (slot, body) in (0..).zip(&bodies) {
+        bench.send(slot, body.as_bytes());
+    }
+    let (staged, one) = (bench.core.staging.bytes(), bench.core.config.http.records_bytes_max() as usize);
+    assert!(staged <= STAGING_BYTES_MAX + one, "{staged} bytes of records wait");
+    let shed = bench.core.ledger.shed[Shed::LogBehind as usize];
+    assert!(shed > 0 && bench.core.ledger.balances());
+    for _ in 0..100 {
+        bench.written();
+    }
+    let sent = String::from_utf8(std::mem::take(&mut bench.sent)).unwrap();
+    assert_eq!(sent.matches("HTTP/1.1 202").count() + sent.matches("HTTP/1.1 503").count(), bodies.len());
+    assert_eq!(bench.core.ledger.accepted + shed, 60 * 4_000, "what was taken comes to its end");
 }
 
 #[test]
