@@ -133,7 +133,8 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
 
 /// Until the worker has ended: passes a signal on, watches for progress.
 fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readiness, heartbeat: &AtomicU64) -> Exit {
-    let mut beat = (heartbeat.load(Ordering::Relaxed), Instant::now());
+    let mut watch = Watch::new(heartbeat.load(Ordering::Relaxed));
+    let mut looked_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     loop {
         if stop_at.is_some_and(|at| at <= Instant::now()) {
@@ -155,13 +156,35 @@ fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readi
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Exit::Bug,
         }
-        let now = heartbeat.load(Ordering::Relaxed);
-        if now != beat.0 {
-            beat = (now, Instant::now());
-        } else if beat.1.elapsed() > STUCK_AFTER {
+        let since = looked_at.elapsed();
+        looked_at += since;
+        if watch.look(heartbeat.load(Ordering::Relaxed), since) {
             tracing::error!("the worker made no progress for {} s", STUCK_AFTER.as_secs());
             return Exit::Stuck;
         }
+    }
+}
+
+/// Whether the worker turns. Looks are a second apart; a longer pause is one of the whole process (stopped by a signal, or
+/// its container paused), in which nobody made progress.
+struct Watch {
+    beat: u64,
+    still_for: Duration,
+}
+
+impl Watch {
+    fn new(beat: u64) -> Watch {
+        Watch { beat, still_for: Duration::ZERO }
+    }
+
+    /// `true`: it is stuck.
+    fn look(&mut self, beat: u64, since: Duration) -> bool {
+        if beat != self.beat {
+            *self = Watch::new(beat);
+        } else {
+            self.still_for += since.min(2 * LOOK_EVERY);
+        }
+        self.still_for > STUCK_AFTER
     }
 }
 
@@ -321,6 +344,15 @@ fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_is_stuck_that_stands_still_while_it_is_looked_at() {
+        let mut watch = Watch::new(7);
+        assert!((0..30).all(|_| !watch.look(7, LOOK_EVERY)) && watch.look(7, LOOK_EVERY));
+        let mut watch = Watch::new(7);
+        assert!(!watch.look(7, Duration::from_secs(300)), "the process was paused");
+        assert!((0..100).all(|beat| !watch.look(beat, LOOK_EVERY)));
+    }
 
     #[test]
     fn an_address_that_becomes_free_in_a_moment_is_waited_for() {
