@@ -284,8 +284,9 @@ mod tests {
         let (address, requests, readiness) = started();
         readiness.set(Phase::Ready);
         assert!(get(address, "/metrics").contains("did not answer in 2 s"));
+        // The one that was given up takes up the queue until the worker looks.
+        drop(requests.recv().unwrap());
         let ending = std::thread::spawn(move || {
-            drop(requests.recv().unwrap());
             drop(requests.recv().unwrap());
             requests
         });

@@ -196,6 +196,10 @@ pub const HELD_BYTES_MAX: usize = 1 << 20;
 /// Records of requests that wait for room in the log, all of a core; beyond it requests are shed. Eight of the largest.
 pub const STAGING_BYTES_MAX: usize = 12 << 20;
 
+/// Records of requests whose body is still coming in, all of a core; beyond it such requests are shed. A fast sender's body
+/// is parked for a moment only: this is 8 KiB for each of 4,096 connections, or twenty of the largest.
+pub const PARKED_BYTES_MAX: u64 = 32 * MIB;
+
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 
@@ -215,6 +219,18 @@ impl HttpConfig {
     /// 64 B beside it (fixed part, lengths, tags); a dead letter holds its raw bytes with one byte more in 255.
     pub fn records_bytes_max(&self) -> u64 {
         u64::from(self.body_bytes_max) * 256 / 255 + 64 * u64::from(self.batch_clicks_max)
+    }
+
+    /// The bound of what is parked between two turns. A request that is alone always fits: its vector has at most twice the
+    /// memory of its records.
+    pub fn parked_bytes_max(&self) -> u64 {
+        PARKED_BYTES_MAX.max(2 * self.records_bytes_max())
+    }
+
+    /// Memory for the records of requests: parked ones, buffers kept for them (64 of 64 KiB), and whole ones that await
+    /// their verdict, of which one is taken beyond the bound, in vectors with at most twice the memory of what they hold.
+    pub fn staging_memory_bytes(&self) -> u64 {
+        self.parked_bytes_max() + 4 * MIB + 2 * (STAGING_BYTES_MAX as u64 + self.records_bytes_max())
     }
 }
 
@@ -238,6 +254,11 @@ impl Config {
             counted("frame buffers", FRAME_BUFFERS as u64, u64::from(self.log.frame_bytes)),
             counted("receive buffers", u64::from(self.ring.recv_buffers), recv_bytes),
             line("requests not yet whole", self.http.assembly_bytes_max, "--assembly-bytes-max".to_owned()),
+            line(
+                "records of requests",
+                self.http.staging_memory_bytes(),
+                format!("{} coming in, the rest before the log", about_bytes(self.http.parked_bytes_max())),
+            ),
             counted("connections", connections, CONNECTION_BYTES),
             counted("replies not yet taken", connections, u64::from(self.http.reply_bytes_max)),
             line("embedded store", STORE_CACHE_BYTES, "page cache".to_owned()),

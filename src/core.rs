@@ -5,24 +5,26 @@
 //!
 //! `lanes` is the receiving side of a core, `home` the deciding one. The same upkeep runs after every turn.
 
+pub mod clock;
 pub mod cuts;
 pub mod home;
 pub mod incarnation;
 pub mod intake;
 pub mod lanes;
 pub mod staging;
+mod stopping;
 
 use crate::config::{Config, ERRORS_LISTED_MAX};
+use crate::core::clock::Clock;
 use crate::core::home::{Bench, Home};
 use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
 use crate::core::staging::Staging;
-use crate::event::{Action, Actions, Event, FrameBuffer, Now};
+use crate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, Now};
 use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
 use crate::net::assembly::AssemblyPool;
 use crate::parse::Parser;
-use crate::wal::frame::FLAG_STOPPED;
 
 /// Clicks staged within a turn before the home looks at them: enough to overlap their cache misses, few enough that what was
 /// prefetched is still in the cache.
@@ -30,6 +32,15 @@ const HOME_BATCH_CLICKS: usize = 128;
 
 /// How long a stop waits for requests that are half received before their connections are closed.
 const DRAIN_MAX_NS: u64 = 15_000_000_000;
+
+/// How long a stop lasts at most. With a `--drain-delay` of 10 s it ends within 30 s.
+const STOP_MAX_NS: u64 = 19_000_000_000;
+
+/// A log that waits for its disk for so long is stuck: nobody would ever be answered.
+const LOG_STUCK_NS: u64 = 30_000_000_000;
+
+/// Turns are no further apart, unless the process was stopped meanwhile: that time is not the disk's.
+const TURN_SPACING_NS: u64 = 2_000_000_000;
 
 pub struct Core {
     config: Config,
@@ -46,49 +57,48 @@ pub struct Core {
     next_cut_ns: u64,
     /// When the log write in flight began.
     write_began_ns: u64,
+    /// How long the log has waited for its disk, and the last turn.
+    log_waits_ns: u64,
+    turned_ns: u64,
     scrape: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Connections finish what they have wholly received; those left at the deadline are closed.
+    /// Connections finish what they have wholly received, until the first deadline. The second is the stop's.
     Draining {
         until_ns: u64,
+        end_ns: u64,
+    },
+    /// Those left are closed.
+    Closing {
+        end_ns: u64,
     },
     /// No connection is left; the last cut is on its way out.
-    LastCut,
+    LastCut {
+        end_ns: u64,
+    },
     Stopped,
-}
-
-/// The wall clock against the monotonic one, as they stood at the start.
-struct Clock {
-    offset_ms: i64,
-    skew_ms: i64,
-    /// They disagree by more than the skew: horizon and watermark stand still, clicks are shed.
-    leapt: bool,
 }
 
 impl Core {
     pub fn new(config: Config, home: Home, slots: u32, now: Now) -> Core {
-        let clock = Clock {
-            offset_ms: now.wall_ms - (now.mono_ns / 1_000_000) as i64,
-            skew_ms: config.click.clock_skew_ms,
-            leapt: false,
-        };
         Core {
             lanes: Lanes::new(&config, slots, now),
             parser: Parser::new(&config.click),
             assembly: AssemblyPool::new(config.http.assembly_bytes_max),
-            staging: Staging::default(),
+            staging: Staging::new(config.http.parked_bytes_max() as usize),
             home,
             ledger: Ledger::default(),
             snapshot: Box::default(),
             phase: Phase::Serving,
             room: true,
-            clock,
+            clock: Clock::new(config.click.clock_skew_ms, config.dedup.window_ms, now),
             next_cut_ns: now.mono_ns + config.export.interval_ms * 1_000_000,
             write_began_ns: 0,
+            log_waits_ns: 0,
+            turned_ns: now.mono_ns,
             scrape: false,
             config,
         }
@@ -137,19 +147,20 @@ impl Core {
     /// When `apply` must be called though nothing happens.
     pub fn next_deadline_ns(&self) -> u64 {
         let log = self.home.writer.next_deadline_ns().unwrap_or(u64::MAX);
-        let drain = match self.phase {
-            Phase::Draining { until_ns } => until_ns,
-            Phase::Serving | Phase::LastCut | Phase::Stopped => u64::MAX,
+        let (cut, stop) = match self.phase {
+            Phase::Serving => (self.next_cut_ns, u64::MAX),
+            Phase::Draining { until_ns, .. } => (self.next_cut_ns, until_ns),
+            Phase::Closing { end_ns } => (self.next_cut_ns, end_ns),
+            // There is no other cut to wait for.
+            Phase::LastCut { end_ns } => (u64::MAX, end_ns),
+            Phase::Stopped => (u64::MAX, u64::MAX),
         };
-        log.min(self.next_cut_ns).min(self.lanes.next_deadline_ns()).min(drain)
+        log.min(cut).min(self.lanes.next_deadline_ns()).min(stop)
     }
 
     fn take(&mut self, event: Event<'_>, now: Now, actions: &mut Actions) {
         match event {
-            Event::Accepted { connection } => {
-                let (lanes, intake) = self.receiving(now);
-                lanes.accepted(connection, &intake);
-            }
+            Event::Accepted { connection } => self.accepted(connection, now, actions),
             Event::Received { connection, bytes } => {
                 let (lanes, mut intake) = self.receiving(now);
                 lanes.received(connection, bytes, &mut intake, actions);
@@ -176,6 +187,18 @@ impl Core {
         }
     }
 
+    /// An accept may end after the stop has begun: then its connection is treated as those that were there.
+    fn accepted(&mut self, connection: ConnectionId, now: Now, actions: &mut Actions) {
+        let phase = self.phase;
+        let (lanes, mut intake) = self.receiving(now);
+        lanes.accepted(connection, &intake);
+        match phase {
+            Phase::Serving => {}
+            Phase::Draining { .. } => lanes.begin_drain(connection.slot, &mut intake, actions),
+            Phase::Closing { .. } | Phase::LastCut { .. } | Phase::Stopped => lanes.close(connection.slot, actions),
+        }
+    }
+
     /// The receiving side, and what it works with.
     fn receiving(&mut self, now: Now) -> (&mut Lanes, Intake<'_>) {
         let shed = self.sheds(now);
@@ -194,6 +217,7 @@ impl Core {
 
     fn log_written(&mut self, buffer: Box<FrameBuffer>, ok: bool, now: Now, actions: &mut Actions) {
         self.snapshot.log.commit.record(now.mono_ns - self.write_began_ns);
+        self.log_waits_ns = 0;
         if self.home.writer.written(buffer, ok).is_err() {
             actions.push(Action::Halt { exit: Exit::LogWriteFailed, why: "a write or sync of the log failed" });
         }
@@ -201,7 +225,7 @@ impl Core {
 
     /// Clicks that cannot be taken now are shed before anything of them changes state.
     fn sheds(&self, now: Now) -> Option<Shed> {
-        if self.clock.leapt {
+        if self.clock.leapt() {
             Some(Shed::Clock)
         } else if !self.room {
             Some(Shed::DiskFull)
@@ -213,17 +237,13 @@ impl Core {
         }
     }
 
-    /// The time to go by in this turn. A wall clock that has leapt is not believed: a frame that it dated ahead would keep the
-    /// next start waiting until then.
+    /// The time to go by in this turn.
     fn advance_clock(&mut self, now: Now) -> Now {
-        let mono_ms = (now.mono_ns / 1_000_000) as i64;
-        let offset_ms = now.wall_ms - mono_ms;
-        self.clock.leapt = (offset_ms - self.clock.offset_ms).abs() > self.clock.skew_ms;
-        if self.clock.leapt {
-            return Now { wall_ms: mono_ms + self.clock.offset_ms, ..now };
+        let now = self.clock.follow(now);
+        if !self.clock.leapt() {
+            self.home.dedup.advance(now.wall_ms);
+            self.home.advance_watermark(now);
         }
-        self.home.dedup.advance(now.wall_ms);
-        self.home.advance_watermark(now);
         now
     }
 
@@ -272,6 +292,7 @@ impl Core {
         }
         self.home.hand_over(actions);
         self.free_segments(now, actions);
+        self.watch_disk(now, actions);
         self.progress_stop(now, actions);
         if std::mem::take(&mut self.scrape) {
             actions.push(Action::Snapshot(self.take_snapshot(now)));
@@ -303,7 +324,7 @@ impl Core {
     }
 
     fn cut_when_due(&mut self, now: Now, actions: &mut Actions) {
-        if matches!(self.phase, Phase::LastCut | Phase::Stopped) {
+        if matches!(self.phase, Phase::LastCut { .. } | Phase::Stopped) {
             return;
         }
         if now.mono_ns >= self.next_cut_ns {
@@ -336,36 +357,14 @@ impl Core {
         }
     }
 
-    fn stop(&mut self, now: Now, actions: &mut Actions) {
-        if self.phase == Phase::Serving {
-            self.phase = Phase::Draining { until_ns: now.mono_ns + DRAIN_MAX_NS };
-            actions.push(Action::StopAccepting);
-            let (lanes, mut intake) = self.receiving(now);
-            lanes.begin_drain(&mut intake, actions);
-        }
-    }
-
-    fn progress_stop(&mut self, now: Now, actions: &mut Actions) {
-        match self.phase {
-            Phase::Serving | Phase::Stopped => {}
-            Phase::Draining { until_ns } => {
-                if now.mono_ns >= until_ns {
-                    self.lanes.close_all(actions);
-                }
-                if self.lanes.all_closed() && self.staging.is_empty() && !self.home.writer.unwritten() {
-                    self.phase = Phase::LastCut;
-                    self.home.cut(now, true);
-                    self.home.seal(now, FLAG_STOPPED);
-                    self.commit(true, now, actions);
-                    self.home.hand_over(actions);
-                }
-            }
-            Phase::LastCut => {
-                if self.home.cuts.settled() && !self.home.writer.unwritten() {
-                    self.phase = Phase::Stopped;
-                    actions.push(Action::Stopped);
-                }
-            }
+    /// A write that does not end, or a segment that is never prepared.
+    fn watch_disk(&mut self, now: Now, actions: &mut Actions) {
+        let since_ns = (now.mono_ns - self.turned_ns).min(TURN_SPACING_NS);
+        self.turned_ns = now.mono_ns;
+        self.log_waits_ns = if self.home.writer.unwritten() { self.log_waits_ns + since_ns } else { 0 };
+        if self.log_waits_ns > LOG_STUCK_NS {
+            let why = "the log has waited for its disk for more than 30 s; what is not on disk was not acknowledged";
+            actions.push(Action::Halt { exit: Exit::Stuck, why });
         }
     }
 
@@ -392,3 +391,6 @@ impl Core {
         snapshot
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ pub enum Exit {
     Difference = 1,
     /// The command line, the configuration file or the environment is wrong.
     Usage = 64,
-    /// The kernel, io_uring, O_DIRECT or a memory limit lacks what tollgate needs.
+    /// The kernel, io_uring, O_DIRECT or a memory limit lacks what tollgate needs. At the start only.
     Unavailable = 69,
-    /// A bug: an assertion failed. Recovery runs at the next start.
+    /// A bug: an assertion failed, or the kernel refused what it had granted. Recovery runs at the next start.
     Bug = 70,
     /// The log is damaged where it had been durable. `tollgate wal verify` says what is lost, `wal repair` goes on.
     LogDamaged = 71,
@@ -22,9 +22,9 @@ pub enum Exit {
     DataDir = 73,
     /// The checkpoint and the log contradict each other.
     Checkpoint = 74,
-    /// A worker made no progress for 30 s with work waiting.
+    /// A worker, or its disk, made no progress for 30 s with work waiting.
     Stuck = 75,
-    /// The store of the embedded global tier failed.
+    /// The store of the embedded global tier failed, or did not take the last cut in time.
     Store = 76,
 }
 

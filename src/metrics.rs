@@ -18,7 +18,7 @@ pub enum Shed {
     Clock = 3,
     /// The process is stopping.
     Draining = 4,
-    /// Requests that are not yet whole use up the assembly memory.
+    /// Requests that are not yet whole use up the assembly memory, or that of their records.
     Memory = 5,
 }
 
@@ -48,7 +48,8 @@ impl Shed {
                 "shedding: the memory of ids holds less than --dedup-window-min; raise --dedup-memory-bytes"
             }
             Shed::Clock => {
-                "shedding: the wall clock leapt by more than --clock-skew; set it right, or restart if it is"
+                "shedding: the wall clock leapt by more than --clock-skew; set it right, or restart if it is: a clock that \
+                 stays ahead is believed after --dedup-window, one set back when it has caught up"
             }
             Shed::Draining => "draining",
             Shed::Memory => "shedding: the memory for unfinished requests is used up; raise --assembly-bytes-max",

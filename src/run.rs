@@ -9,6 +9,7 @@
 
 use std::io::{IsTerminal as _, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -63,7 +64,10 @@ pub fn run(config: &Config) -> Exit {
         Ok(exit) => return exit,
         Err(Failure { exit, text }) => (exit, text),
     };
-    eprintln!("tollgate: {text}");
+    match config.log_format {
+        LogFormat::Text => eprintln!("tollgate: {text}"),
+        LogFormat::Json => tracing::error!(code = exit.code(), "{text}"),
+    }
     exit
 }
 
@@ -106,10 +110,15 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         readiness: Arc::clone(&readiness),
         heartbeat: Arc::clone(&heartbeat),
         told: told_sender,
+        bound: listeners.clicks,
+        wake_reader,
+        messages: inbox_receiver,
+        scrapes,
+        started_at,
     };
     // Before the worker begins, which says so when it cannot take clicks.
     readiness.set(Phase::Ready);
-    threads.start(config, started, listeners.clicks, wake_reader, inbox_receiver, scrapes, started_at)?;
+    threads.start(config, started)?;
     println!("ready listen={} query={} admin={}", addresses.0, addresses.1, addresses.2);
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
@@ -124,7 +133,8 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
 
 /// Until the worker has ended: passes a signal on, watches for progress.
 fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readiness, heartbeat: &AtomicU64) -> Exit {
-    let mut beat = (heartbeat.load(Ordering::Relaxed), Instant::now());
+    let mut watch = Watch::new(heartbeat.load(Ordering::Relaxed));
+    let mut looked_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     loop {
         if stop_at.is_some_and(|at| at <= Instant::now()) {
@@ -146,13 +156,35 @@ fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readi
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Exit::Bug,
         }
-        let now = heartbeat.load(Ordering::Relaxed);
-        if now != beat.0 {
-            beat = (now, Instant::now());
-        } else if beat.1.elapsed() > STUCK_AFTER {
+        let since = looked_at.elapsed();
+        looked_at += since;
+        if watch.look(heartbeat.load(Ordering::Relaxed), since) {
             tracing::error!("the worker made no progress for {} s", STUCK_AFTER.as_secs());
             return Exit::Stuck;
         }
+    }
+}
+
+/// Whether the worker turns. Looks are a second apart; a longer pause is one of the whole process (stopped by a signal, or
+/// its container paused), in which nobody made progress.
+struct Watch {
+    beat: u64,
+    still_for: Duration,
+}
+
+impl Watch {
+    fn new(beat: u64) -> Watch {
+        Watch { beat, still_for: Duration::ZERO }
+    }
+
+    /// `true`: it is stuck.
+    fn look(&mut self, beat: u64, since: Duration) -> bool {
+        if beat != self.beat {
+            *self = Watch::new(beat);
+        } else {
+            self.still_for += since.min(2 * LOOK_EVERY);
+        }
+        self.still_for > STUCK_AFTER
     }
 }
 
@@ -168,25 +200,27 @@ fn log_to_stderr(format: LogFormat) {
     }
 }
 
+/// What joins the threads to each other and to the main thread.
 struct Threads {
+    /// To the worker.
     inbox: Inbox,
     readiness: Arc<Readiness>,
     heartbeat: Arc<AtomicU64>,
+    /// To the main thread.
     told: Sender<Told>,
+    /// The worker's ends: its address, its wake-up, what it is told and asked.
+    bound: Bound,
+    wake_reader: OwnedFd,
+    messages: Receiver<Inbound>,
+    scrapes: Receiver<ScrapeAnswer>,
+    /// The start of the process's monotonic clock.
+    started_at: Instant,
 }
 
 impl Threads {
-    #[allow(clippy::too_many_arguments)]
-    fn start(
-        self,
-        config: &Config,
-        started: Started,
-        bound: Bound,
-        wake_reader: std::os::fd::OwnedFd,
-        inbox: Receiver<Inbound>,
-        scrapes: Receiver<ScrapeAnswer>,
-        started_at: Instant,
-    ) -> Result<(), Failure> {
+    /// Starts the keeper, the exporter and the worker; returns when clicks can come.
+    fn start(self, config: &Config, started: Started) -> Result<(), Failure> {
+        let Threads { bound, wake_reader, started_at, .. } = self;
         let (jobs_sender, jobs) = mpsc::channel();
         let keeper = Keeper::new(config, started.log_dir.clone(), jobs, self.inbox.clone());
         spawn("keeper", move || keeper.run())?;
@@ -204,8 +238,8 @@ impl Threads {
         let slots = config.http.connections_max + SLOTS_BEYOND;
         let core = Core::new(config.clone(), started.home, slots, crate::worker::now(started_at));
         let links = Links {
-            inbox,
-            scrapes,
+            inbox: self.messages,
+            scrapes: self.scrapes,
             keeper: jobs_sender,
             cuts,
             exporter: exporter.thread().clone(),
@@ -310,6 +344,15 @@ fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_is_stuck_that_stands_still_while_it_is_looked_at() {
+        let mut watch = Watch::new(7);
+        assert!((0..30).all(|_| !watch.look(7, LOOK_EVERY)) && watch.look(7, LOOK_EVERY));
+        let mut watch = Watch::new(7);
+        assert!(!watch.look(7, Duration::from_secs(300)), "the process was paused");
+        assert!((0..100).all(|beat| !watch.look(beat, LOOK_EVERY)));
+    }
 
     #[test]
     fn an_address_that_becomes_free_in_a_moment_is_waited_for() {

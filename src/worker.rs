@@ -65,9 +65,10 @@ impl Worker {
             let wait = if could_commit || self.core.has_more() { Wait::No } else { self.patiently() };
             let idle = match self.ring.wait(wait) {
                 Ok(completed) => could_commit && completed < IDLE_COMPLETIONS && !self.core.has_more(),
+                // It worked at the start: nothing that an operator could set makes it fail now.
                 Err(error) => {
-                    tracing::error!("io_uring failed: {error}");
-                    return Exit::Unavailable;
+                    tracing::error!("the io_uring of the worker failed while serving: {error}");
+                    return Exit::Bug;
                 }
             };
             storage = self.turn(storage, idle);

@@ -58,3 +58,26 @@ fn help_and_version_end_well() {
         assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
     }
 }
+
+/// Whoever reads lines of JSON gets one for a start that fails, too.
+#[test]
+fn a_start_that_fails_says_why_in_the_format_asked_for() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let failed = |format: &str| {
+        let mut arguments = vec!["serve", "--data-dir", data_dir.to_str().expect("UTF-8"), "--log-format", format];
+        arguments.extend(["--listen", "127.0.0.1:0", "--query-listen", "127.0.0.1:0", "--admin-listen", &address]);
+        arguments.extend(["--dedup-memory-bytes", "8MiB"]);
+        let output = run(&arguments, &[]);
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(69), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(&address) && text.contains("--admin-listen"), "{text}");
+        text
+    };
+    assert!(failed("text").starts_with("tollgate: "));
+    let line: serde_json::Value = serde_json::from_str(&failed("json")).expect("one JSON object");
+    assert_eq!((&line["level"], &line["fields"]["code"]), (&"ERROR".into(), &69.into()), "{line}");
+}

@@ -157,7 +157,9 @@ fn finish(open: OpenRequest, intake: &mut Intake<'_>) -> Finished {
     }
     let clicks = u64::from(open.clicks);
     intake.ledger.received += clicks;
-    if let Some(shed) = open.shed {
+    // Looked at again: it may have begun long ago, together with many others.
+    let crowded = intake.staging.bytes_before(&open) > STAGING_BYTES_MAX;
+    if let Some(shed) = open.shed.or(crowded.then_some(Shed::LogBehind)) {
         intake.ledger.shed[shed as usize] += clicks;
         intake.staging.drop_open(open);
         return Finished::Settled(ticket, Outcome::Shed(shed));

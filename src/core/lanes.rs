@@ -325,14 +325,18 @@ impl Lanes {
         self.earliest_ns = self.earliest_ns.min(deadline.unwrap_or(NEVER));
     }
 
-    pub fn begin_drain(&mut self, intake: &mut Intake<'_>, actions: &mut Actions) {
+    pub fn begin_drain_all(&mut self, intake: &mut Intake<'_>, actions: &mut Actions) {
         for slot in 0..self.lanes.len() as u32 {
-            let lane = &mut self.lanes[slot as usize];
-            if lane.live && !lane.closing {
-                lane.connection.begin_drain();
-                lane.dirty = true;
-                self.feed(slot, &[], intake, actions);
-            }
+            self.begin_drain(slot, intake, actions);
+        }
+    }
+
+    pub fn begin_drain(&mut self, slot: u32, intake: &mut Intake<'_>, actions: &mut Actions) {
+        let lane = &mut self.lanes[slot as usize];
+        if lane.live && !lane.closing {
+            lane.connection.begin_drain();
+            lane.dirty = true;
+            self.feed(slot, &[], intake, actions);
         }
     }
 
@@ -353,7 +357,7 @@ impl Lanes {
         self.waiting.front().is_some_and(|waiting| waiting.lsn <= durable_lsn)
     }
 
-    fn close(&mut self, slot: u32, actions: &mut Actions) {
+    pub fn close(&mut self, slot: u32, actions: &mut Actions) {
         let lane = &mut self.lanes[slot as usize];
         if !lane.closing {
             lane.closing = true;

@@ -4,7 +4,8 @@
 //!     requests     [ 7: shared from..to ] [ 8: shared from..to ] [ 9: own (it arrived over several turns) ]
 //!
 //! A request that is not yet whole keeps its records to itself (`OpenRequest`): nothing of it goes home before its last byte
-//! is in and its framing is sound.
+//! is in and its framing is sound. Between two turns it is parked, and what parked requests hold together has a bound:
+//! thousands of peers that stop in the middle of a body would otherwise take all memory.
 
 use std::collections::VecDeque;
 
@@ -19,6 +20,10 @@ use crate::parse::Format;
 /// Shared records in front of the first unsettled one are given up when there are this many bytes of them.
 const COMPACT_BYTES: usize = 1 << 20;
 
+/// Emptied vectors kept for reuse, and the memory above which one is not kept.
+const SPARES_KEPT: usize = 64;
+const SPARE_KEPT_BYTES: usize = 64 << 10;
+
 /// A request whose body is still coming in.
 #[derive(Debug)]
 pub struct OpenRequest {
@@ -32,7 +37,7 @@ pub struct OpenRequest {
     /// Its turn's input is used up.
     pub parked: bool,
     pub own: Vec<u8>,
-    /// Nothing of it is taken, though its clicks are counted: known when it began.
+    /// Nothing of it is taken, though its clicks are counted: known when it began, or when there was no room to park it.
     pub shed: Option<Shed>,
     /// It is refused as a whole, for a reason that showed in its body.
     pub fault: Option<Fault>,
@@ -85,13 +90,17 @@ pub struct Tally {
     pub shed: Option<Shed>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Staging {
     records: Vec<u8>,
     /// Bytes of shared records given up so far: the absolute place of `records[0]`.
     base: u64,
     requests: VecDeque<StagedRequest>,
+    /// Memory of the whole requests that have their own.
     own_bytes: usize,
+    /// Memory of the parked requests, and its bound.
+    parked_bytes: usize,
+    parked_bytes_max: usize,
     /// Emptied vectors for requests that arrive over several turns.
     spare: Vec<Vec<u8>>,
     /// Clicks staged since the last pass over the home.
@@ -101,6 +110,20 @@ pub struct Staging {
 }
 
 impl Staging {
+    pub fn new(parked_bytes_max: usize) -> Staging {
+        Staging {
+            records: Vec::new(),
+            base: 0,
+            requests: VecDeque::new(),
+            own_bytes: 0,
+            parked_bytes: 0,
+            parked_bytes_max,
+            spare: Vec::new(),
+            fresh_clicks: 0,
+            looked: 0,
+        }
+    }
+
     /// Where the next request's records begin.
     pub fn mark(&self) -> usize {
         self.records.len()
@@ -112,16 +135,19 @@ impl Staging {
     }
 
     /// Drops an open request's records.
-    pub fn drop_open(&mut self, mut open: OpenRequest) {
+    pub fn drop_open(&mut self, open: OpenRequest) {
+        if open.parked {
+            self.parked_bytes -= open.own.capacity();
+        }
         if !open.own.is_empty() {
-            open.own.clear();
             self.keep_spare(open.own);
         } else if !open.parked {
             self.records.truncate(open.from);
         }
     }
 
-    /// The turn's input ended within the request: its records leave the shared ones.
+    /// The turn's input ended within the request: its records leave the shared ones. Without room to keep them the request
+    /// is shed, and the rest of its body is read for its framing only.
     pub fn park(&mut self, open: &mut OpenRequest) {
         if open.own.is_empty() && self.records.len() > open.from {
             let mut own = self.spare.pop().unwrap_or_default();
@@ -129,11 +155,17 @@ impl Staging {
             self.records.truncate(open.from);
             open.own = own;
         }
+        if self.parked_bytes + open.own.capacity() > self.parked_bytes_max {
+            self.keep_spare(std::mem::take(&mut open.own));
+            open.shed = Some(Shed::Memory);
+        }
+        self.parked_bytes += open.own.capacity();
         open.parked = true;
     }
 
     /// A parked request goes on: what it adds lands behind what it has.
-    pub fn unpark(&self, open: &mut OpenRequest) {
+    pub fn unpark(&mut self, open: &mut OpenRequest) {
+        self.parked_bytes -= open.own.capacity();
         open.parked = false;
         open.from = self.records.len();
     }
@@ -143,7 +175,7 @@ impl Staging {
         let records = if open.own.is_empty() {
             Records::Shared { from: self.base + open.from as u64, length: self.records.len() - open.from }
         } else {
-            self.own_bytes += open.own.len();
+            self.own_bytes += open.own.capacity();
             Records::Own(open.own)
         };
         self.fresh_clicks += open.clicks as usize;
@@ -171,6 +203,17 @@ impl Staging {
     /// Bytes of staged records.
     pub fn bytes(&self) -> usize {
         self.records.len() + self.own_bytes
+    }
+
+    /// Memory of the parked requests.
+    pub fn parked_bytes(&self) -> usize {
+        self.parked_bytes
+    }
+
+    /// Bytes of staged records without those of the open request, which would otherwise shed itself.
+    pub fn bytes_before(&self, open: &OpenRequest) -> usize {
+        let shared = if open.own.is_empty() { open.from } else { self.records.len() };
+        shared + self.own_bytes
     }
 
     /// The records of the requests that were staged since the last call, in order.
@@ -206,9 +249,8 @@ impl Staging {
 
     /// A popped request is settled: its memory is free.
     pub fn release(&mut self, request: StagedRequest) {
-        if let Records::Own(mut own) = request.records {
-            self.own_bytes -= own.len();
-            own.clear();
+        if let Records::Own(own) = request.records {
+            self.own_bytes -= own.capacity();
             self.keep_spare(own);
         }
     }
@@ -232,9 +274,81 @@ impl Staging {
         }
     }
 
-    fn keep_spare(&mut self, own: Vec<u8>) {
-        if self.spare.len() < 64 {
+    fn keep_spare(&mut self, mut own: Vec<u8>) {
+        if self.spare.len() < SPARES_KEPT && own.capacity() <= SPARE_KEPT_BYTES {
+            own.clear();
             self.spare.push(own);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARKED_MAX: usize = 8 << 20;
+
+    fn open(staging: &Staging) -> OpenRequest {
+        OpenRequest {
+            ticket: crate::net::reply::ReplyQueue::default().reserve(),
+            format: Format::Lines,
+            prefetch: true,
+            clicks: 0,
+            errors: Vec::new(),
+            from: staging.mark(),
+            parked: false,
+            own: Vec::new(),
+            shed: None,
+            fault: None,
+            began_ns: 0,
+        }
+    }
+
+    /// Takes in so many bytes of records, and stalls.
+    fn stalled(staging: &mut Staging, bytes: usize) -> OpenRequest {
+        let mut request = open(staging);
+        for _ in 0..bytes.div_ceil(16 << 10) {
+            staging.unpark(&mut request);
+            if request.shed.is_none() {
+                staging.sink(&mut request).extend_from_slice(&[1; 16 << 10]);
+            }
+            staging.park(&mut request);
+        }
+        request
+    }
+
+    #[test]
+    fn stalled_bodies_hold_no_more_than_the_bound_and_the_others_are_shed() {
+        let mut staging = Staging::new(PARKED_MAX);
+        let requests: Vec<_> = (0..4096).map(|_| stalled(&mut staging, 1 << 20)).collect();
+        let held = |requests: &[OpenRequest]| requests.iter().map(|request| request.own.capacity()).sum::<usize>();
+        assert!(held(&requests) <= PARKED_MAX, "{} bytes are held", held(&requests));
+        let kept = requests.iter().filter(|request| request.shed.is_none()).count();
+        assert!(kept >= 4 && requests.iter().all(|request| matches!(request.shed, None | Some(Shed::Memory))));
+        assert_eq!(staging.parked_bytes, held(&requests), "what is counted is what is held");
+        for request in requests {
+            staging.drop_open(request);
+        }
+        assert_eq!(staging.parked_bytes, 0);
+        assert_eq!(stalled(&mut staging, 1 << 20).shed, None, "room came back");
+    }
+
+    #[test]
+    fn what_is_parked_is_counted_until_it_is_staged_and_large_buffers_are_not_kept() {
+        let mut staging = Staging::new(PARKED_MAX);
+        let mut request = stalled(&mut staging, 1 << 20);
+        let memory = request.own.capacity();
+        assert_eq!((staging.parked_bytes, staging.bytes()), (memory, 0));
+        staging.unpark(&mut request);
+        assert_eq!(staging.bytes_before(&request), 0);
+        staging.stage(ConnectionId { slot: 0, generation: 1 }, request);
+        assert_eq!((staging.parked_bytes, staging.bytes()), (0, memory));
+        let staged = staging.pop().unwrap();
+        assert_eq!(staging.rest(&staged).len(), 1 << 20);
+        staging.release(staged);
+        assert_eq!((staging.bytes(), staging.spare.len()), (0, 0));
+        let small = stalled(&mut staging, 16 << 10);
+        staging.drop_open(small);
+        assert_eq!(staging.spare.len(), 1);
     }
 }

@@ -90,6 +90,15 @@ pub enum Fault {
     Shed(Shed),
 }
 
+/// What is read of a connection after a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterIt {
+    /// The rest of the request is dropped, and the next one is taken.
+    BodySkipped,
+    /// Where the request ends is not known, or not agreed.
+    NothingRead,
+}
+
 fn shed_sentence(shed: Shed) -> &'static str {
     match shed {
         Shed::LogBehind => "The disk is behind the clicks. Send the request again, unchanged, after a moment.",
@@ -105,61 +114,17 @@ fn shed_sentence(shed: Shed) -> &'static str {
 
 impl Fault {
     pub fn status(&self) -> u16 {
-        match self {
-            Fault::BareLf
-            | Fault::BareCr
-            | Fault::ControlByte
-            | Fault::RequestLine
-            | Fault::Target
-            | Fault::FieldName
-            | Fault::SpaceBeforeColon
-            | Fault::Folded
-            | Fault::HostMissing
-            | Fault::HostRepeated
-            | Fault::HostInvalid
-            | Fault::LengthRepeated
-            | Fault::LengthInvalid
-            | Fault::LengthAndCoding
-            | Fault::CodingRepeated
-            | Fault::CodingInOldVersion
-            | Fault::TypeRepeated
-            | Fault::ChunkSize
-            | Fault::ChunkEnd
-            | Fault::ChunkExtension { .. }
-            | Fault::NoClicks
-            | Fault::Document => 400,
-            Fault::NotFound => 404,
-            Fault::Method => 405,
-            Fault::HeadTimeout { .. } | Fault::BodyTimeout { .. } => 408,
-            Fault::LengthRequired => 411,
-            Fault::BodyTooLarge { .. } | Fault::TooManyClicks { .. } => 413,
-            Fault::TargetTooLong { .. } => 414,
-            Fault::MediaType | Fault::Charset | Fault::ContentCoding => 415,
-            Fault::Expectation => 417,
-            Fault::HeadTooLong { .. } | Fault::TooManyFields { .. } => 431,
-            Fault::Coding | Fault::UnknownMethod => 501,
-            Fault::TooManyConnections { .. } | Fault::Shed(_) => 503,
-            Fault::Version => 505,
-        }
+        self.answer().0
     }
 
     /// Whether the end of the request is still known after this fault: then its body is skipped and the connection lives.
     pub fn leaves_framing_whole(&self) -> bool {
+        self.answer().1 == AfterIt::BodySkipped
+    }
+
+    fn answer(&self) -> (u16, AfterIt) {
+        use AfterIt::{BodySkipped, NothingRead};
         match self {
-            Fault::NotFound
-            | Fault::Method
-            | Fault::UnknownMethod
-            | Fault::MediaType
-            | Fault::Charset
-            | Fault::ContentCoding
-            | Fault::Document
-            | Fault::NoClicks
-            | Fault::TooManyClicks { .. }
-            | Fault::Shed(_) => true,
-            // Framed well enough, but a client that waits for 100 and gets a refusal may never send the body.
-            Fault::Expectation => false,
-            // The client thinks that it sent a body; it may well have.
-            Fault::LengthRequired => false,
             Fault::BareLf
             | Fault::BareCr
             | Fault::ControlByte
@@ -179,16 +144,25 @@ impl Fault {
             | Fault::TypeRepeated
             | Fault::ChunkSize
             | Fault::ChunkEnd
-            | Fault::ChunkExtension { .. }
-            | Fault::HeadTimeout { .. }
-            | Fault::BodyTimeout { .. }
-            | Fault::BodyTooLarge { .. }
-            | Fault::TargetTooLong { .. }
-            | Fault::HeadTooLong { .. }
-            | Fault::TooManyFields { .. }
-            | Fault::Coding
-            | Fault::TooManyConnections { .. }
-            | Fault::Version => false,
+            | Fault::ChunkExtension { .. } => (400, NothingRead),
+            Fault::NoClicks | Fault::Document => (400, BodySkipped),
+            Fault::NotFound => (404, BodySkipped),
+            Fault::Method => (405, BodySkipped),
+            Fault::HeadTimeout { .. } | Fault::BodyTimeout { .. } => (408, NothingRead),
+            // The client thinks that it sent a body; it may well have.
+            Fault::LengthRequired => (411, NothingRead),
+            Fault::BodyTooLarge { .. } => (413, NothingRead),
+            Fault::TooManyClicks { .. } => (413, BodySkipped),
+            Fault::TargetTooLong { .. } => (414, NothingRead),
+            Fault::MediaType | Fault::Charset | Fault::ContentCoding => (415, BodySkipped),
+            // Framed well enough, but a client that waits for 100 and gets a refusal may never send the body.
+            Fault::Expectation => (417, NothingRead),
+            Fault::HeadTooLong { .. } | Fault::TooManyFields { .. } => (431, NothingRead),
+            Fault::Coding => (501, NothingRead),
+            Fault::UnknownMethod => (501, BodySkipped),
+            Fault::TooManyConnections { .. } => (503, NothingRead),
+            Fault::Shed(_) => (503, BodySkipped),
+            Fault::Version => (505, NothingRead),
         }
     }
 

@@ -8,6 +8,8 @@
 //!     | op 8   | generation 24       | slot 32             |
 #![allow(unsafe_code)]
 
+mod accepting;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -22,6 +24,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use crate::config::RingConfig;
 use crate::event::{ConnectionId, Event, FrameBuffer, LogWrite, ReceiveEnd, SendBuffer};
 use crate::net::buffers::{GROUP, ReceiveBuffers};
+use crate::net::ring::accepting::Accepting;
 
 /// Completions of one turn. Enough to overlap their cache misses; few enough that a finished commit, and the peers that wait
 /// for it, are not kept waiting behind them.
@@ -46,6 +49,8 @@ enum Op {
     CancelAll = 5,
     Write = 6,
     Wake = 7,
+    AcceptRetry = 8,
+    CancelAccept = 9,
 }
 
 impl Op {
@@ -58,6 +63,8 @@ impl Op {
             5 => Op::CancelAll,
             6 => Op::Write,
             7 => Op::Wake,
+            8 => Op::AcceptRetry,
+            9 => Op::CancelAccept,
             other => unreachable!("the kernel returned user data of operation {other}, which was never submitted"),
         }
     }
@@ -116,10 +123,7 @@ pub struct RingCounters {
 pub struct Ring {
     ring: IoUring,
     buffers: ReceiveBuffers,
-    listener: Option<TcpListener>,
-    accept_armed: bool,
-    /// Accepting failed for want of descriptors: armed again when a connection closes.
-    accept_blocked: bool,
+    accepting: Accepting,
     slots: Vec<Slot>,
     free: Vec<u32>,
     completed: VecDeque<Completed>,
@@ -155,9 +159,7 @@ impl Ring {
         let mut this = Ring {
             ring,
             buffers,
-            listener: Some(listener),
-            accept_armed: false,
-            accept_blocked: false,
+            accepting: Accepting::new(listener),
             slots,
             free: (0..connections).rev().collect(),
             completed: VecDeque::with_capacity(config.entries as usize),
@@ -304,17 +306,12 @@ impl Ring {
         self.push(entry);
     }
 
+    /// Closes the listener, and refuses what is still in the backlog, when the accept in flight has ended. The cancel goes
+    /// with the next entry into the kernel, whenever that succeeds.
     pub fn stop_accepting(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            // A shutdown ends the accept in flight, and refuses what is still in the backlog.
-            let fd = Fd(listener.as_raw_fd());
-            let entry = opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::fd(fd).all())
-                .build()
-                .user_data(user_data(Op::CancelAll, u32::MAX, 0));
-            self.push(entry);
-            // SAFETY of order: the cancel names the descriptor, so it is submitted before the listener closes.
-            let _ = self.ring.submit();
-            drop(listener);
+        if self.accepting.stop() {
+            let target = user_data(Op::Accept, 0, 0);
+            self.push(opcode::AsyncCancel::new(target).build().user_data(user_data(Op::CancelAccept, 0, 0)));
         }
     }
 
@@ -392,13 +389,8 @@ impl Ring {
     }
 
     fn arm_accept(&mut self) {
-        if let Some(listener) = &self.listener {
-            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-                .flags(libc::SOCK_CLOEXEC)
-                .build()
-                .user_data(user_data(Op::Accept, 0, 0));
-            self.accept_armed = true;
-            self.push(entry);
+        if let Some(entry) = self.accepting.due() {
+            self.push(entry.user_data(user_data(Op::Accept, 0, 0)));
         }
     }
 
@@ -439,9 +431,7 @@ impl Ring {
                 self.arm_receive(connection);
             }
         }
-        if !self.accept_armed && !self.accept_blocked {
-            self.arm_accept();
-        }
+        self.arm_accept();
     }
 
     fn take_completions(&mut self) {
@@ -454,13 +444,14 @@ impl Ring {
                 Op::Receive => self.on_receive(id, result, flags),
                 Op::Send => self.on_send(id, result),
                 Op::CancelReceive => self.ended(id),
-                Op::CancelAll if id.slot == u32::MAX => {}
                 Op::CancelAll => self.ended(id),
                 Op::Write => self.on_write(data as u32, result),
                 Op::Wake => {
                     self.woken = true;
                     self.arm_wake();
                 }
+                Op::AcceptRetry => self.accepting.retry(),
+                Op::CancelAccept => {}
             }
         }
     }
@@ -474,13 +465,12 @@ impl Ring {
     }
 
     fn on_accept(&mut self, result: i32, flags: u32) {
-        if !cqueue::more(flags) {
-            self.accept_armed = false;
+        let ended = self.accepting.completed(result, flags);
+        self.counters.refused += u64::from(ended.began_short);
+        if ended.retry {
+            self.push(Accepting::timer().user_data(user_data(Op::AcceptRetry, 0, 0)));
         }
         if result < 0 {
-            // Out of descriptors: the backlog waits until a connection closes.
-            self.accept_blocked = matches!(-result, libc::EMFILE | libc::ENFILE);
-            self.counters.refused += u64::from(self.accept_blocked);
             return;
         }
         // SAFETY: the kernel just made this descriptor and handed it to nobody else.
@@ -572,7 +562,6 @@ impl Ring {
         slot.stream = None;
         slot.closing = false;
         self.free.push(connection.slot);
-        self.accept_blocked = false;
         self.completed.push_back(Completed::Closed(connection));
     }
 }
@@ -592,3 +581,6 @@ impl Drop for Ring {
 fn fd_of(slot: &Slot) -> RawFd {
     slot.stream.as_ref().map(AsRawFd::as_raw_fd).expect("a live slot has a socket")
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,12 +23,13 @@ pub enum RingFailure {
 }
 
 /// Operations that the driver submits.
-const NEEDED: [(&str, u8); 6] = [
+const NEEDED: [(&str, u8); 7] = [
     ("accept", opcode::Accept::CODE),
     ("recv", opcode::Recv::CODE),
     ("send", opcode::Send::CODE),
     ("cancel", opcode::AsyncCancel::CODE),
     ("read", opcode::Read::CODE),
+    ("timeout", opcode::Timeout::CODE),
     ("write", opcode::Write::CODE),
 ];
 

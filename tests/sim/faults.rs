@@ -97,9 +97,14 @@ impl World {
         self.set_clock_right();
         self.wall_offset_ms += by_ms;
         if far_ms < 8_000 && self.rng.percent(30) {
-            // It stays so; a process that was running would shed until it is started again.
-            self.trace.cover("restart under another clock");
-            return self.kill();
+            // It stays so; a process that was running sheds until it is started again, or believes it.
+            if self.rng.percent(50) {
+                self.trace.cover("restart under another clock");
+                self.kill();
+            } else if let Some(server) = &mut self.server {
+                server.clock_moved_ms += by_ms;
+            }
+            return;
         }
         self.leap_ms = by_ms;
         let lasts = self.rng.below(2_500 * MS);

@@ -118,7 +118,7 @@ impl Options {
         config.http.idle_timeout_ms = 10_000;
         config.http.send_timeout_ms = 2_000;
         config.http.linger_timeout_ms = 500;
-        config.click.clock_skew_ms = 2_000;
+        config.click.clock_skew_ms = SKEW_MS;
         config.log.frame_bytes = 8 << 10;
         config.log.segment_bytes = 64 << 10;
         config.log.commit_spacing_us = self.commit_spacing_us;
@@ -129,6 +129,8 @@ impl Options {
     }
 }
 
+/// How far the clocks may part.
+pub const SKEW_MS: i64 = 2_000;
 /// Connections of the driver's table.
 pub const SLOTS: u32 = 10;
 /// Clicks in one request.

@@ -12,7 +12,7 @@ use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
 use crate::disk::Left;
 use crate::exporting::Exporting;
 use crate::faults::Ambush;
-use crate::options::SLOTS;
+use crate::options::{SKEW_MS, SLOTS};
 use crate::world::{Happening, MS, World};
 
 /// What waits for the core's next turn.
@@ -46,6 +46,8 @@ pub struct Server {
     slots: Vec<(Option<usize>, u32)>,
     accepting: bool,
     pub stopping: bool,
+    /// The wall clock was moved by so much since it started, and stays so.
+    pub clock_moved_ms: i64,
     seen: Ledger,
     refused: u64,
     timed_out: u64,
@@ -70,6 +72,7 @@ impl Server {
             slots: vec![(None, 0); SLOTS as usize],
             accepting: true,
             stopping: false,
+            clock_moved_ms: 0,
             seen: Ledger::default(),
             refused: 0,
             timed_out: 0,
@@ -208,8 +211,9 @@ impl World {
                 Action::StopAccepting => server.accepting = false,
                 Action::Stopped => return self.stopped(),
                 Action::Halt { exit, why } => {
-                    assert!(server.write_failed && exit == Exit::LogWriteFailed, "halt {exit:?}: {why}");
-                    self.trace.cover("halted by a failed write");
+                    let late = exit == Exit::Store && server.stopping && !self.draining;
+                    assert!(late || server.write_failed && exit == Exit::LogWriteFailed, "halt {exit:?}: {why}");
+                    self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();
                 }
             }
@@ -275,6 +279,7 @@ impl World {
 
     /// The counters after every turn.
     fn look_at(&mut self, snapshot: &Snapshot) {
+        let now = self.now();
         let ledger = &snapshot.ledger;
         let (rejected, shed): (u64, u64) = (ledger.rejected.iter().sum(), ledger.shed.iter().sum());
         let sum = ledger.accepted + ledger.duplicate + rejected + shed + ledger.in_flight;
@@ -288,6 +293,9 @@ impl World {
             }
         };
         let trace = &mut self.trace;
+        let stays = self.leap_ms == 0 && server.clock_moved_ms.abs() > SKEW_MS;
+        let believed = stays && server.core.sheds_all(now).is_none() && ledger.accepted > server.seen.accepted;
+        cover(trace, believed, "a clock that stays is believed");
         cover(trace, ledger.duplicate > server.seen.duplicate && log.durable_lsn < log.end_lsn, "duplicate waits");
         cover(trace, dedup.generations_dropped_early > 0, "eviction");
         cover(trace, ledger.duplicate_other_payload > server.seen.duplicate_other_payload, "other payload");

@@ -204,8 +204,8 @@ impl Connection {
         pool: &mut AssemblyPool,
     ) -> (usize, Option<Raw>) {
         match body {
-            Body::Lines { left } => self.read_lines(left, source, limits, pool),
-            Body::Whole { left } => self.read_whole(left, source, limits, pool),
+            Body::Lines { left } => self.read_sized(left, true, source, limits, pool),
+            Body::Whole { left } => self.read_sized(left, false, source, limits, pool),
             Body::Chunked => self.read_chunked(source, limits, pool),
             Body::SkipLength { left } => {
                 let here = at_hand(left, source);
@@ -228,29 +228,41 @@ impl Connection {
         self.close_after = false;
     }
 
+    /// A body of known length, handed on in one piece, or in whole `lines` as they come.
     #[inline]
-    fn read_whole(
+    fn read_sized(
         &mut self,
         left: u64,
+        lines: bool,
         source: &[u8],
         limits: &HttpConfig,
         pool: &mut AssemblyPool,
     ) -> (usize, Option<Raw>) {
         let here = at_hand(left, source);
-        let is_last = here as u64 == left;
-        if is_last && self.assembly.is_empty() {
+        if self.assembly.is_empty() {
+            if here as u64 == left {
+                self.finish_request();
+                return (here, Some(Raw::Piece { start: 0, end: here, last: true }));
+            }
+            let whole = if lines { memchr::memrchr(b'\n', &source[..here]).map_or(0, |end| end + 1) } else { 0 };
+            if whole > 0 {
+                self.phase = Phase::Body(Body::Lines { left: left - whole as u64 });
+                return (whole, Some(Raw::Piece { start: 0, end: whole, last: false }));
+            }
+        }
+        // A torn line is completed first, then handed on alone.
+        let line = if lines { memchr::memchr(b'\n', &source[..here]) } else { None };
+        let taken = line.map_or(here, |end| end + 1);
+        let left = left - taken as u64;
+        if !pool.append(&mut self.assembly, &source[..taken]) {
+            return (taken, Some(self.shed_request(Body::SkipLength { left }, limits, pool)));
+        }
+        if left == 0 {
             self.finish_request();
-            return (here, Some(Raw::Piece { start: 0, end: here, last: true }));
+            return (taken, Some(Raw::Assembled { last: true }));
         }
-        if !pool.append(&mut self.assembly, &source[..here]) {
-            return (here, Some(self.shed_request(Body::SkipLength { left: left - here as u64 }, limits, pool)));
-        }
-        if is_last {
-            self.finish_request();
-            return (here, Some(Raw::Assembled { last: true }));
-        }
-        self.phase = Phase::Body(Body::Whole { left: left - here as u64 });
-        (here, None)
+        self.phase = Phase::Body(if lines { Body::Lines { left } } else { Body::Whole { left } });
+        (taken, line.map(|_| Raw::Assembled { last: false }))
     }
 
     /// The assembly memory is used up: this request is shed, its body dropped as it comes, the connection lives on.
@@ -259,41 +271,6 @@ impl Connection {
         pool.reclaim(&mut self.assembly);
         self.phase = Phase::Body(skip);
         self.fail(Fault::Shed(Shed::Memory), false, false, limits)
-    }
-
-    fn read_lines(
-        &mut self,
-        left: u64,
-        source: &[u8],
-        limits: &HttpConfig,
-        pool: &mut AssemblyPool,
-    ) -> (usize, Option<Raw>) {
-        let here = at_hand(left, source);
-        let is_last = here as u64 == left;
-        if self.assembly.is_empty() {
-            if is_last {
-                self.finish_request();
-                return (here, Some(Raw::Piece { start: 0, end: here, last: true }));
-            }
-            let whole = memchr::memrchr(b'\n', &source[..here]).map_or(0, |end| end + 1);
-            if whole > 0 {
-                self.phase = Phase::Body(Body::Lines { left: left - whole as u64 });
-                return (whole, Some(Raw::Piece { start: 0, end: whole, last: false }));
-            }
-        }
-        // The torn line is completed first, then handed on alone.
-        let line = memchr::memchr(b'\n', &source[..here]).map_or(here, |end| end + 1);
-        let after = left - line as u64;
-        if !pool.append(&mut self.assembly, &source[..line]) {
-            return (line, Some(self.shed_request(Body::SkipLength { left: after }, limits, pool)));
-        }
-        if after == 0 {
-            self.finish_request();
-            return (line, Some(Raw::Assembled { last: true }));
-        }
-        self.phase = Phase::Body(Body::Lines { left: after });
-        let is_whole_line = self.assembly.last() == Some(&b'\n');
-        (line, is_whole_line.then_some(Raw::Assembled { last: false }))
     }
 
     fn read_chunked(&mut self, source: &[u8], limits: &HttpConfig, pool: &mut AssemblyPool) -> (usize, Option<Raw>) {

@@ -1,0 +1,64 @@
+//! Pure. How a core stops: connections finish what they have wholly received, then the last cut goes out. Each stage has a
+//! deadline, so that a stop ends whatever its peers, the disk and the sink do.
+//!
+//!     Serving ──Stop──▶ Draining ──15 s──▶ Closing       all closed, all on disk: ──▶ LastCut ──exported──▶ Stopped
+//!                                                        19 s: the process ends, and says what is left to do
+
+use super::{Core, DRAIN_MAX_NS, Phase, STOP_MAX_NS};
+use crate::event::{Action, Actions, Now};
+use crate::exit::Exit;
+use crate::wal::frame::FLAG_STOPPED;
+
+impl Core {
+    pub(super) fn stop(&mut self, now: Now, actions: &mut Actions) {
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Draining { until_ns: now.mono_ns + DRAIN_MAX_NS, end_ns: now.mono_ns + STOP_MAX_NS };
+            actions.push(Action::StopAccepting);
+            let (lanes, mut intake) = self.receiving(now);
+            lanes.begin_drain_all(&mut intake, actions);
+        }
+    }
+
+    pub(super) fn progress_stop(&mut self, now: Now, actions: &mut Actions) {
+        if let Phase::Draining { until_ns, end_ns } = self.phase
+            && now.mono_ns >= until_ns
+        {
+            self.lanes.close_all(actions);
+            self.phase = Phase::Closing { end_ns };
+        }
+        match self.phase {
+            Phase::Serving | Phase::Stopped => {}
+            Phase::Draining { end_ns, .. } | Phase::Closing { end_ns } => {
+                if self.lanes.all_closed() && self.staging.is_empty() && !self.home.writer.unwritten() {
+                    self.phase = Phase::LastCut { end_ns };
+                    self.home.cut(now, true);
+                    self.home.seal(now, FLAG_STOPPED);
+                    self.commit(true, now, actions);
+                    self.home.hand_over(actions);
+                } else if now.mono_ns >= end_ns {
+                    self.give_up(actions);
+                }
+            }
+            Phase::LastCut { end_ns } => {
+                if self.home.cuts.settled() && !self.home.writer.unwritten() {
+                    self.phase = Phase::Stopped;
+                    actions.push(Action::Stopped);
+                } else if now.mono_ns >= end_ns {
+                    self.give_up(actions);
+                }
+            }
+        }
+    }
+
+    /// Whatever is acknowledged is on disk: ending here is as safe as a kill.
+    fn give_up(&mut self, actions: &mut Actions) {
+        let last_cut = matches!(self.phase, Phase::LastCut { .. });
+        self.phase = Phase::Stopped;
+        let (exit, why) = if last_cut && !self.home.writer.unwritten() {
+            (Exit::Store, "the store did not take the last cut in time; the log holds it, the next start exports it")
+        } else {
+            (Exit::Stuck, "the stop was not over in time: the log waits for its disk; what is not on it has no answer")
+        };
+        actions.push(Action::Halt { exit, why });
+    }
+}

@@ -1,0 +1,69 @@
+//! The ring against the kernel. What concerns the whole process (its limit of descriptors) runs in a process of its own.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+use crate::config::Config;
+use crate::wake::Wake;
+
+/// Set in the process that lowers its limit.
+const ALONE: &str = "TOLLGATE_TEST_ALONE";
+
+fn ring() -> (Ring, SocketAddr, Wake) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (wake, reader) = Wake::pair().unwrap();
+    let config = RingConfig { entries: 64, recv_buffers: 16, ..Config::default().ring };
+    (Ring::new(&config, 8, listener, reader).unwrap(), address, wake)
+}
+
+/// Enters the kernel so often; how many connections were accepted.
+fn accepted(ring: &mut Ring, entries: usize) -> usize {
+    let mut accepted = 0;
+    for _ in 0..entries {
+        ring.wait(Wait::AtMost(Duration::from_millis(100))).unwrap();
+        let mut events = Vec::new();
+        ring.events(&mut events);
+        accepted += events.iter().filter(|event| matches!(event, Event::Accepted { .. })).count();
+    }
+    accepted
+}
+
+#[test]
+fn without_descriptors_accepting_is_tried_again_though_no_connection_of_ours_closes() {
+    if std::env::var_os(ALONE).is_none() {
+        let test = "net::ring::tests::without_descriptors_accepting_is_tried_again_though_no_connection_of_ours_closes";
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", test, "--test-threads=1"]).env(ALONE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        return;
+    }
+    let (mut ring, address, _wake) = ring();
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // The next descriptor would be this one's.
+    let next = std::fs::File::open("/proc/self/stat").unwrap();
+    let limits = getrlimit(Resource::Nofile);
+    let lowered = Rlimit { current: Some(next.as_raw_fd() as u64), ..limits };
+    drop(next);
+    setrlimit(Resource::Nofile, lowered).unwrap();
+    client.connect(&address.into()).unwrap();
+    assert_eq!((accepted(&mut ring, 5), ring.counters().refused), (0, 1), "nothing to accept it with, said once");
+    setrlimit(Resource::Nofile, limits).unwrap();
+    assert_eq!(accepted(&mut ring, 20), 1, "others gave descriptors back");
+}
+
+#[test]
+fn a_ring_that_stops_accepting_refuses_what_comes() {
+    let (mut ring, address, _wake) = ring();
+    let _first = TcpStream::connect(address).unwrap();
+    assert_eq!(accepted(&mut ring, 3), 1);
+    ring.stop_accepting();
+    let _late = TcpStream::connect(address).expect("the listener is the accept's until that has ended");
+    accepted(&mut ring, 3);
+    assert!(TcpStream::connect(address).is_err());
+}
