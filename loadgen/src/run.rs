@@ -98,6 +98,9 @@ async fn share(
     board: Arc<Mutex<Totals>>,
 ) -> Share {
     let cpu_ns = cpu::of_this_thread_ns();
+    if plan.busy_poll {
+        cpu::give_way();
+    }
     let plan = Rc::new(plan);
     let feed = Rc::new(RefCell::new(Feed::new(&plan, thread, connections, started_ms)));
     let links: Vec<_> = (0..connections)
