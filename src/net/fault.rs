@@ -50,8 +50,8 @@ pub enum Fault {
     NoClicks,
     #[error("This server already has its limit of {limit} connections. Send the request again on a later connection.")]
     TooManyConnections { limit: u32 },
-    #[error("The body cannot be read as JSON at all. Send one object, an array of objects, or one object a line.")]
-    Document,
+    #[error("The body cannot be read: {why}. Send one object, an array of objects, or one object a line.")]
+    Document { why: &'static str },
     #[error("There is nothing here. Clicks are sent to /v1/clicks.")]
     NotFound,
     #[error("Only POST is understood here. Send clicks with `POST /v1/clicks`.")]
@@ -127,7 +127,7 @@ impl Fault {
             | Fault::ChunkEnd
             | Fault::ChunkExtension { .. }
             | Fault::NoClicks
-            | Fault::Document => 400,
+            | Fault::Document { .. } => 400,
             Fault::NotFound => 404,
             Fault::Method => 405,
             Fault::HeadTimeout { .. } | Fault::BodyTimeout { .. } => 408,
@@ -152,7 +152,7 @@ impl Fault {
             | Fault::MediaType
             | Fault::Charset
             | Fault::ContentCoding
-            | Fault::Document
+            | Fault::Document { .. }
             | Fault::NoClicks
             | Fault::TooManyClicks { .. }
             | Fault::Shed(_) => true,

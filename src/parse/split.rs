@@ -28,12 +28,12 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
-    /// A sentence for the client.
+    /// What the client is told, as part of a sentence.
     pub fn advice(self) -> &'static str {
         match self {
             Unreadable::NotJson => "the body is neither a JSON object nor a JSON array of objects",
-            Unreadable::Unclosed => "the JSON array is not closed: a bracket or a quote is missing; nothing was taken",
-            Unreadable::Trailing => "the JSON array is followed by something else; nothing was taken",
+            Unreadable::Unclosed => "the JSON array is not closed: a bracket or a quote is missing",
+            Unreadable::Trailing => "the JSON array is followed by something else",
         }
     }
 }
