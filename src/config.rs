@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::units::about_bytes;
-
 /// Which field of a click makes its key. Part of the log's segment headers: another rule over a live log starts a new
 /// horizon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +122,9 @@ pub struct LogConfig {
     pub commit_delay_max_us: u64,
     pub commit_spacing_us: u64,
     pub segment_bytes: u64,
-    /// Segments, store and reserve together; at this mark clicks are shed.
+    /// Segments and their reserve; at this mark clicks are shed.
     pub wal_bytes_max: u64,
-    /// How long a segment is kept at least, exported and forgotten or not.
+    /// How long a segment is kept, exported and forgotten or not, unless room is short.
     pub retention_ms: i64,
     /// Raw bytes kept as dead letters in an hour; beyond it they are only counted.
     pub dead_letter_bytes_max: u64,
@@ -150,6 +148,9 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// The most that `--clock-skew` can be.
+pub const CLOCK_SKEW_MS_MAX: i64 = 3_600_000;
+
 /// Generations of a dedup window; an epoch is one of them.
 pub const GENERATIONS: i64 = 16;
 
@@ -158,14 +159,11 @@ pub const GENERATIONS: i64 = 16;
 /// with 5,000 clicks, which is 1.4 MiB (see [`HttpConfig::records_bytes_max`]).
 pub const FRAME_BUFFERS: usize = 6;
 
-/// What a core keeps of a connection beside its buffers: its state, its queue of replies, its slot in the driver.
-pub const CONNECTION_BYTES: u64 = 2 * KIB;
+/// What is kept of a connection beside its lane and its buffers: its queue of replies, its slot in the driver, its deadline.
+pub const CONNECTION_BYTES: u64 = KIB;
 
 /// What the process takes before a click comes: code, stacks, the reader of user agents, runtime of the query side.
 pub const PROCESS_BYTES: u64 = 48 * MIB;
-
-/// Page cache of the embedded store.
-pub const STORE_CACHE_BYTES: u64 = 64 * MIB;
 
 /// Memory of a remembered key: a slot of 16 B, at a load of 0.9, of which 1/16 is a generation that is being forgotten.
 pub const DEDUP_BYTES_PER_KEY: u64 = 19;
@@ -183,10 +181,10 @@ pub const RECOVERY_CLICKS_PER_SECOND: u64 = 3_000_000;
 /// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table.
 pub const EXPORT_CREDITS: u32 = 4;
 
-/// Rows of the open table: at 3/4 it is cut early. 131,072 rows × (24 B row + 16 B index + 48 B key) = 11 MiB, two tables.
+/// Rows of the open table: at 3/4 it is cut early. `memory.rs` has the sum.
 pub const TABLE_ROWS_MAX: usize = 1 << 17;
 
-/// (row, user) pairs of one cut: 1 s at 2 M clicks/s; 16 B each = 32 MiB at most; full: cut early.
+/// (row, user) pairs of one cut: 1 s at 2 M clicks/s; 3/4 full: cut early.
 pub const TABLE_USERS_MAX: usize = 1 << 21;
 
 /// Bytes kept of one connection while its replies wait: a receive is stopped late, after as many as 32 buffers of 16 KiB,
@@ -206,14 +204,6 @@ pub const ERRORS_LISTED_MAX: usize = 100;
 /// Raw bytes kept of one dead letter.
 pub const DEAD_LETTER_RAW_BYTES_MAX: usize = 4096;
 
-/// One line of the sum of memory: what it is for and how it came about.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MemoryLine {
-    pub name: &'static str,
-    pub bytes: u64,
-    pub sum: String,
-}
-
 impl HttpConfig {
     /// The most that the records of one request can take up in the log. A record holds the text of its click and at most
     /// 64 B beside it (fixed part, lengths, tags); a dead letter holds its raw bytes with one byte more in 255.
@@ -231,43 +221,6 @@ impl HttpConfig {
     /// their verdict, of which one is taken beyond the bound, in vectors with at most twice the memory of what they hold.
     pub fn staging_memory_bytes(&self) -> u64 {
         self.parked_bytes_max() + 4 * MIB + 2 * (STAGING_BYTES_MAX as u64 + self.records_bytes_max())
-    }
-}
-
-impl Config {
-    /// Everything that is taken at start or bounded by a limit, in bytes. Kernel memory (sockets, page cache) is not in it.
-    pub fn memory(&self) -> Vec<MemoryLine> {
-        let line = |name, bytes, sum| MemoryLine { name, bytes, sum };
-        let counted = |name, number: u64, each: u64| {
-            line(name, number.saturating_mul(each), format!("{number} × {}", about_bytes(each)))
-        };
-        let connections = u64::from(self.http.connections_max);
-        let recv_bytes = u64::from(self.ring.recv_buffer_bytes);
-        let tables = 2 * (TABLE_ROWS_MAX as u64 * 88 + TABLE_USERS_MAX as u64 * 16);
-        vec![
-            line("dedup table", self.dedup.memory_bytes, "--dedup-memory-bytes".to_owned()),
-            line(
-                "tables of partials",
-                tables,
-                format!("2 × ({TABLE_ROWS_MAX} rows × 88 B + {TABLE_USERS_MAX} users × 16 B)"),
-            ),
-            counted("frame buffers", FRAME_BUFFERS as u64, u64::from(self.log.frame_bytes)),
-            counted("receive buffers", u64::from(self.ring.recv_buffers), recv_bytes),
-            line("requests not yet whole", self.http.assembly_bytes_max, "--assembly-bytes-max".to_owned()),
-            line(
-                "records of requests",
-                self.http.staging_memory_bytes(),
-                format!("{} coming in, the rest before the log", about_bytes(self.http.parked_bytes_max())),
-            ),
-            counted("connections", connections, CONNECTION_BYTES),
-            counted("replies not yet taken", connections, u64::from(self.http.reply_bytes_max)),
-            line("embedded store", STORE_CACHE_BYTES, "page cache".to_owned()),
-            line("process", PROCESS_BYTES, "code, stacks, query side".to_owned()),
-        ]
-    }
-
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory().iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
     }
 }
 

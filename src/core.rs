@@ -11,6 +11,7 @@ pub mod home;
 pub mod incarnation;
 pub mod intake;
 pub mod lanes;
+pub mod room;
 pub mod staging;
 mod stopping;
 
@@ -19,8 +20,9 @@ use crate::core::clock::Clock;
 use crate::core::home::{Bench, Home};
 use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
+use crate::core::room::Room;
 use crate::core::staging::Staging;
-use crate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, Now};
+use crate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, Now, WriteEnd};
 use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
 use crate::net::assembly::AssemblyPool;
@@ -52,9 +54,10 @@ pub struct Core {
     ledger: Ledger,
     snapshot: Box<Snapshot>,
     phase: Phase,
-    room: bool,
+    room: Room,
     clock: Clock,
     next_cut_ns: u64,
+    cut_interval_ms: u64,
     /// When the log write in flight began.
     write_began_ns: u64,
     /// How long the log has waited for its disk, and the last turn.
@@ -93,9 +96,10 @@ impl Core {
             ledger: Ledger::default(),
             snapshot: Box::default(),
             phase: Phase::Serving,
-            room: true,
+            room: Room::default(),
             clock: Clock::new(config.click.clock_skew_ms, config.dedup.window_ms, now),
             next_cut_ns: now.mono_ns + config.export.interval_ms * 1_000_000,
+            cut_interval_ms: config.export.interval_ms,
             write_began_ns: 0,
             log_waits_ns: 0,
             turned_ns: now.mono_ns,
@@ -132,6 +136,11 @@ impl Core {
     /// How often memory ran short and ids were forgotten before their time.
     pub fn forgot_early(&self) -> u64 {
         self.home.dedup.generations_dropped_early()
+    }
+
+    /// Segments that went before their time because the log's room was short.
+    pub fn freed_early(&self) -> u64 {
+        self.room.freed_early()
     }
 
     /// Whether another turn has work though nothing happens.
@@ -177,9 +186,10 @@ impl Core {
                 let (lanes, mut intake) = self.receiving(now);
                 lanes.closed(connection, &mut intake);
             }
-            Event::LogWritten { buffer, ok } => self.log_written(buffer, ok, now, actions),
+            Event::LogWritten { buffer, end } => self.log_written(buffer, end, now, actions),
             Event::SegmentReady { segment } => self.home.writer.segment_ready(segment),
-            Event::Room { open } => self.room = open,
+            Event::Room { open, segments_over } => self.room.told(open, segments_over),
+            Event::CutInterval { ms } => self.cut_interval_ms = ms,
             Event::Exported(exported) => self.home.cuts.exported(*exported),
             Event::Scrape => self.scrape = true,
             Event::Idle => {}
@@ -215,11 +225,13 @@ impl Core {
         (&mut self.lanes, intake)
     }
 
-    fn log_written(&mut self, buffer: Box<FrameBuffer>, ok: bool, now: Now, actions: &mut Actions) {
+    fn log_written(&mut self, buffer: Box<FrameBuffer>, end: WriteEnd, now: Now, actions: &mut Actions) {
         self.snapshot.log.commit.record(now.mono_ns - self.write_began_ns);
         self.log_waits_ns = 0;
-        if self.home.writer.written(buffer, ok).is_err() {
-            actions.push(Action::Halt { exit: Exit::LogWriteFailed, why: "a write or sync of the log failed" });
+        let ok = end == WriteEnd::Synced;
+        if let Err(failed) = self.home.writer.written(buffer, ok) {
+            let why = format!("{failed}: {end}. Look at the disk (dmesg, SMART) before a restart");
+            actions.push(Action::Halt { exit: Exit::LogWriteFailed, why });
         }
     }
 
@@ -227,7 +239,7 @@ impl Core {
     fn sheds(&self, now: Now) -> Option<Shed> {
         if self.clock.leapt() {
             Some(Shed::Clock)
-        } else if !self.room {
+        } else if !self.room.is_open() {
             Some(Shed::DiskFull)
         } else if self.home.dedup.horizon_ms() > now.wall_ms {
             // So much was forgotten at the start that even a click of now could be one of it: not "too old", but not now.
@@ -328,7 +340,7 @@ impl Core {
             return;
         }
         if now.mono_ns >= self.next_cut_ns {
-            self.next_cut_ns = now.mono_ns + self.config.export.interval_ms * 1_000_000;
+            self.next_cut_ns = now.mono_ns + self.cut_interval_ms * 1_000_000;
             if self.home.something_to_cut() {
                 self.home.cut(now, false);
             } else if self.home.cuts.settled() {
@@ -341,22 +353,6 @@ impl Core {
         }
     }
 
-    /// A segment may go when it is exported, below a horizon that is itself durable, and past retention. A record behind it
-    /// must be exported too: frames without records may separate it from the next segment, whose base then has another
-    /// chain than the checkpoint at the same LSN, and recovery could not tell it from a foreign one.
-    fn free_segments(&mut self, now: Now, actions: &mut Actions) {
-        let keep_from_ms = now.wall_ms - self.config.log.retention_ms;
-        let (exported_lsn, horizon_ms) = (self.home.cuts.exported_lsn(), self.home.writer.durable_horizon_ms());
-        while let Some(oldest) = self.home.writer.oldest_closed_segment() {
-            if oldest.last_lsn >= exported_lsn || oldest.newest_ms >= horizon_ms || oldest.built_ms >= keep_from_ms {
-                break;
-            }
-            if let Some(freed) = self.home.writer.free_oldest_segment() {
-                actions.push(Action::FreeSegment { segment: freed.segment });
-            }
-        }
-    }
-
     /// A write that does not end, or a segment that is never prepared.
     fn watch_disk(&mut self, now: Now, actions: &mut Actions) {
         let since_ns = (now.mono_ns - self.turned_ns).min(TURN_SPACING_NS);
@@ -364,7 +360,7 @@ impl Core {
         self.log_waits_ns = if self.home.writer.unwritten() { self.log_waits_ns + since_ns } else { 0 };
         if self.log_waits_ns > LOG_STUCK_NS {
             let why = "the log has waited for its disk for more than 30 s; what is not on disk was not acknowledged";
-            actions.push(Action::Halt { exit: Exit::Stuck, why });
+            actions.push(Action::Halt { exit: Exit::Stuck, why: why.to_owned() });
         }
     }
 
@@ -376,7 +372,9 @@ impl Core {
         snapshot.log.durable_lsn = home.writer.durable_lsn();
         snapshot.log.seal_frames = home.idle_frames();
         snapshot.log.segments = home.writer.segments().len() as u64;
+        snapshot.log.freed_early = self.room.freed_early();
         snapshot.export.exported_lsn = home.cuts.exported_lsn();
+        snapshot.export.interval_ms = self.cut_interval_ms;
         snapshot.export.pending_ranges = home.cuts.pending() as u64;
         snapshot.dedup.keys = home.dedup.keys();
         snapshot.dedup.slots = home.dedup.slots();

@@ -53,6 +53,30 @@ pub struct LogWrite {
     pub length: u32,
 }
 
+/// How a log write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteEnd {
+    /// All of it is on disk.
+    Synced,
+    Short {
+        written: u32,
+        length: u32,
+    },
+    Failed {
+        errno: i32,
+    },
+}
+
+impl std::fmt::Display for WriteEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WriteEnd::Synced => f.write_str("it is on disk"),
+            WriteEnd::Short { written, length } => write!(f, "only {written} of its {length} bytes were written"),
+            WriteEnd::Failed { errno } => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
+        }
+    }
+}
+
 /// Why a connection's receive side ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveEnd {
@@ -88,18 +112,24 @@ pub enum Event<'a> {
     Closed {
         connection: ConnectionId,
     },
-    /// A log write ended, synced if `ok`. A failed one is never retried.
+    /// A log write ended. A failed one is never retried.
     LogWritten {
         buffer: Box<FrameBuffer>,
-        ok: bool,
+        end: WriteEnd,
     },
     /// A segment that reads as zeros, is synced, and whose directory is synced, awaits its first frame.
     SegmentReady {
         segment: u64,
     },
-    /// The log's files, the store and the reserve against the disk: `false` means that clicks must be shed.
+    /// The log's files and the reserve against their mark and the disk. Not `open`: clicks must be shed. Before that,
+    /// `segments_over` of the oldest segments should go early, if they are exported.
     Room {
         open: bool,
+        segments_over: u32,
+    },
+    /// From now on cuts are this far apart: what they cost the exporter has changed.
+    CutInterval {
+        ms: u64,
     },
     /// The exporter committed everything up to these positions.
     Exported(Box<Exported>),
@@ -166,8 +196,24 @@ pub enum Action {
     /// End the process at once with this code; nothing more is acknowledged.
     Halt {
         exit: Exit,
-        why: &'static str,
+        why: String,
     },
 }
 
 pub type Actions = Vec<Action>;
+
+#[cfg(test)]
+mod tests {
+    use super::WriteEnd;
+
+    #[test]
+    fn a_failed_write_says_why() {
+        for (end, says) in [
+            (WriteEnd::Failed { errno: 5 }, "Input/output error"),
+            (WriteEnd::Failed { errno: 28 }, "No space left on device"),
+            (WriteEnd::Short { written: 512, length: 4096 }, "only 512 of its 4096 bytes"),
+        ] {
+            assert!(end.to_string().contains(says), "{end}");
+        }
+    }
+}

@@ -17,12 +17,13 @@ pub enum Inbound {
     Exported(Box<Exported>),
     Room {
         open: bool,
+        segments_over: u32,
     },
     Stop,
     /// Another thread cannot go on; nothing more may be acknowledged.
     Halt {
         exit: Exit,
-        why: &'static str,
+        why: String,
     },
 }
 

@@ -18,6 +18,7 @@ pub mod flags;
 pub mod inbox;
 pub mod limits;
 pub mod machine;
+pub mod memory;
 pub mod metrics;
 pub mod metrics_text;
 pub mod net;

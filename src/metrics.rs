@@ -42,7 +42,8 @@ impl Shed {
         match self {
             Shed::LogBehind => "shedding: the disk is slower than the clicks; look at tollgate_log_commit_seconds",
             Shed::DiskFull => {
-                "shedding: --wal-bytes-max or the disk is used up; look at the export, raise the limit or free space"
+                "shedding: the log is at --wal-bytes-max, or the disk is full (tollgate_log_disk_bytes, \
+                 tollgate_store_disk_bytes); look at the export, raise the limit or free space"
             }
             Shed::DedupFull => {
                 "shedding: the memory of ids holds less than --dedup-window-min; raise --dedup-memory-bytes"
@@ -148,6 +149,11 @@ pub struct LogMetrics {
     pub bytes_written: u64,
     /// Segments on disk now.
     pub segments: u64,
+    /// Segments that went before retention or window was over, for want of room.
+    pub freed_early: u64,
+    /// What log and store take of the disk now.
+    pub log_disk_bytes: u64,
+    pub store_disk_bytes: u64,
     /// From the write's start to its completion, synced.
     pub commit: Histogram,
 }
@@ -164,6 +170,8 @@ pub struct ExportMetrics {
     pub pending_ranges: u64,
     /// CPU time of the exporter's thread.
     pub cpu_ns: u64,
+    /// Between two cuts, now.
+    pub interval_ms: u64,
 }
 
 /// Remembered ids, now.

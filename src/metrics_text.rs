@@ -82,6 +82,15 @@ fn render_log(text: &mut Text, snapshot: &Snapshot) {
     let a_click = if accepted == 0 { 0.0 } else { log.bytes_written as f64 / accepted as f64 };
     text.gauge("tollgate_log_written_bytes_per_click", "Bytes written to the log a click accepted.", a_click);
     text.gauge("tollgate_log_segments", "Files of the log.", log.segments);
+    let name = "tollgate_log_segments_freed_early_total";
+    let help = "Segments deleted before --retention or --dedup-window was over, because the log's room was short.";
+    text.counter(name, help, log.freed_early);
+    text.gauge("tollgate_log_disk_bytes", "Disk that the log takes; --wal-bytes-max bounds it.", log.log_disk_bytes);
+    text.gauge(
+        "tollgate_store_disk_bytes",
+        "Disk that the store takes; only the disk bounds it.",
+        log.store_disk_bytes,
+    );
     text.histogram("tollgate_log_commit_seconds", "From the start of a frame's write to its sync.", &log.commit);
     let name = "tollgate_acknowledgement_seconds";
     text.histogram(name, "From a request's last byte to its reply, a click at a time.", &snapshot.acknowledgement);
@@ -89,10 +98,13 @@ fn render_log(text: &mut Text, snapshot: &Snapshot) {
 
 fn render_export_and_dedup(text: &mut Text, snapshot: &Snapshot) {
     let (export, dedup) = (&snapshot.export, &snapshot.dedup);
+    let interval = export.interval_ms as f64 / 1e3;
     text.gauge("tollgate_export_lsn", "Records up to here have left the host exactly once.", export.exported_lsn);
     text.counter("tollgate_export_transactions_total", "Transactions committed to the sink.", export.transactions);
     text.counter("tollgate_export_partials_total", "Partials in committed transactions.", export.partials);
     text.gauge("tollgate_export_pending_ranges", "Ranges that are cut and not yet exported.", export.pending_ranges);
+    let name = "tollgate_export_interval_seconds";
+    text.gauge(name, "Time between two cuts; more than --export-interval while they cost much.", interval);
     let name = "tollgate_export_cpu_seconds_total";
     text.counter(name, "CPU time of the exporter's thread.", export.cpu_ns as f64 / 1e9);
     text.gauge("tollgate_table_rows", "Rows of the open table of partials.", snapshot.table_rows);

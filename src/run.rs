@@ -22,6 +22,7 @@ use crate::admin::{self, Phase, Readiness, ScrapeAnswer, ScrapeSender};
 use crate::config::{Config, EXPORT_CREDITS, LogFormat};
 use crate::core::Core;
 use crate::exit::Exit;
+use crate::export::pacing::Pacing;
 use crate::inbox::{Inbound, Inbox};
 use crate::net::listener::{self, Bound};
 use crate::net::ring::Ring;
@@ -151,7 +152,7 @@ fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readi
             Ok(Told::WorkerEnded(exit)) => return exit,
             Ok(Told::ExporterEnded(Exit::Clean)) => {}
             Ok(Told::ExporterEnded(exit)) => {
-                inbox.send(Inbound::Halt { exit, why: "the exporter cannot go on" });
+                inbox.send(Inbound::Halt { exit, why: "the exporter cannot go on".to_owned() });
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Exit::Bug,
@@ -223,6 +224,7 @@ impl Threads {
         let Threads { bound, wake_reader, started_at, .. } = self;
         let (jobs_sender, jobs) = mpsc::channel();
         let keeper = Keeper::new(config, started.log_dir.clone(), jobs, self.inbox.clone());
+        let disk = Arc::clone(&keeper.disk);
         spawn("keeper", move || keeper.run())?;
 
         let (cuts, cuts_consumer) = rtrb::RingBuffer::new(EXPORT_CREDITS as usize);
@@ -244,11 +246,12 @@ impl Threads {
             cuts,
             exporter: exporter.thread().clone(),
             meter,
+            disk,
             readiness: self.readiness,
             heartbeat: self.heartbeat,
         };
         let (ring_config, cpu, segment) = (config.ring.clone(), config.cpus.first().copied(), started.segment);
-        let (told, ready) = (self.told, mpsc::channel());
+        let (told, ready, pacing) = (self.told, mpsc::channel(), Pacing::new(config.export.interval_ms));
         let ready_sender = ready.0;
         spawn("worker", move || {
             // The ring belongs to the thread that made it.
@@ -259,7 +262,7 @@ impl Threads {
                 Ok(mut ring) => {
                     ring.add_segment(segment.0, segment.1);
                     let _ = ready_sender.send(Ok(()));
-                    let exit = Worker::new(core, ring, links, started_at).run();
+                    let exit = Worker::new(core, ring, links, pacing, started_at).run();
                     let _ = told.send(Told::WorkerEnded(exit));
                 }
                 Err(error) => {

@@ -13,7 +13,7 @@ use tollgate_global::Store;
 use tollgate_wire::Checkpoint;
 
 use crate::admin::{Phase, Readiness};
-use crate::commands::halt_text;
+use crate::commands::{halt_text, store_text};
 use crate::config::{Config, FRAME_BUFFERS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::core::home::Home;
 use crate::core::incarnation::{self, Edge, Incarnation, LogEnd};
@@ -62,6 +62,10 @@ pub struct Started {
     pub exporter: ExportThread,
 }
 
+fn store_path(config: &Config) -> PathBuf {
+    config.data_dir.join("store.redb")
+}
+
 /// The caller holds `data_dir`, and so its lock, until nothing is written any more.
 pub fn start(
     config: &Config,
@@ -70,11 +74,10 @@ pub fn start(
     readiness: &Readiness,
 ) -> Result<Started, Failure> {
     let uuid = identify(config, data_dir)?;
-    let store = Store::open(&config.data_dir.join("store.redb"))
-        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
-    let checkpoint = store
-        .checkpoint(&config.export.edge_id)
-        .map_err(|error| Failure { exit: Exit::Store, text: error.to_string() })?;
+    let path = store_path(config);
+    let failed = |error| Failure { exit: Exit::Store, text: store_text(&error, &path) };
+    let store = Store::open(&path).map_err(failed)?;
+    let checkpoint = store.checkpoint(&config.export.edge_id).map_err(failed)?;
     let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
@@ -215,13 +218,17 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
         .and_then(|()| file.sync_all());
     written.map_err(|error| Failure {
         exit: Exit::LogWriteFailed,
-        text: format!("the first frame of the log: {error}"),
+        text: format!(
+            "the first frame of segment {segment:010} in {} could not be written: {error}. Look at the disk (dmesg, SMART) \
+             before a restart",
+            dir.path.display()
+        ),
     })?;
     let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
     let (home, exporter) = incarnation.begun(config, buffer, partials);
     let exporter = ExportThread {
         exporter,
-        sink: Embedded::new(Arc::clone(&store), config.export.edge_id.clone()),
+        sink: Embedded::new(Arc::clone(&store), store_path(config), config.export.edge_id.clone()),
         confirmed,
         rebuilder: Rebuilder::new(u64::from_le_bytes(random()?)),
         read_frames: read_frames(dir.clone()),

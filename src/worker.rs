@@ -11,10 +11,12 @@ use crate::core::Core;
 use crate::cut::Cut;
 use crate::event::{Action, Actions, Event, Now};
 use crate::exit::Exit;
+use crate::export::pacing::Pacing;
 use crate::export::thread::Meter;
 use crate::inbox::{Inbound, Job};
 use crate::metrics::{Shed, Snapshot};
 use crate::net::ring::{Ring, Wait};
+use crate::wal::keeper::DiskMeter;
 
 /// A worker's ways to the other threads.
 pub struct Links {
@@ -25,6 +27,7 @@ pub struct Links {
     pub cuts: rtrb::Producer<Box<Cut>>,
     pub exporter: std::thread::Thread,
     pub meter: Arc<Meter>,
+    pub disk: Arc<DiskMeter>,
     pub readiness: Arc<Readiness>,
     /// Turns so far, for the watchdog.
     pub heartbeat: Arc<AtomicU64>,
@@ -47,13 +50,14 @@ pub struct Worker {
     started: Instant,
     ended: Option<Exit>,
     /// What the readiness was last told.
-    told: (Option<Shed>, u64),
+    told: (Option<Shed>, u64, u64),
+    pacing: Pacing,
 }
 
 impl Worker {
-    pub fn new(core: Core, ring: Ring, links: Links, started: Instant) -> Worker {
+    pub fn new(core: Core, ring: Ring, links: Links, pacing: Pacing, started: Instant) -> Worker {
         let (actions, scrapes) = (Vec::with_capacity(1024), Vec::new());
-        Worker { core, ring, links, actions, scrapes, started, ended: None, told: (None, 0) }
+        Worker { core, ring, links, actions, scrapes, started, ended: None, told: (None, 0, 0), pacing }
     }
 
     /// Runs until the core has drained or must halt.
@@ -113,38 +117,57 @@ impl Worker {
 
     /// Only what has changed: the lock is another thread's too.
     fn tell_readiness(&mut self, now: Now) {
-        let news = (self.core.sheds_all(now), self.core.forgot_early());
+        let news = (self.core.sheds_all(now), self.core.forgot_early(), self.core.freed_early());
         if news.0 != self.told.0 {
             self.links.readiness.shed(news.0.map(Shed::advice));
         }
-        if news.1 != self.told.1 {
-            let note = "memory for ids ran short: some were forgotten before --dedup-window was over; raise --dedup-memory-bytes";
-            tracing::warn!(generations = news.1, "{note}");
-            self.links.readiness.set_note(Some(note.to_owned()));
+        if (news.1, news.2) != (self.told.1, self.told.2) {
+            let memory = "memory for ids ran short: some were forgotten before --dedup-window was over; raise --dedup-memory-bytes";
+            let room = "the log's room ran short: segments went before --retention or --dedup-window was over; raise --wal-bytes-max";
+            let notes: Vec<&str> = [(news.1, memory), (news.2, room)]
+                .iter()
+                .filter(|(times, _)| *times > 0)
+                .map(|(_, note)| *note)
+                .collect();
+            let note = notes.join("; ");
+            tracing::warn!(generations = news.1, segments = news.2, "{note}");
+            self.links.readiness.set_note(Some(note));
         }
         self.told = news;
     }
 
     fn take_inbox(&mut self, events: &mut Vec<Event<'_>>) {
         while let Ok(message) = self.links.inbox.try_recv() {
-            events.push(match message {
+            let event = match message {
                 Inbound::SegmentReady { segment, file } => {
                     self.ring.add_segment(segment, file);
                     Event::SegmentReady { segment }
                 }
-                Inbound::Exported(exported) => Event::Exported(exported),
-                Inbound::Room { open } => Event::Room { open },
+                Inbound::Exported(exported) => {
+                    if let Some(ms) = self.pace() {
+                        events.push(Event::CutInterval { ms });
+                    }
+                    Event::Exported(exported)
+                }
+                Inbound::Room { open, segments_over } => Event::Room { open, segments_over },
                 Inbound::Stop => Event::Stop,
                 Inbound::Halt { exit, why } => {
                     self.actions.push(Action::Halt { exit, why });
                     continue;
                 }
-            });
+            };
+            events.push(event);
         }
         while let Ok(answer) = self.links.scrapes.try_recv() {
             self.scrapes.push(answer);
             events.push(Event::Scrape);
         }
+    }
+
+    /// After each transaction: what it cost against what this worker did meanwhile.
+    fn pace(&mut self) -> Option<u64> {
+        let export_cpu_ns = self.links.meter.cpu_ns.load(Ordering::Relaxed);
+        self.pacing.measured(export_cpu_ns, thread_cpu_ns(), self.now().mono_ns)
     }
 
     fn perform(&mut self) {
@@ -193,6 +216,9 @@ impl Worker {
         snapshot.export.transactions = meter.transactions.load(Ordering::Relaxed);
         snapshot.export.partials = meter.partials.load(Ordering::Relaxed);
         snapshot.export.cpu_ns = meter.cpu_ns.load(Ordering::Relaxed);
+        let disk = &self.links.disk;
+        snapshot.log.log_disk_bytes = disk.log_bytes.load(Ordering::Relaxed);
+        snapshot.log.store_disk_bytes = disk.store_bytes.load(Ordering::Relaxed);
         snapshot.connections.accepted = counters.accepted;
         snapshot.connections.refused += counters.refused;
         snapshot.connections.receive_buffers_starved = counters.starved;
@@ -208,6 +234,12 @@ impl Worker {
 /// Both clocks, once a turn.
 pub fn now(started: Instant) -> Now {
     Now { wall_ms: wall_ms(), mono_ns: started.elapsed().as_nanos() as u64 }
+}
+
+/// CPU time that the calling thread has used.
+pub fn thread_cpu_ns() -> u64 {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
 
 pub fn wall_ms() -> i64 {

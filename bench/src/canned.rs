@@ -9,7 +9,7 @@ use tollgate::core::Core;
 use tollgate::core::home::Home;
 use tollgate::core::incarnation::{Edge, Incarnation, LogEnd};
 use tollgate::dedup;
-use tollgate::event::{Action, Actions, ConnectionId, Event, Exported, FrameBuffer, Now, SendBuffer};
+use tollgate::event::{Action, Actions, ConnectionId, Event, Exported, FrameBuffer, Now, SendBuffer, WriteEnd};
 use tollgate::metrics::Snapshot;
 use tollgate::preagg;
 use tollgate::wal::writer::buffer_bytes;
@@ -158,7 +158,7 @@ impl World {
     fn step(&mut self, measured: bool, ready: &[usize]) {
         let mut events: Vec<Event<'_>> = std::mem::take(&mut self.coming);
         if let Some((buffer, _)) = self.writing.take_if(|(_, due_ns)| *due_ns <= self.now.mono_ns) {
-            events.push(Event::LogWritten { buffer, ok: true });
+            events.push(Event::LogWritten { buffer, end: WriteEnd::Synced });
         }
         for at in ready {
             let client = &self.clients[*at];

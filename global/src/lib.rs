@@ -20,7 +20,7 @@ mod transaction;
 
 pub use http::serve;
 pub use snapshot::{Count, Snapshot};
-pub use store::Store;
+pub use store::{MEMORY_BYTES_MAX, Store};
 pub use sums::{CLASS_VALID, Sums};
 pub use tables::StoreError;
 pub use transaction::Refusal;

@@ -22,6 +22,8 @@ use crate::transaction::{self, Refusal};
 
 /// What redb may hold of the file in memory.
 const CACHE_BYTES: usize = 32 << 20;
+/// What the store may hold in memory, page cache of the kernel aside.
+pub const MEMORY_BYTES_MAX: usize = CACHE_BYTES + OPEN_BYTES_MAX;
 /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
 const OPEN_BYTES_MAX: usize = 64 << 20;
 /// More runs make every query look into more places; a cut a second closes its panes within 20 s unless an edge is silent.

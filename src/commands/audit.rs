@@ -186,13 +186,14 @@ impl Audit {
     }
 
     fn store(&mut self, exported: &Exported) -> Result<(), CommandError> {
-        let Some(store) = &exported.store else { return Ok(()) };
-        store.snapshot()?.visit_counts(|count| {
+        let Some((path, store)) = &exported.store else { return Ok(()) };
+        let failed = |error| CommandError::Store(path.clone(), error);
+        let visited = store.snapshot().map_err(failed)?.visit_counts(|count| {
             let key = (count.ad_id.to_owned(), count.pane_start_ms, count.class);
             self.counts.entry(key).or_default().store += count.clicks;
             self.report.clicks_in_store += count.clicks;
-        })?;
-        Ok(())
+        });
+        visited.map_err(failed)
     }
 
     /// The last transaction's end record and its checkpoint were committed together.

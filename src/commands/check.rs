@@ -9,6 +9,7 @@ use crate::config::{Config, DEDUP_BYTES_PER_KEY, RECORD_BYTES_TYPICAL, RECOVERY_
 use crate::exit::Exit;
 use crate::flags::{Loaded, Role};
 use crate::machine::Machine;
+use crate::memory;
 use crate::units::about_bytes;
 
 /// Click rates that the report says how long ids are remembered at.
@@ -31,7 +32,7 @@ pub enum LimitedBy {
 pub struct Capacity {
     /// Ids that `--dedup-memory-bytes` holds.
     pub keys_in_memory: u64,
-    /// Typical click records that `--wal-bytes-max` holds beside the open and the next segment.
+    /// Typical click records that `--wal-bytes-max` holds beside the next segment and the two that are its reserve.
     pub clicks_in_log: u64,
     /// Up to this many clicks a second every id is remembered for all of `--dedup-window`.
     pub clicks_per_second_for_window: u64,
@@ -39,7 +40,7 @@ pub struct Capacity {
     pub clicks_per_second_for_window_min: u64,
     /// What limits beyond the first of these rates.
     pub limited_by: LimitedBy,
-    /// After a kill at that rate: reading back the clicks that the window holds.
+    /// After a kill at any rate that is not shed: reading back the clicks that window and retention keep in the log.
     pub seconds_to_ready: f64,
 }
 
@@ -95,16 +96,19 @@ pub fn run(loaded: &Loaded, role: Role, machine: &Machine, json: bool) -> Exit {
 impl Capacity {
     pub fn of(config: &Config) -> Capacity {
         let keys_in_memory = config.dedup.memory_bytes / DEDUP_BYTES_PER_KEY;
-        let clicks_in_log = (config.log.wal_bytes_max - 2 * config.log.segment_bytes) / RECORD_BYTES_TYPICAL;
+        let clicks_in_log = (config.log.wal_bytes_max - 3 * config.log.segment_bytes) / RECORD_BYTES_TYPICAL;
         let clicks = keys_in_memory.min(clicks_in_log);
         let a_second = |window_ms: i64| clicks.saturating_mul(1000) / window_ms.unsigned_abs();
+        let retained =
+            a_second(config.dedup.window_min_ms).saturating_mul(config.log.retention_ms.unsigned_abs()) / 1000;
+        let read_back = clicks.max(retained.min(clicks_in_log));
         Capacity {
             keys_in_memory,
             clicks_in_log,
             clicks_per_second_for_window: a_second(config.dedup.window_ms),
             clicks_per_second_for_window_min: a_second(config.dedup.window_min_ms),
             limited_by: if keys_in_memory <= clicks_in_log { LimitedBy::Memory } else { LimitedBy::Log },
-            seconds_to_ready: clicks as f64 / RECOVERY_CLICKS_PER_SECOND as f64,
+            seconds_to_ready: read_back as f64 / RECOVERY_CLICKS_PER_SECOND as f64,
         }
     }
 
@@ -131,7 +135,9 @@ impl Report {
             source: source.name(),
         };
         let dedup = Capacity::of(config);
-        let memory = config.memory().into_iter();
+        let memory = memory::lines(config);
+        let memory_bytes = memory::sum_bytes(&memory);
+        let memory = memory.into_iter();
         Report {
             command: match role {
                 Role::Up => "up",
@@ -139,7 +145,7 @@ impl Report {
             },
             values: loaded.sources.iter().map(value).collect(),
             memory: memory.map(|line| Memory { name: line.name, bytes: line.bytes, sum: line.sum }).collect(),
-            memory_bytes: config.memory_bytes(),
+            memory_bytes,
             machine_memory_bytes: machine.memory_bytes,
             machine_cpus: machine.cpus.clone(),
             machine_cpu_quota: machine.cpu_quota,
@@ -240,6 +246,19 @@ mod tests {
         assert_eq!(held(1000), (600, LimitedBy::Window));
         assert_eq!(held(2000), (300, LimitedBy::Memory));
         assert!(!capacity.held(&config, 10_000).sheds && capacity.held(&config, 10_001).sheds);
+    }
+
+    #[test]
+    fn what_retention_keeps_is_read_back_too() {
+        let mut config = Config::default();
+        config.dedup.memory_bytes = 19 * 600_000;
+        assert_eq!(Capacity::of(&config).seconds_to_ready, 0.2);
+        // 10,000 a second are the most that are not shed.
+        config.log.retention_ms = 300_000;
+        assert_eq!(Capacity::of(&config).seconds_to_ready, 1.0);
+        config.log.retention_ms = i64::MAX;
+        let capacity = Capacity::of(&config);
+        assert_eq!(capacity.seconds_to_ready, capacity.clicks_in_log as f64 / 3e6, "the log's bytes bound it");
     }
 
     #[test]

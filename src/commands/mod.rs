@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tollgate_global::StoreError;
+
 use self::wal::CommandError;
 use crate::exit::Exit;
 use crate::wal::segments::LogError;
@@ -36,6 +38,24 @@ pub fn halt_text(error: &LogError, dir: &Path) -> String {
             "{error}. `tollgate wal verify {dir}` shows what is lost, and the `tollgate wal repair` command that goes on"
         ),
         LogError::Io { .. } | LogError::InUse { .. } | LogError::Unreadable { .. } => error.to_string(),
+    }
+}
+
+/// Why the store cannot be used, and what to do; the log does not need it.
+pub fn store_text(error: &StoreError, path: &Path) -> String {
+    let path = path.display();
+    match error {
+        StoreError::Version { .. } => format!("the store {path}: {error}"),
+        StoreError::AlreadyCommitted { .. }
+        | StoreError::Sequence { .. }
+        | StoreError::Refused(_)
+        | StoreError::Damaged(_)
+        | StoreError::Failed
+        | StoreError::Database(_) => format!(
+            "the store {path} cannot be used: {error}. The log holds what is not exported: look at the disk and its room \
+             (dmesg, df) and start again. If it stays so, put a copy of that file back, or move it away: as far as the log \
+             reaches back to its beginning, it is exported anew"
+        ),
     }
 }
 

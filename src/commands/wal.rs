@@ -2,7 +2,7 @@
 //! only read the log, and take no lock for it; of one that is being written to they see what was there when they began.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use tollgate_global::StoreError;
 
 use super::exported::Exported;
 use super::wal_repair::{Way, repair};
-use super::{halted, named};
+use super::{halted, named, store_text};
 use crate::cli::WalCommand;
 use crate::cut::Position;
 use crate::exit::Exit;
@@ -27,8 +27,8 @@ pub enum CommandError {
     Log(#[from] LogError),
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
-    #[error("{0}")]
-    Store(#[from] StoreError),
+    #[error("{}", store_text(.1, .0))]
+    Store(PathBuf, StoreError),
     #[error("{0}")]
     Refused(String),
     /// The log cannot be read through; the text names the way out.
@@ -41,7 +41,7 @@ impl CommandError {
         match self {
             CommandError::Log(error) => error.exit(),
             CommandError::Output(_) => Exit::Unavailable,
-            CommandError::Store(_) => Exit::Store,
+            CommandError::Store(..) => Exit::Store,
             CommandError::Refused(_) => Exit::Usage,
             CommandError::Halted(exit, _) => *exit,
         }

@@ -6,14 +6,12 @@ use std::path::Path;
 
 use super::named;
 use super::wal::{CommandError, logs_of, print_extent};
+use crate::config::CLOCK_SKEW_MS_MAX;
 use crate::cut::Position;
 use crate::exit::Exit;
 use crate::wal::extent::{Extent, Finding, repair as repair_of, verify_log};
 use crate::wal::replay::hex;
 use crate::wal::segments::{DataDir, LogDir, write_synced};
-
-/// How far beyond the clock an event time may be among records that cannot be read: the default `--clock-skew`.
-const SKEW_MS: i64 = 60_000;
 
 /// What the operator says of the damage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +72,10 @@ pub fn repair(
         if plan.horizon_ms > i64::MIN {
             writeln!(out, "    clicks with an event time before {} are refused as too old then", plan.horizon_ms)?;
         }
+        if plan.horizon_ms > now_ms {
+            let seconds = (plan.horizon_ms - now_ms) / 1_000;
+            writeln!(out, "    and all are shed with 503 until that time, {seconds} s from now")?;
+        }
     }
     if lock.is_none() {
         writeln!(out, "nothing was changed; run it again with --yes")?;
@@ -105,7 +107,8 @@ fn horizon_after(finding: &Finding, extent: &Extent, now_ms: i64) -> i64 {
     if extent.to_lsn == finding.damage.lsn {
         return i64::MIN;
     }
-    extent.newest_ms.unwrap_or(now_ms + SKEW_MS).saturating_add(1)
+    // Nothing says which `--clock-skew` was in force when unreadable records were taken.
+    extent.newest_ms.unwrap_or(now_ms + CLOCK_SKEW_MS_MAX).saturating_add(1)
 }
 
 /// Whether the operator's words cover this damage.

@@ -189,6 +189,21 @@ fn the_horizon_is_raised_without_loss_only_where_the_checkpoint_covers_the_damag
     assert_eq!(recovered.horizon_ms, damaged.1.newest_ms + 1);
 }
 
+/// The server that took them may have run with the largest `--clock-skew`.
+#[test]
+fn records_of_which_nothing_can_be_read_may_be_as_far_ahead_as_any_setting_allows() {
+    let dir = test_dir();
+    let mut log = TestLog::create(dir.path());
+    log.fill(5, 10);
+    let (at, header) = *frames(&log, 1).last().expect("frames");
+    flip(&log, 1, at + 20);
+    let to = header.first_lsn - 1 + u64::from(header.frame_bytes) / 32;
+    let loss = format!("{}:{}-{to}", hex(&LOG_ID), header.first_lsn);
+    let said = run_repair(dir.path(), &[loss], true, &[]).expect("named exactly");
+    assert!(said.contains("shed with 503 until that time, 3600 s from now"), "{said}");
+    assert_eq!(recover_gaps(dir.path(), "repaired").0.horizon_ms, NOW_MS + 3_600_001);
+}
+
 #[test]
 fn a_loss_must_be_named_exactly_and_the_directory_be_free() {
     let dir = test_dir();

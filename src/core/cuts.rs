@@ -10,7 +10,7 @@ use crate::cut::{Cut, CutTable, Position};
 use crate::event::{Action, Actions, Exported};
 
 /// Tables beside the open one: one on its way to the exporter, one in its hands.
-const SPARE_TABLES: usize = 2;
+pub const SPARE_TABLES: usize = 2;
 
 pub struct Cuts {
     last: Position,
@@ -52,9 +52,10 @@ impl Cuts {
         self.spares.pop()
     }
 
-    /// A table that was not used up after all.
+    /// A table that was not used up after all. One without memory stood for an empty range: it would have to grow in a turn,
+    /// and keep a real one out.
     pub fn give_back(&mut self, table: CutTable) {
-        if self.spares.len() < SPARE_TABLES {
+        if self.spares.len() < SPARE_TABLES && table.rows.capacity() > 0 {
             self.spares.push(table);
         }
     }
@@ -94,6 +95,23 @@ impl Cuts {
         if let Some(mut table) = exported.table {
             table.clear();
             self.give_back(table);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_always_has_its_memory() {
+        let start = Position { log_id: [1; 16], lsn: 0, chain: 0 };
+        let mut cuts = Cuts::new(start, 0, || CutTable::with_capacity(10, 10, 10));
+        let used = cuts.spare().expect("two at the start");
+        cuts.give_back(CutTable::default());
+        cuts.give_back(used);
+        while let Some(spare) = cuts.spare() {
+            assert!(spare.rows.capacity() >= 10);
         }
     }
 }

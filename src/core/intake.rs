@@ -111,9 +111,12 @@ fn take_piece(open: &mut OpenRequest, layout: &mut crate::parse::Layout, bytes: 
     if open.fault.is_some() {
         return;
     }
-    let Ok(mut cursor) = intake.parser.open(open.format, bytes) else {
-        open.fault = Some(Fault::Document);
-        return;
+    let mut cursor = match intake.parser.open(open.format, bytes) {
+        Ok(cursor) => cursor,
+        Err(unreadable) => {
+            open.fault = Some(Fault::Document { why: unreadable.advice() });
+            return;
+        }
     };
     let now_ms = intake.now.wall_ms;
     let context = Context { now_ms, horizon_ms: intake.home.dedup.horizon_ms(), prefetch: open.prefetch };

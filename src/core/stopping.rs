@@ -59,6 +59,6 @@ impl Core {
         } else {
             (Exit::Stuck, "the stop was not over in time: the log waits for its disk; what is not on it has no answer")
         };
-        actions.push(Action::Halt { exit, why });
+        actions.push(Action::Halt { exit, why: why.to_owned() });
     }
 }

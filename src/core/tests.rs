@@ -9,7 +9,7 @@ use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX, STAGING_BYTES_MAX};
 use crate::core::incarnation::{Edge, Incarnation, LogEnd};
 use crate::cut::Cut;
 use crate::dedup;
-use crate::event::{Exported, ReceiveEnd};
+use crate::event::{Exported, ReceiveEnd, WriteEnd};
 use crate::preagg;
 use crate::wal::writer::buffer_bytes;
 
@@ -83,7 +83,7 @@ impl Bench {
         let mut actions = Vec::new();
         while let Some(buffer) = self.writes.pop_front() {
             self.after(1_000_000);
-            actions.extend(self.told(vec![Event::LogWritten { buffer, ok: true }, Event::Idle]));
+            actions.extend(self.told(vec![Event::LogWritten { buffer, end: WriteEnd::Synced }, Event::Idle]));
         }
         actions
     }

@@ -2,6 +2,7 @@
 //! Runs on the exporter's thread.
 
 use crate::export::{Outcome, SinkError};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tollgate_global::{Store, StoreError};
 use tollgate_wire::{Checkpoint, Transaction};
@@ -9,6 +10,8 @@ use tollgate_wire::{Checkpoint, Transaction};
 /// The store as a sink.
 pub struct Embedded {
     store: Arc<Store>,
+    /// For messages.
+    path: PathBuf,
     edge_id: String,
     /// Why the store takes nothing more. Queries hold it open, so only a new process can open it again and see whether
     /// the last commit is in.
@@ -16,8 +19,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    pub fn new(store: Arc<Store>, edge_id: String) -> Embedded {
-        Embedded { store, edge_id, broken: None }
+    pub fn new(store: Arc<Store>, path: PathBuf, edge_id: String) -> Embedded {
+        Embedded { store, path, edge_id, broken: None }
     }
 
     /// The stored checkpoint. Nothing has to be fenced: the data directory's lock keeps other writers out, and a commit is
@@ -26,7 +29,7 @@ impl Embedded {
         if let Some(why) = &self.broken {
             return Err(SinkError::Broken(why.clone()));
         }
-        self.store.checkpoint(&self.edge_id).map_err(|error| SinkError::Broken(error.to_string()))
+        self.store.checkpoint(&self.edge_id).map_err(|error| SinkError::Broken(self.named(&error)))
     }
 
     /// Commits. Whatever the error, the exporter settles it by reading the checkpoint.
@@ -39,8 +42,12 @@ impl Embedded {
             | StoreError::Version { .. }
             | StoreError::Damaged(_)
             | StoreError::Failed
-            | StoreError::Database(_) => self.broken = Some(error.to_string()),
+            | StoreError::Database(_) => self.broken = Some(self.named(&error)),
         }
         Outcome::Unknown
+    }
+
+    fn named(&self, error: &StoreError) -> String {
+        format!("{}: {error}", self.path.display())
     }
 }

@@ -27,8 +27,11 @@ pub(super) struct Bounds {
     pub ranges: usize,
 }
 
-/// The rows of one whole table; 64 MiB of partials; so many cuts that a lag of a minute is caught up at once.
-const BOUNDS: Bounds = Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: 64 << 20, ranges: 64 };
+/// Partials of one transaction.
+pub const TRANSACTION_BYTES_MAX: usize = 64 << 20;
+
+/// The rows of one whole table; so much of partials; so many cuts that a lag of a minute is caught up at once.
+const BOUNDS: Bounds = Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: TRANSACTION_BYTES_MAX, ranges: 64 };
 
 const HALVINGS_MAX: u32 = 6;
 

@@ -2,6 +2,10 @@
 
 use crate::cut::LogId;
 use crate::exit::Exit;
+use crate::wal::replay::hex;
+
+/// The way out that is always there, where the files that belong together are gone for good. Ids are not carried over.
+const ANEW: &str = "start with an empty --data-dir, keep this one, and read its clicks with `tollgate wal export`";
 
 /// What was found that cannot be. Each says what is known and which way out there is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,43 +14,44 @@ pub enum Halt {
     ForeignEdge { found: String, ours: String },
     #[error(
         "the checkpoint is of data directory {found}, ours is {ours}: another host exports as this edge, or the disk was \
-         replaced; start that one, or `tollgate adopt`",
-        found = hex(found), ours = hex(ours)
+         replaced. Put the store.redb of this directory back; or move the one that is there away, and what the log holds is exported \
+         anew; or {way}",
+        found = hex(found), ours = hex(ours), way = ANEW
     )]
     ForeignDataDir { found: Vec<u8>, ours: LogId },
     #[error(
-        "the checkpoint lists log {log}, which this data directory does not hold: bring its files back, or `tollgate adopt`",
-        log = hex(log)
+        "the checkpoint lists log {log}, which this data directory does not hold. Bring its files back; or {way}",
+        log = hex(log), way = ANEW
     )]
     ForeignLog { log: Vec<u8> },
     #[error(
-        "the checkpoint's nonce {nonce} is in none of our logs: a copy of this data directory exported after it was made; \
-         start that one, or `tollgate adopt`",
-        nonce = hex(nonce)
+        "the checkpoint's nonce {nonce} is in none of our logs: a copy of this data directory exported after it was made. \
+         Start that one; or {way}",
+        nonce = hex(nonce), way = ANEW
     )]
     UnknownNonce { nonce: Vec<u8> },
     #[error(
         "log {log} has another chain at LSN {lsn} than the checkpoint's {chain:016x}: it was restored from a snapshot, or \
-         is a clone; bring the newer files back, or `tollgate adopt`",
-        log = hex(log)
+         is a clone. Bring the newer files back; or {way}",
+        log = hex(log), way = ANEW
     )]
     OtherChain { log: LogId, lsn: u64, chain: u64 },
     #[error(
-        "the checkpoint is at LSN {lsn} of log {log}, which ends at {end}: acknowledged clicks are gone; bring the newer \
-         files back, or `tollgate adopt`",
-        log = hex(log)
+        "the checkpoint is at LSN {lsn} of log {log}, which ends at {end}: acknowledged clicks are gone. Bring the newer \
+         files back; or {way}",
+        log = hex(log), way = ANEW
     )]
     BeyondEnd { log: LogId, lsn: u64, end: u64 },
     #[error(
-        "export must go on after LSN {lsn} of log {log}, but its oldest segment begins after {base}: bring the older \
-         segments back, or the checkpoint that freed them, or `tollgate adopt`",
-        log = hex(log)
+        "export must go on after LSN {lsn} of log {log}, but its oldest segment begins after {base}. Bring the store.redb back \
+         that knows them exported, or the older segments; or {way}",
+        log = hex(log), way = ANEW
     )]
     BelowStart { log: LogId, lsn: u64, base: u64 },
     #[error(
         "log {log} counts {found} clicks up to its end, but {expected} of them are exported: it is not the log that was \
-         exported; `tollgate audit`, then `tollgate adopt`",
-        log = hex(log)
+         exported. `tollgate audit` shows more; put the files that belong together back; or {way}",
+        log = hex(log), way = ANEW
     )]
     Totals { log: LogId, found: u64, expected: u64 },
     #[error(
@@ -64,7 +69,9 @@ pub enum Halt {
     Row { log: LogId, why: crate::preagg::key::KeyError },
     #[error("the log cannot be read back for export: {0}; `tollgate wal verify` says what is lost")]
     Log(String),
-    #[error("the store failed: {0}; the log holds everything, repair or move the store and start again")]
+    #[error(
+        "the store failed: {0}. The log holds what is not exported: look at the disk and its room (dmesg, df), then start again"
+    )]
     Sink(String),
 }
 
@@ -85,8 +92,4 @@ impl Halt {
             Halt::Sink(_) => Exit::Store,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,6 +5,7 @@ mod compare;
 pub mod embedded;
 pub mod exporter;
 mod halt;
+pub mod pacing;
 mod ranges;
 pub mod rebuild;
 mod steps;

@@ -9,6 +9,9 @@ use crate::wal::record::Record;
 use crate::wal::replay::ReplayedFrame;
 use std::ops::ControlFlow;
 
+/// Tables that a rebuilder works with: its own, and the one to swap in.
+pub const REBUILD_TABLES: usize = 2;
+
 /// Rebuilds one range at a time, frame by frame; its memory is used again.
 pub struct Rebuilder {
     table: Table,

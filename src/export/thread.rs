@@ -9,7 +9,7 @@ use crate::export::rebuild::Rebuilder;
 use crate::export::{Exporter, Found, Rebuilt, Step, Told};
 use crate::inbox::{Inbound, Inbox};
 use crate::wal::replay::ReplayedFrame;
-use crate::worker::now;
+use crate::worker::{now, thread_cpu_ns};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,9 +34,8 @@ pub struct Meter {
     pub doubts: AtomicU64,
     /// Clicks handed over or found at the start, and not yet exported.
     pub clicks_behind: AtomicU64,
-    /// CPU of this thread, all of it and that of the last transaction.
+    /// CPU of this thread.
     pub cpu_ns: AtomicU64,
-    pub last_cpu_ns: AtomicU64,
 }
 
 /// Everything that the thread owns.
@@ -119,10 +118,7 @@ impl ExportThread {
                 meter.doubts.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let cpu_ns = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
-        let before = meter.cpu_ns.swap(cpu_ns, Ordering::Relaxed);
-        meter.last_cpu_ns.store(cpu_ns - before, Ordering::Relaxed);
+        meter.cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }
 }
 

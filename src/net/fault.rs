@@ -50,8 +50,8 @@ pub enum Fault {
     NoClicks,
     #[error("This server already has its limit of {limit} connections. Send the request again on a later connection.")]
     TooManyConnections { limit: u32 },
-    #[error("The body cannot be read as JSON at all. Send one object, an array of objects, or one object a line.")]
-    Document,
+    #[error("The body cannot be read: {why}. Send one object, an array of objects, or one object a line.")]
+    Document { why: &'static str },
     #[error("There is nothing here. Clicks are sent to /v1/clicks.")]
     NotFound,
     #[error("Only POST is understood here. Send clicks with `POST /v1/clicks`.")]
@@ -145,7 +145,7 @@ impl Fault {
             | Fault::ChunkSize
             | Fault::ChunkEnd
             | Fault::ChunkExtension { .. } => (400, NothingRead),
-            Fault::NoClicks | Fault::Document => (400, BodySkipped),
+            Fault::NoClicks | Fault::Document { .. } => (400, BodySkipped),
             Fault::NotFound => (404, BodySkipped),
             Fault::Method => (405, BodySkipped),
             Fault::HeadTimeout { .. } | Fault::BodyTimeout { .. } => (408, NothingRead),

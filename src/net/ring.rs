@@ -22,7 +22,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
 use crate::config::RingConfig;
-use crate::event::{ConnectionId, Event, FrameBuffer, LogWrite, ReceiveEnd, SendBuffer};
+use crate::event::{ConnectionId, Event, FrameBuffer, LogWrite, ReceiveEnd, SendBuffer, WriteEnd};
 use crate::net::buffers::{GROUP, ReceiveBuffers};
 use crate::net::ring::accepting::Accepting;
 
@@ -94,7 +94,7 @@ enum Completed {
     ReceiveEnded { connection: ConnectionId, end: ReceiveEnd },
     Sent { connection: ConnectionId, buffer: Box<SendBuffer>, sent: u32 },
     Closed(ConnectionId),
-    LogWritten { buffer: Box<FrameBuffer>, ok: bool },
+    LogWritten { buffer: Box<FrameBuffer>, end: WriteEnd },
 }
 
 /// How long an entry into the kernel lasts.
@@ -233,7 +233,7 @@ impl Ring {
                 Completed::ReceiveEnded { connection, end } => Event::ReceiveEnded { connection, end },
                 Completed::Sent { connection, buffer, sent } => Event::Sent { connection, buffer, sent },
                 Completed::Closed(connection) => Event::Closed { connection },
-                Completed::LogWritten { buffer, ok } => Event::LogWritten { buffer, ok },
+                Completed::LogWritten { buffer, end } => Event::LogWritten { buffer, end },
             });
         }
     }
@@ -543,8 +543,13 @@ impl Ring {
 
     fn on_write(&mut self, place: u32, result: i32) {
         let buffer = self.writes[place as usize].take().expect("a write completes once, and its buffer waits for it");
-        let ok = result == self.write_lengths[place as usize] as i32;
-        self.completed.push_back(Completed::LogWritten { buffer, ok });
+        let length = self.write_lengths[place as usize];
+        let end = match u32::try_from(result) {
+            Ok(written) if written == length => WriteEnd::Synced,
+            Ok(written) => WriteEnd::Short { written, length },
+            Err(_) => WriteEnd::Failed { errno: -result },
+        };
+        self.completed.push_back(Completed::LogWritten { buffer, end });
     }
 
     /// One operation of the connection is over; the last one of a closing connection closes it.

@@ -27,6 +27,17 @@ pub enum Unreadable {
     Trailing,
 }
 
+impl Unreadable {
+    /// What the client is told, as part of a sentence.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Unreadable::NotJson => "the body is neither a JSON object nor a JSON array of objects",
+            Unreadable::Unclosed => "the JSON array is not closed: a bracket or a quote is missing",
+            Unreadable::Trailing => "the JSON array is followed by something else",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// The bytes are lines, each ended by LF but perhaps the last.

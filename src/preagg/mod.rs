@@ -3,4 +3,4 @@
 pub mod key;
 mod table;
 
-pub use table::Table;
+pub use table::{Table, index_bytes, table_bytes};

@@ -46,6 +46,25 @@ pub struct Table {
     users_max: usize,
 }
 
+/// Memory of one table's rows, keys and users.
+pub fn table_bytes(rows_max: usize, users_max: usize) -> u64 {
+    let rows = rows_max * size_of::<CutRow>() + key_bytes_max(rows_max);
+    (rows + users_max * size_of::<UserPair>()) as u64
+}
+
+/// Memory of the index over one.
+pub fn index_bytes(rows_max: usize) -> u64 {
+    (size_of::<u64>() << slot_bits_max(rows_max)) as u64
+}
+
+fn key_bytes_max(rows_max: usize) -> usize {
+    rows_max * KEY_BYTES_MEAN + KEY_BYTES_MAX
+}
+
+fn slot_bits_max(rows_max: usize) -> u32 {
+    (rows_max * 2).next_power_of_two().trailing_zeros().max(4)
+}
+
 /// Where a look ended: the row that holds the key, or the slot that a new row's goes to.
 enum Found {
     Row(usize),
@@ -57,8 +76,7 @@ impl Table {
     /// each incarnation, so that nobody outside can aim at slots.
     pub fn new(rows_max: usize, users_max: usize, secret: u64) -> Table {
         assert!(rows_max > 0 && rows_max < 1 << ROW_BITS, "a table of {rows_max} rows; the index holds 1 to 2^20 - 1");
-        let slot_bits_max = (rows_max * 2).next_power_of_two().trailing_zeros().max(4);
-        let key_bytes_max = rows_max * KEY_BYTES_MEAN + KEY_BYTES_MAX;
+        let (slot_bits_max, key_bytes_max) = (slot_bits_max(rows_max), key_bytes_max(rows_max));
         Table {
             open: CutTable::with_capacity(rows_max, key_bytes_max, users_max),
             slots: vec![0; 1 << slot_bits_max],

@@ -1,7 +1,7 @@
 //! Pure. The table of settings, in the order of the help. The bounds keep every cast from losing anything; a test proves it.
 
 use super::{Kind, Setting, Value, first_cpus, join, names_sorted};
-use crate::config::{DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat};
+use crate::config::{CLOCK_SKEW_MS_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat};
 use crate::machine::parse_cpu_list;
 
 const US: u64 = 1;
@@ -194,7 +194,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     number!(
         "clock-skew",
-        millis(SECOND, HOUR),
+        millis(SECOND, CLOCK_SKEW_MS_MAX as u64),
         click.clock_skew_ms,
         "How far ahead of the clock an event time may be, and how far wall and monotonic clock may part"
     ),
@@ -233,13 +233,13 @@ pub static SETTINGS: &[Setting] = &[
         "wal-bytes-max",
         bytes(4 * MIB, 1024 * TIB),
         log.wal_bytes_max,
-        "Log, store and reserve together; at this mark clicks are shed with 503"
+        "Log and its reserve; near it the oldest segments go early, at it clicks are shed with 503. The store is not in it"
     ),
     number!(
         "retention",
         millis(0, 3650 * DAY),
         log.retention_ms,
-        "How long the log is kept at least, even where it is exported and forgotten"
+        "How long the log is kept, even where it is exported and forgotten; gives way near --wal-bytes-max"
     ),
     number!(
         "dead-letter-bytes-max",
@@ -269,7 +269,7 @@ pub static SETTINGS: &[Setting] = &[
         "export-interval",
         millis(100, MINUTE),
         export.interval_ms,
-        "Time between two cuts: how soon a click is counted"
+        "Time between two cuts: how soon a click is counted. Up to ten times that (10s at most) while cuts cost much"
     ),
     number!(
         "watermark-delay",

@@ -1,9 +1,12 @@
 //! Drives. The keeper: a thread beside the worker that prepares segments ahead of need, deletes those no longer needed, and
 //! watches the disk budget.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -12,12 +15,41 @@ use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox, Job};
 use crate::wal::segments;
 
-/// How often the disk budget is summed.
+/// How often the disk budget is summed, and a delete that failed is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Shedding ends when this much less than the mark is used: one more segment fits before it begins again.
-fn reopen_below(bytes_max: u64, segment_bytes: u64) -> u64 {
-    bytes_max.saturating_sub(segment_bytes)
+/// What log and store take of the disk, for the metrics.
+#[derive(Debug, Default)]
+pub struct DiskMeter {
+    pub log_bytes: AtomicU64,
+    pub store_bytes: AtomicU64,
+}
+
+/// The log's room, as the core is told it.
+///
+/// ```text
+/// 0 ────── logs + next segment ──────▶ eased ──────────────▶ mark
+///                                        │ oldest go early     │ clicks are shed until eased
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    open: bool,
+    segments_over: u32,
+}
+
+impl Room {
+    /// The mark bounds the logs and a segment of reserve. The store is not in it: it is never pruned, so clicks would be shed
+    /// for ever. Both must leave two segments of the disk free.
+    fn judge(was_open: bool, log_bytes: u64, free_bytes: u64, bytes_max: u64, segment_bytes: u64) -> Room {
+        let used = log_bytes + segment_bytes;
+        let eased = bytes_max.saturating_sub(segment_bytes);
+        let mark = if was_open { bytes_max } else { eased };
+        let over = used.saturating_sub(eased).max((3 * segment_bytes).saturating_sub(free_bytes));
+        Room {
+            open: used <= mark && free_bytes >= 2 * segment_bytes,
+            segments_over: u32::try_from(over.div_ceil(segment_bytes)).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 pub struct Keeper {
@@ -27,6 +59,13 @@ pub struct Keeper {
     pub bytes_max: u64,
     pub jobs: Receiver<Job>,
     pub inbox: Inbox,
+    pub disk: Arc<DiskMeter>,
+    /// Segments to delete, oldest first. None goes before an older one is gone for good: a gap would be damage to the next
+    /// start.
+    freed: VecDeque<u64>,
+    /// The one whose delete has failed, and was told of.
+    stuck: Option<u64>,
+    room: Room,
 }
 
 impl Keeper {
@@ -38,37 +77,36 @@ impl Keeper {
             bytes_max: config.log.wal_bytes_max,
             jobs,
             inbox,
+            disk: Arc::default(),
+            freed: VecDeque::new(),
+            stuck: None,
+            room: Room { open: true, segments_over: 0 },
         }
     }
 
     /// Runs until the worker's end of the channel is gone.
-    pub fn run(self) {
-        let mut open = true;
+    pub fn run(mut self) {
         loop {
-            match self.jobs.recv_timeout(LOOK_EVERY) {
-                Ok(Job::Prepare { segment }) => {
-                    if !self.prepare(segment) {
-                        return;
-                    }
-                }
-                Ok(Job::Free { segment }) => {
-                    if let Err(error) = segments::delete_segment(&self.log_dir, segment) {
-                        tracing::warn!(segment, "a segment that is no longer needed could not be deleted: {error}");
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match self.jobs.recv_timeout(LOOK_EVERY) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            let room = self.room(open);
-            if room != open {
-                open = room;
-                if open {
-                    tracing::info!("the disk budget has room again: clicks are taken");
-                } else {
-                    tracing::warn!(limit = self.bytes_max, "the disk budget is used up: clicks are shed with 503");
+            };
+            // All that waits, so that what is freed already is not asked for again.
+            let mut next = first;
+            while let Some(job) = next {
+                match job {
+                    Job::Prepare { segment } => {
+                        if !self.prepare(segment) {
+                            return;
+                        }
+                    }
+                    Job::Free { segment } => self.freed.push_back(segment),
                 }
-                self.inbox.send(Inbound::Room { open });
+                next = self.jobs.try_recv().ok();
             }
+            self.delete_freed();
+            self.tell_room(first.is_none());
         }
     }
 
@@ -78,20 +116,58 @@ impl Keeper {
         match prepared {
             Ok(file) => self.inbox.send(Inbound::SegmentReady { segment, file }),
             Err(error) => {
-                tracing::error!(segment, directory = %self.log_dir.display(), "a log segment could not be prepared: {error}");
-                self.inbox
-                    .send(Inbound::Halt { exit: Exit::LogWriteFailed, why: "a log segment could not be prepared" });
+                let dir = self.log_dir.display();
+                let why = format!(
+                    "segment {segment:010} in {dir} could not be prepared: {error}. Look at the disk and its room before \
+                     a restart"
+                );
+                self.inbox.send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
                 false
             }
         }
     }
 
-    /// The sum of everything below the data directory, the next segment included, against the mark and against the disk.
-    fn room(&self, open: bool) -> bool {
-        let used = disk_usage(&self.data_dir).unwrap_or(0) + self.segment_bytes;
-        let free = disk_free(&self.data_dir).unwrap_or(u64::MAX);
-        let mark = if open { self.bytes_max } else { reopen_below(self.bytes_max, self.segment_bytes) };
-        used <= mark && free >= 2 * self.segment_bytes
+    /// In order; one that cannot be deleted now is tried again, and those behind it wait.
+    fn delete_freed(&mut self) {
+        while let Some(segment) = self.freed.front().copied() {
+            if let Err(error) = segments::delete_segment(&self.log_dir, segment) {
+                if self.stuck.replace(segment) != Some(segment) {
+                    let directory = self.log_dir.display();
+                    tracing::warn!(segment, %directory, "a segment that is no longer needed cannot be deleted, tried again: {error}");
+                }
+                return;
+            }
+            self.freed.pop_front();
+        }
+    }
+
+    /// What has changed; and at each look as long as segments should go.
+    fn tell_room(&mut self, look: bool) {
+        let log_bytes = disk_usage(&self.data_dir.join("logs")).unwrap_or(0);
+        let store_bytes = disk_usage(&self.data_dir).unwrap_or(0).saturating_sub(log_bytes);
+        let free_bytes = disk_free(&self.data_dir).unwrap_or(u64::MAX);
+        self.disk.log_bytes.store(log_bytes, Ordering::Relaxed);
+        self.disk.store_bytes.store(store_bytes, Ordering::Relaxed);
+        let mut room = Room::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
+        // Those on their way are not asked for twice.
+        room.segments_over = room.segments_over.saturating_sub(self.freed.len() as u32);
+        let was = std::mem::replace(&mut self.room, room);
+        if room.open && !was.open {
+            tracing::info!("the log has room again: clicks are taken");
+        } else if !room.open && was.open {
+            let limit = self.bytes_max;
+            tracing::warn!(
+                log_bytes,
+                limit,
+                store_bytes,
+                free_bytes,
+                "the log's room is used up: clicks are shed with 503"
+            );
+        }
+        if room != was || look && room.segments_over > 0 {
+            let Room { open, segments_over } = room;
+            self.inbox.send(Inbound::Room { open, segments_over });
+        }
     }
 }
 
@@ -110,4 +186,54 @@ fn disk_usage(dir: &Path) -> io::Result<u64> {
 fn disk_free(dir: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(dir)?;
     Ok(disk.f_bavail * disk.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wake::Wake;
+    use std::sync::mpsc::channel;
+
+    fn keeper(dir: &Path) -> Keeper {
+        let (wake, _) = Wake::pair().expect("an eventfd");
+        let config = Config { data_dir: dir.to_owned(), ..Config::default() };
+        Keeper::new(&config, dir.to_owned(), channel().1, Inbox::new(channel().0, Arc::new(wake)))
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_deleted_keeps_those_behind_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |segment: u64| dir.path().join(format!("{segment:010}.seg"));
+        let mut keeper = keeper(dir.path());
+        for segment in [1, 3, 4] {
+            std::fs::write(path(segment), "").expect("written");
+        }
+        // A directory is not deleted as a file is.
+        std::fs::create_dir(path(2)).expect("made");
+        keeper.freed.extend([1, 2, 3]);
+        keeper.delete_freed();
+        assert_eq!([1, 2, 3, 4].map(|segment| path(segment).exists()), [false, true, true, true]);
+        keeper.freed.push_back(4);
+        keeper.delete_freed();
+        assert!(path(3).exists() && path(4).exists());
+        std::fs::remove_dir(path(2)).expect("removed");
+        keeper.delete_freed();
+        assert_eq!([2, 3, 4].map(|segment| path(segment).exists()), [false; 3]);
+        assert!(keeper.freed.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_segments_are_asked_for_before_clicks_are_shed() {
+        let judge = |was_open, log, free| {
+            let Room { open, segments_over } = Room::judge(was_open, log, free, 10, 1);
+            (open, segments_over)
+        };
+        assert_eq!(judge(true, 8, 100), (true, 0));
+        assert_eq!(judge(true, 9, 100), (true, 1), "one segment more is the mark");
+        assert_eq!(judge(true, 10, 100), (false, 2));
+        assert_eq!(judge(false, 9, 100), (false, 1), "not open again before one more fits");
+        assert_eq!(judge(false, 8, 100), (true, 0));
+        assert_eq!(judge(true, 3, 2), (true, 1), "the disk is short before it is full");
+        assert_eq!(judge(true, 3, 1), (false, 2));
+    }
 }

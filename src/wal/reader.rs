@@ -50,11 +50,7 @@ impl LogReader {
         if place.index == usize::MAX {
             place = self.seek(from_lsn)?;
         }
-        while place.replay.lsn < to_lsn {
-            if self.advance(&mut place, from_lsn, to_lsn, each)?.is_break() {
-                return Ok(());
-            }
-        }
+        while place.replay.lsn < to_lsn && self.advance(&mut place, from_lsn, to_lsn, each)?.is_continue() {}
         self.place = Some(place);
         Ok(())
     }
@@ -88,14 +84,21 @@ impl LogReader {
         let cut = place.map.base_after(place.index);
         let left = place.reader.file_bytes.saturating_sub(place.offset);
         let mut needed = BLOCK_BYTES;
+        let before = place.replay;
         loop {
             let bytes = place.reader.at(place.offset, needed)?;
             match place.replay.step(segment, bytes, left, cut.as_ref()) {
                 Step::More { frame_bytes } => needed = frame_bytes,
                 Step::Frame(frame) => {
-                    place.offset += u64::from(frame.header.frame_bytes);
                     let holds = frame.header.last_lsn() > from_lsn;
-                    return Ok(if holds { each(&frame) } else { ControlFlow::Continue(()) });
+                    let flow = if holds { each(&frame) } else { ControlFlow::Continue(()) };
+                    if flow.is_break() {
+                        // The next range begins with the frame that was too much for this one.
+                        place.replay = before;
+                    } else {
+                        place.offset += u64::from(frame.header.frame_bytes);
+                    }
+                    return Ok(flow);
                 }
                 Step::Cut => {
                     let base = cut.expect("only a cut is reached");
@@ -125,5 +128,37 @@ impl LogReader {
         }
         place.offset = offset;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::testing::{TestLog, test_dir};
+
+    #[test]
+    fn a_reader_that_was_told_to_stop_goes_on_where_it_stopped() {
+        let dir = test_dir();
+        let mut log = TestLog::create(dir.path());
+        log.fill(30, 60);
+        let end = log.writer.end_lsn();
+        let mut reader = LogReader::new(log.dir.clone());
+        let (mut from, mut ranges) = (1, 0);
+        while from < end {
+            let (mut frames, mut to) = (0, from);
+            let each = &mut |frame: &ReplayedFrame<'_>| {
+                assert_eq!(frame.header.first_lsn, to + 1);
+                if frames == 2 {
+                    return ControlFlow::Break(());
+                }
+                (frames, to) = (frames + 1, frame.header.last_lsn());
+                ControlFlow::Continue(())
+            };
+            reader.read_frames(from, end, each).expect("a sound log");
+            let place = reader.place.as_ref().expect("kept, or the segment is read again from its beginning");
+            assert_eq!((place.replay.lsn, frames), (to, 2));
+            (from, ranges) = (to, ranges + 1);
+        }
+        assert_eq!(ranges, 15);
     }
 }

@@ -5,6 +5,7 @@
 //! a new segment, whose header fixes the cut. Killed anywhere and run again it finds the same state.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::frame::BLOCK_BYTES;
@@ -12,12 +13,14 @@ use super::frame::{FLAG_STOPPED, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::record::Record;
 use super::repairs::Repair;
 use super::replay::{BadFrame, Base, Damage, Fault, LogReplay, Probe, Proof, ReplayedFrame, Step, find_frame, follows};
-use super::segments::{LogDir, LogError, SegmentReader, delete_segment, io_error, list_logs, reads_as_zeros};
+use super::segments::{
+    LogDir, LogError, SegmentFile, SegmentReader, delete_segment, io_error, list_logs, reads_as_zeros,
+};
 use super::writer::{LogStart, SegmentSummary};
 use crate::cut::Position;
 
 /// Read from the disk at a time.
-pub(super) const WINDOW_BYTES: usize = 4 << 20;
+pub const WINDOW_BYTES: usize = 4 << 20;
 
 /// How far recovery is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -183,9 +186,34 @@ pub struct LogMap {
 }
 
 impl LogMap {
+    /// Of a log in use the keeper may delete the oldest segments meanwhile, so that one is listed and gone when it is opened:
+    /// then the directory is looked at anew. A segment that is missing otherwise is missing from the map too, and whoever
+    /// needs its records halts.
     pub fn read(log: &LogDir) -> Result<LogMap, LogError> {
+        LogMap::read_listed(log, || log.segments())
+    }
+
+    fn read_listed(
+        log: &LogDir,
+        mut list: impl FnMut() -> Result<Vec<SegmentFile>, LogError>,
+    ) -> Result<LogMap, LogError> {
+        let mut gone = None;
+        loop {
+            match list().and_then(|files| LogMap::of(log, &files)) {
+                // The same one again was not deleted: it is listed, and cannot be opened.
+                Err(LogError::Io { source, path, .. })
+                    if source.kind() == ErrorKind::NotFound && gone.as_ref() != Some(&path) =>
+                {
+                    gone = Some(path);
+                }
+                read => return read,
+            }
+        }
+    }
+
+    fn of(log: &LogDir, files: &[SegmentFile]) -> Result<LogMap, LogError> {
         let mut probes = Vec::new();
-        for file in log.segments()? {
+        for file in files {
             let mut reader = SegmentReader::open(log, file.segment, BLOCK_BYTES)?;
             let block = reader.at(0, BLOCK_BYTES)?;
             probes.push(Probe::new(file.segment, file.bytes, &block[..block.len().min(BLOCK_BYTES)]));
@@ -558,5 +586,35 @@ impl<'m> Walk<'m> {
     fn damage(&self, segment: u64, offset: u64, fault: Fault) -> LogError {
         let damage: Damage = self.replay.damage(segment, offset, fault);
         LogError::Damaged(Box::new(damage))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::testing::{TestLog, test_dir};
+
+    /// The map of a log whose files go between its listing and the look at them.
+    fn map_while_they_go(log: &LogDir, gone: &[u64]) -> Result<Vec<u64>, LogError> {
+        let mut first = true;
+        let map = LogMap::read_listed(log, || {
+            let files = log.segments();
+            if std::mem::take(&mut first) {
+                gone.iter().for_each(|segment| std::fs::remove_file(log.segment_path(*segment)).expect("it was there"));
+            }
+            files
+        });
+        map.map(|map| map.probes.iter().map(|probe| probe.segment).collect())
+    }
+
+    #[test]
+    fn segments_deleted_under_the_reader_are_no_error_and_others_that_cannot_be_opened_are() {
+        let dir = test_dir();
+        let mut log = TestLog::create(dir.path());
+        log.fill(30, 60);
+        let last = log.dir.segments().expect("listed").last().expect("segments").segment;
+        assert_eq!(map_while_they_go(&log.dir, &[1, 2]).expect("a map"), (3..=last).collect::<Vec<_>>());
+        std::os::unix::fs::symlink("nowhere", log.dir.segment_path(last + 1)).expect("made");
+        assert!(matches!(map_while_they_go(&log.dir, &[]), Err(LogError::Io { .. })));
     }
 }

@@ -265,9 +265,13 @@ pub fn open_segment_for_writing(log_dir: &Path, segment: u64) -> io::Result<File
     }
 }
 
-/// Deletes a segment and syncs its directory. Segments go oldest first.
+/// Deletes a segment and syncs its directory. Segments go oldest first. One that is gone already was deleted by a try whose
+/// sync failed.
 pub fn delete_segment(log_dir: &Path, segment: u64) -> io::Result<()> {
-    std::fs::remove_file(segment_path(log_dir, segment))?;
+    match std::fs::remove_file(segment_path(log_dir, segment)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed?,
+    }
     File::open(log_dir)?.sync_all()
 }
 

@@ -100,10 +100,11 @@ pub enum Room {
 
 /// A log write failed: nothing in it was acknowledged, it is not retried, the process ends (`Exit::LogWriteFailed`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a write of the log failed at segment {segment}, records after LSN {durable_lsn} are not acknowledged")]
+#[error("a write to segment {segment:010} of the log failed; records {}-{end_lsn} are not acknowledged", durable_lsn + 1)]
 pub struct WriteFailed {
     pub segment: u64,
     pub durable_lsn: u64,
+    pub end_lsn: u64,
 }
 
 #[derive(Debug)]
@@ -353,7 +354,8 @@ impl Writer {
         let flight = flight.expect("only a buffer that next_write gave out comes back");
         if !ok || self.failed {
             self.failed = true;
-            return Err(WriteFailed { segment: flight.segment, durable_lsn: self.durable_lsn });
+            let (segment, end_lsn) = (flight.segment, flight.end_lsn);
+            return Err(WriteFailed { segment, durable_lsn: self.durable_lsn, end_lsn });
         }
         flight.done = true;
         self.free.push(buffer);

@@ -57,7 +57,10 @@ fn a_failed_write_is_never_retried_and_nothing_more_becomes_durable() {
     writer.append(&click_record(2));
     writer.seal(meta(2, 0));
     let failed = writer.written(buffer, false);
-    assert_eq!(failed, Err(WriteFailed { segment: 1, durable_lsn: 0 }));
+    let failed = failed.expect_err("it failed");
+    assert_eq!(failed, WriteFailed { segment: 1, durable_lsn: 0, end_lsn: 1 });
+    let said = "a write to segment 0000000001 of the log failed; records 1-1 are not acknowledged";
+    assert_eq!(failed.to_string(), said);
     assert!(writer.next_write(u64::MAX / 2).is_none());
     assert_eq!((writer.durable_lsn(), writer.next_deadline_ns()), (0, None));
     assert!(!writer.due(u64::MAX / 2, true));

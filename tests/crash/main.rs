@@ -4,6 +4,7 @@
 mod campaign;
 mod client;
 mod damage;
+mod limits;
 mod server;
 mod settings;
 mod stopping;

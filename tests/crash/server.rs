@@ -108,6 +108,10 @@ impl Server {
         kill_process(pid, signal).expect("our child");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our child").is_none()
     }

@@ -61,7 +61,7 @@ fn a_full_disk_sheds_with_503_and_goes_on_when_room_comes() {
     let flags = ["--wal-bytes-max", "16MiB", "--export-interval", "100ms"];
     let server = Server::start(&data_dir, &flags);
     let mut clients = vec![Client::new(1, Shape::Single, 1), Client::new(2, Shape::Lines(40), 1)];
-    let ballast = data_dir.join("ballast");
+    let ballast = data_dir.join("logs/ballast");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for client in &mut clients {

@@ -162,7 +162,7 @@ fn what_is_shed_or_unreadable() {
     for (outcome, status, retry) in [
         (Outcome::Shed(Shed::LogBehind), 503, Some("1")),
         (Outcome::Shed(Shed::DiskFull), 503, Some("30")),
-        (Outcome::Refused(Fault::Document), 400, None),
+        (Outcome::Refused(Fault::Document { why: "it is not JSON" }), 400, None),
         (Outcome::Refused(Fault::TooManyClicks { limit: 5000 }), 413, None),
     ] {
         let mut driver = received(limits(), &click());

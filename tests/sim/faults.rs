@@ -66,6 +66,13 @@ impl World {
     }
 
     fn fill_disk(&mut self) {
+        // Short before it is full, so that what is freed early is met with clicks that go on.
+        if self.options.short_log {
+            let segments_over = 1 + self.rng.below(3) as u32;
+            self.note("log short", &[u64::from(segments_over)]);
+            self.tell(In::Event(Event::Room { open: true, segments_over }));
+            return;
+        }
         self.set_room(false);
         let lasts = self.rng.below(2_000 * MS);
         self.after(lasts, Happening::Ends(Fault::DiskFull));
@@ -74,7 +81,7 @@ impl World {
     fn set_room(&mut self, open: bool) {
         self.room = open;
         self.note("room", &[u64::from(open)]);
-        self.tell(In::Event(Event::Room { open }));
+        self.tell(In::Event(Event::Room { open, segments_over: 0 }));
     }
 
     fn lose_sink(&mut self) {

@@ -44,6 +44,7 @@ const MUST_COVER: &[&str] = &[
     "recovering killed",
     "several segments recovered",
     "segment freed",
+    "segment freed early",
     "preparation cut off",
     "halted by a failed write",
     "clean stop",

@@ -37,6 +37,8 @@ pub struct Options {
     pub shared_percent: u64,
     /// The dedup table is almost full of keys that nobody sends.
     pub crowded: bool,
+    /// The log's room runs short: segments go early, and the ids in them.
+    pub short_log: bool,
     /// Dedup windows that incarnations draw from.
     pub windows_ms: Vec<i64>,
     pub commit_spacing_us: u64,
@@ -92,15 +94,16 @@ impl Options {
             large_percent: rng.pick(&[10, 20, 70]),
             shared_percent: rng.pick(&[0, 0, 5, 50]),
             crowded: rng.percent(4),
+            short_log: rng.percent(6),
             windows_ms,
             commit_spacing_us: rng.pick(&[0, 200, 2_000]),
         }
     }
 
-    /// Keys are remembered for at least so long after their click was accepted; 0 where memory may cut it short.
+    /// Keys are remembered for at least so long after their click was accepted; 0 where memory or log may cut it short.
     pub fn remembered_ms(&self) -> i64 {
         let least = self.windows_ms.iter().min().copied().unwrap_or(0);
-        if self.crowded { 0 } else { least - least / 16 }
+        if self.crowded || self.short_log { 0 } else { least - least / 16 }
     }
 
     /// The smallest limits that hold together, so that every full pool is reached.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use tollgate::core::Core;
-use tollgate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, LogWrite};
+use tollgate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, LogWrite, WriteEnd};
 use tollgate::exit::Exit;
 use tollgate::metrics::{Ledger, Shed, Snapshot};
 use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
@@ -251,7 +251,8 @@ impl World {
             self.disk.tear(&server.log, &write, bytes, &mut self.rng);
         }
         self.note("written", &[write.segment, write.file_offset, u64::from(ok)]);
-        self.tell(In::Event(Event::LogWritten { buffer, ok }));
+        let end = if ok { WriteEnd::Synced } else { WriteEnd::Failed { errno: 5 } };
+        self.tell(In::Event(Event::LogWritten { buffer, end }));
     }
 
     fn give_job(&mut self, job: Job) {
@@ -298,6 +299,7 @@ impl World {
         cover(trace, believed, "a clock that stays is believed");
         cover(trace, ledger.duplicate > server.seen.duplicate && log.durable_lsn < log.end_lsn, "duplicate waits");
         cover(trace, dedup.generations_dropped_early > 0, "eviction");
+        cover(trace, log.freed_early > 0, "segment freed early");
         cover(trace, ledger.duplicate_other_payload > server.seen.duplicate_other_payload, "other payload");
         cover(trace, ledger.dead_letters_unkept > server.seen.dead_letters_unkept, "dead letters over budget");
         for shed in Shed::ALL {

@@ -1,0 +1,86 @@
+//! Pure. The memory that a configuration adds up to, line by line. Each line is made of the sizes and bounds by which that part
+//! takes its memory, so that the two cannot drift apart.
+
+use crate::config::{CONNECTION_BYTES, Config, FRAME_BUFFERS, PROCESS_BYTES, TABLE_ROWS_MAX, TABLE_USERS_MAX};
+use crate::core::cuts::SPARE_TABLES;
+use crate::core::lanes::Lane;
+use crate::export::exporter::TRANSACTION_BYTES_MAX;
+use crate::export::rebuild::REBUILD_TABLES;
+use crate::preagg;
+use crate::units::about_bytes;
+use crate::wal::recover::WINDOW_BYTES;
+use crate::wal::writer::buffer_bytes;
+
+/// One line of the sum: what it is for and how it came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryLine {
+    pub name: &'static str,
+    pub bytes: u64,
+    pub sum: String,
+}
+
+/// Everything that is taken at start or bounded by a limit, in bytes. Kernel memory (sockets, page cache) is not in it.
+pub fn lines(config: &Config) -> Vec<MemoryLine> {
+    let line = |name, bytes, sum| MemoryLine { name, bytes, sum };
+    let counted = |name, number: u64, each: u64| {
+        line(name, number.saturating_mul(each), format!("{number} × {}", about_bytes(each)))
+    };
+    let connections = u64::from(config.http.connections_max);
+    // Of the core: the open one and the spares; of the exporter: those it rebuilds with, and a rebuilt one that is sent.
+    let tables = 1 + SPARE_TABLES + REBUILD_TABLES + 1;
+    vec![
+        line("dedup table", config.dedup.memory_bytes, "--dedup-memory-bytes".to_owned()),
+        counted("tables of partials", tables as u64, preagg::table_bytes(TABLE_ROWS_MAX, TABLE_USERS_MAX)),
+        counted("indexes of partials", 2, preagg::index_bytes(TABLE_ROWS_MAX)),
+        line(
+            "export",
+            (TRANSACTION_BYTES_MAX + WINDOW_BYTES + TABLE_USERS_MAX * size_of::<u64>()) as u64,
+            "a transaction, users sorted for it, and what it reads back".to_owned(),
+        ),
+        counted("frame buffers", FRAME_BUFFERS as u64, buffer_bytes(config.log.frame_bytes) as u64),
+        counted("receive buffers", u64::from(config.ring.recv_buffers), u64::from(config.ring.recv_buffer_bytes)),
+        line("requests not yet whole", config.http.assembly_bytes_max, "--assembly-bytes-max".to_owned()),
+        line(
+            "records of requests",
+            config.http.staging_memory_bytes(),
+            format!("{} coming in, the rest before the log", about_bytes(config.http.parked_bytes_max())),
+        ),
+        counted("connections", connections, size_of::<Lane>() as u64 + CONNECTION_BYTES),
+        counted("replies not yet taken", connections, u64::from(config.http.reply_bytes_max)),
+        line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, "page cache, open panes".to_owned()),
+        line("process", PROCESS_BYTES, "code, stacks, query side".to_owned()),
+    ]
+}
+
+pub fn sum_bytes(lines: &[MemoryLine]) -> u64 {
+    lines.iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cut::CutTable;
+
+    fn bytes_of(table: &CutTable) -> u64 {
+        let CutTable { rows, keys, users } = table;
+        (size_of_val(&rows[..]) + size_of_val(&keys[..]) + size_of_val(&users[..])) as u64
+    }
+
+    #[test]
+    fn the_line_of_tables_is_what_a_full_table_takes() {
+        let mut spare = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, 1).spare();
+        spare.rows.resize(spare.rows.capacity(), Default::default());
+        spare.keys.resize(spare.keys.capacity(), 0);
+        spare.users.resize(spare.users.capacity(), Default::default());
+        assert_eq!(preagg::table_bytes(TABLE_ROWS_MAX, TABLE_USERS_MAX), bytes_of(&spare));
+    }
+
+    /// Replies that nobody reads come on top.
+    #[test]
+    fn the_defaults_take_less_than_a_gibibyte() {
+        let lines = lines(&Config::default());
+        let sum = sum_bytes(&lines);
+        let replies = lines.iter().find(|line| line.name == "replies not yet taken").map_or(0, |line| line.bytes);
+        assert!(sum - replies < 1 << 30, "{lines:#?}");
+    }
+}
