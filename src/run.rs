@@ -24,6 +24,7 @@ use crate::core::Core;
 use crate::exit::Exit;
 use crate::export::pacing::Pacing;
 use crate::inbox::{Inbound, Inbox};
+use crate::machine::Machine;
 use crate::net::listener::{self, Bound};
 use crate::net::ring::Ring;
 use crate::probe;
@@ -78,6 +79,7 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(Failure { exit: Exit::Unavailable, text });
     }
+    leave_to_workers(&config.cpus).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
     let listeners = Listeners {
         clicks: bind_clicks(config.listen)?,
         query: bind_tcp("--query-listen", config.query_listen)?,
@@ -283,12 +285,21 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 fn pin(cpu: Option<usize>) -> std::io::Result<()> {
-    if let Some(cpu) = cpu {
-        let mut set = rustix::thread::CpuSet::new();
-        set.set(cpu);
-        rustix::thread::sched_setaffinity(None, &set)?;
-    }
-    Ok(())
+    cpu.map_or(Ok(()), |cpu| run_on([cpu]))
+}
+
+/// Where workers are pinned, everything else stays off their CPUs, if there are others: a worker that wakes would wait for the
+/// rest of another thread's time slice, milliseconds, whatever that thread's priority.
+fn leave_to_workers(workers: &[usize]) -> std::io::Result<()> {
+    let others: Vec<usize> = Machine::read().cpus.into_iter().filter(|cpu| !workers.contains(cpu)).collect();
+    if workers.is_empty() || others.is_empty() { Ok(()) } else { run_on(others) }
+}
+
+/// Where the calling thread may run, and those that it will start.
+fn run_on(cpus: impl IntoIterator<Item = usize>) -> std::io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    cpus.into_iter().for_each(|cpu| set.set(cpu));
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {

@@ -1,19 +1,8 @@
-//! CPU time as the kernel counts it, from `/proc`: of one thread, of a whole process, of the machine. Holds `unsafe`: one
-//! call of the C library.
-
-#![allow(unsafe_code)]
+//! CPU time as the kernel counts it, from `/proc`: of one thread, of a whole process, of the machine.
 
 use std::fs;
 use std::io;
 use std::path::Path;
-
-/// Lets the calling thread run only where nothing else would. One that never sleeps would otherwise keep its processor from
-/// the kernel's workers for a time slice each time, milliseconds, and with them the server's writes to disk.
-pub fn give_way() {
-    let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `priority` lives during the call, which reads it. Where it is not allowed, nothing changes.
-    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &priority) };
-}
 
 /// Nanoseconds that the calling thread has run.
 pub fn of_this_thread_ns() -> u64 {

@@ -98,9 +98,6 @@ async fn share(
     board: Arc<Mutex<Totals>>,
 ) -> Share {
     let cpu_ns = cpu::of_this_thread_ns();
-    if plan.busy_poll {
-        cpu::give_way();
-    }
     let plan = Rc::new(plan);
     let feed = Rc::new(RefCell::new(Feed::new(&plan, thread, connections, started_ms)));
     let links: Vec<_> = (0..connections)
@@ -123,6 +120,9 @@ async fn share(
             post(&board, &feed.borrow().totals);
         }
         if plan.busy_poll {
+            // All connections have been looked at once. The kernel's workers may need this processor, for the server's writes to
+            // disk among others, and would wait for the end of a time slice, milliseconds.
+            std::thread::yield_now();
             glommio::executor().yield_now().await;
             continue;
         }

@@ -7,6 +7,9 @@ use crate::preagg::key::PartialKey;
 use tollgate_wire::users::Users;
 use tollgate_wire::{Checkpoint, EndRecord, FORMAT_VERSION, LogRange, Partial, Transaction, crc_of};
 
+/// Users that are worked on before whoever else wants the processor gets it: tens of microseconds.
+const USERS_AT_A_TIME: usize = 4096;
+
 /// What a transaction says of itself as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
@@ -70,6 +73,12 @@ pub fn transaction(
     Ok(Transaction { partials, end, checkpoint })
 }
 
+/// A cut of a busy second is some tens of milliseconds of work. Even at a low priority it would keep who shares its processor
+/// waiting for the rest of a time slice, several milliseconds.
+fn give_way() {
+    std::thread::yield_now();
+}
+
 fn append_partials(
     head: &Head<'_>,
     log: LogId,
@@ -96,7 +105,10 @@ fn append_partials(
             class: key.class as u32,
             rules: u32::from(key.rules),
             clicks: row.clicks,
-            users: Users::bytes_of(tokens.iter().copied()),
+            users: Users::bytes_of(tokens.chunks(USERS_AT_A_TIME).flat_map(|tokens| {
+                give_way();
+                tokens.iter().copied()
+            })),
             watermark_ms: head.watermark_ms,
         });
     }
@@ -122,10 +134,13 @@ impl TokensByRow {
             clicks += row.clicks as usize;
         }
         self.tokens.resize(clicks.max(self.tokens.len()), 0);
-        for pair in &table.users {
-            let end = &mut self.ends[pair.row as usize];
-            self.tokens[*end as usize] = pair.token();
-            *end += 1;
+        for pairs in table.users.chunks(USERS_AT_A_TIME) {
+            give_way();
+            for pair in pairs {
+                let end = &mut self.ends[pair.row as usize];
+                self.tokens[*end as usize] = pair.token();
+                *end += 1;
+            }
         }
     }
 
