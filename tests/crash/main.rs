@@ -3,7 +3,10 @@
 
 mod campaign;
 mod client;
+mod contended;
 mod damage;
+mod fresh;
+mod metrics;
 mod server;
 mod settings;
 mod stopping;
