@@ -26,7 +26,9 @@ pub enum VerifyError {
     Query { url: String, path: String, error: io::Error },
     #[error("{url}{path} answered {answer:?}, but a JSON object with a number `gross` was expected")]
     Answer { url: String, path: String, answer: String },
-    #[error("every click is counted, but the watermark of {url} stood at {at} for {patience:?}: without another export, a click counted twice may not show yet")]
+    #[error(
+        "every click is counted, but the watermark of {url} stood at {at} for {patience:?}: without another export, a click counted twice may not show yet"
+    )]
     StandsStill { url: String, at: String, patience: Duration },
 }
 

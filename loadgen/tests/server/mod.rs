@@ -196,7 +196,11 @@ fn query(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> std::io::Re
         gross += usize::from(manner == Manner::CountsAgainLater && gross > 0 && again);
         let watermark = if manner == Manner::StandsStill { 0 } else { exports };
         drop(state);
-        reply(&mut output, "200 OK", &json!({"click_count": gross, "gross": gross, "net": gross, "watermark": format!("export {watermark}")}))?;
+        reply(
+            &mut output,
+            "200 OK",
+            &json!({"click_count": gross, "gross": gross, "net": gross, "watermark": format!("export {watermark}")}),
+        )?;
     }
     Ok(())
 }
