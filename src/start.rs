@@ -208,7 +208,7 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
         exit: Exit::LogWriteFailed,
         text: format!("segment {segment} in {} could not be prepared: {source}", dir.path.display()),
     };
-    prepare_segment(&dir.path, segment, config.log.segment_bytes).map_err(unprepared)?;
+    prepare_segment(&dir.path, segment, config.log.segment_bytes, Duration::ZERO).map_err(unprepared)?;
     let file = open_segment_for_writing(&dir.path, segment).map_err(unprepared)?;
     let (incarnation, buffer, write) =
         Incarnation::begin(config, edge, table, log.end, frame_buffers(config)?, now(started_at));

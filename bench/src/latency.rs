@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let top = drive(args, shape, &server, 0, Rate::Max)?;
     let rate = args.rate.unwrap_or(top.totals.acknowledged() as f64 / top.elapsed_s / 2.0);
     let frame_bytes = mean_frame_bytes(args, shape, &server, rate)?;
-    prepare_segment(&scratch.path, 1, PROBE_FILE_BYTES).map_err(text)?;
+    prepare_segment(&scratch.path, 1, PROBE_FILE_BYTES, Duration::ZERO).map_err(text)?;
     let mut rounds = Vec::new();
     for number in 0..args.rounds {
         let disk = disk_us(&scratch.path, frame_bytes, args.seconds).map_err(text)?;
@@ -195,7 +195,7 @@ mod tests {
     fn the_disk_is_tried_with_writes_of_the_size_asked_for() {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
         let scratch = Scratch::new(&target, "latency-test").expect("a directory");
-        prepare_segment(&scratch.path, 1, PROBE_FILE_BYTES).expect("a file");
+        prepare_segment(&scratch.path, 1, PROBE_FILE_BYTES, Duration::ZERO).expect("a file");
         let taken = disk_us(&scratch.path, 2 * BLOCK_BYTES, 0.01).expect("a disk that does direct writes");
         assert!(!taken.is_empty() && taken.is_sorted());
     }

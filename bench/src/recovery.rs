@@ -7,7 +7,7 @@ use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tollgate::click::{Agent, Class, Click, ClickKey, Device, EventTime, Extras};
 use tollgate::config::{DedupConfig, RECOVERY_CLICKS_PER_SECOND};
 use tollgate::core::incarnation::restore;
@@ -170,7 +170,7 @@ impl Disk {
     fn frame(&mut self, writer: &mut Writer, built_ms: i64) -> std::io::Result<()> {
         writer.seal(FrameMeta { built_ms, horizon_ms: i64::MIN, watermark_ms: built_ms, flags: 0 });
         while let Some(segment) = writer.wants_segment() {
-            prepare_segment(&self.log.path, segment, SEGMENT_BYTES)?;
+            prepare_segment(&self.log.path, segment, SEGMENT_BYTES, Duration::ZERO)?;
             writer.segment_ready(segment);
         }
         while let Some((buffer, write)) = writer.next_write(0) {

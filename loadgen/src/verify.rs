@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 /// The grain of event time on the query side: ranges are widened to it.
 const PANE_MS: i64 = 10_000;
 
-/// After everything has arrived: long enough for another cut, so that a click counted twice shows.
-const SETTLE: Duration = Duration::from_millis(2_500);
-const POLL: Duration = Duration::from_millis(200);
+/// Between two looks at the counts or the watermark.
+const POLL: Duration = Duration::from_millis(50);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
@@ -27,6 +26,10 @@ pub enum VerifyError {
     Query { url: String, path: String, error: io::Error },
     #[error("{url}{path} answered {answer:?}, but a JSON object with a number `gross` was expected")]
     Answer { url: String, path: String, answer: String },
+    #[error(
+        "every click is counted, but the watermark of {url} stood at {at} for {patience:?}: without another export, a click counted twice may not show yet"
+    )]
+    StandsStill { url: String, at: String, patience: Duration },
 }
 
 /// A difference between what was acknowledged and what is counted. `ad` is `None` for the sum.
@@ -81,14 +84,14 @@ impl Baseline {
         Ok(Baseline { query, from_ms, to_ms, total, per_ad })
     }
 
-    /// Waits until what was acknowledged is counted, at most for `patience`; then looks once more, a little later, and
-    /// returns every difference.
+    /// Waits until what was acknowledged is counted, at most for `patience`; then until another export has moved the
+    /// watermark, so that a click that is counted again by it shows. Returns every difference.
     pub fn compare(&mut self, ledger: &Ledger, patience: Duration) -> Result<Vec<Difference>, VerifyError> {
         let deadline = Instant::now() + patience;
         loop {
             let arrived = self.total()? >= *ledger.total().start() as i64;
             if arrived && self.differences(ledger)?.is_empty() {
-                std::thread::sleep(SETTLE);
+                self.wait_for_an_export(patience)?;
                 return self.differences(ledger);
             }
             if Instant::now() >= deadline {
@@ -96,6 +99,21 @@ impl Baseline {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// An edge exports every few seconds, also when nothing comes in, and each time its watermark moves.
+    fn wait_for_an_export(&mut self, patience: Duration) -> Result<(), VerifyError> {
+        let (from_ms, to_ms) = (self.from_ms, self.to_ms);
+        let deadline = Instant::now() + patience;
+        let before = self.query.answer("/v1/totals", from_ms, to_ms)?.watermark;
+        while self.query.answer("/v1/totals", from_ms, to_ms)?.watermark == before {
+            if Instant::now() >= deadline {
+                let at = before.unwrap_or_else(|| "none".to_owned());
+                return Err(VerifyError::StandsStill { url: self.query.url.clone(), at, patience });
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     fn total(&mut self) -> Result<i64, VerifyError> {
@@ -128,6 +146,17 @@ fn ad_path(ad: usize) -> String {
     format!("/v1/ads/ad_{ad:06}/aggregated_count")
 }
 
+/// What is read of an answer.
+struct Answer {
+    gross: u64,
+    watermark: Option<String>,
+}
+
+fn parse(body: &[u8]) -> Option<Answer> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    Some(Answer { gross: json["gross"].as_u64()?, watermark: json["watermark"].as_str().map(str::to_owned) })
+}
+
 /// A keep-alive client for the query API.
 struct Query {
     url: String,
@@ -145,6 +174,10 @@ impl Query {
     }
 
     fn gross(&mut self, path: &str, from_ms: i64, to_ms: i64) -> Result<u64, VerifyError> {
+        Ok(self.answer(path, from_ms, to_ms)?.gross)
+    }
+
+    fn answer(&mut self, path: &str, from_ms: i64, to_ms: i64) -> Result<Answer, VerifyError> {
         let path = format!("{path}?from={from_ms}&to={to_ms}");
         // A connection that was idle may have been closed by the server: a second try opens a new one.
         let body = self.get(&path).or_else(|_| {
@@ -152,9 +185,8 @@ impl Query {
             self.get(&path)
         });
         let body = body.map_err(|error| VerifyError::Query { url: self.url.clone(), path: path.clone(), error })?;
-        let count = serde_json::from_slice::<Value>(&body).ok().and_then(|json| json["gross"].as_u64());
-        let answer = || String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
-        count.ok_or_else(|| VerifyError::Answer { url: self.url.clone(), path, answer: answer() })
+        let text = || String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+        parse(&body).ok_or_else(|| VerifyError::Answer { url: self.url.clone(), path, answer: text() })
     }
 
     fn get(&mut self, path: &str) -> io::Result<Vec<u8>> {

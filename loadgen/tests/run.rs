@@ -98,6 +98,19 @@ fn a_duplicate_counted_is_found() {
 }
 
 #[test]
+fn a_click_counted_again_by_the_next_export_is_found() {
+    check(Manner::CountsAgainLater, &SINGLE, 1, "COUNTED TWICE");
+}
+
+#[test]
+fn counts_that_no_further_export_confirms_are_not_called_verified() {
+    let output = run(Manner::StandsStill, &SINGLE);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.code() == Some(69) && !text.contains("verified:"), "{text}\n{errors}");
+    assert!(errors.contains("watermark"), "{errors}");
+}
+
+#[test]
 fn a_duplicate_called_accepted_is_found() {
     check(Manner::LiesAboutDuplicates, &MIXED, 1, "accepted");
 }

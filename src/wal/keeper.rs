@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -17,6 +17,9 @@ use crate::wal::segments;
 
 /// How often the disk budget is summed, and a delete that failed is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A segment of any size is prepared in this time, if the disk can: a worker at its top rate fills one in little more.
+const PREPARE_MAX: Duration = Duration::from_millis(200);
 
 /// What log and store take of the disk, for the metrics.
 #[derive(Debug, Default)]
@@ -66,6 +69,8 @@ pub struct Keeper {
     /// The one whose delete has failed, and was told of.
     stuck: Option<u64>,
     room: Room,
+    /// When a segment was last asked for.
+    asked_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -81,6 +86,7 @@ impl Keeper {
             freed: VecDeque::new(),
             stuck: None,
             room: Room { open: true, segments_over: 0 },
+            asked_at: None,
         }
     }
 
@@ -110,8 +116,12 @@ impl Keeper {
         }
     }
 
-    fn prepare(&self, segment: u64) -> bool {
-        let prepared = segments::prepare_segment(&self.log_dir, segment, self.segment_bytes)
+    fn prepare(&mut self, segment: u64) -> bool {
+        // In half of the time that the last one was filled in: the next is wanted when this one is full.
+        let now = Instant::now();
+        let filled = self.asked_at.replace(now).map_or(Duration::ZERO, |asked_at| now - asked_at);
+        let within = (filled / 2).min(PREPARE_MAX);
+        let prepared = segments::prepare_segment(&self.log_dir, segment, self.segment_bytes, within)
             .and_then(|()| segments::open_segment_for_writing(&self.log_dir, segment));
         match prepared {
             Ok(file) => self.inbox.send(Inbound::SegmentReady { segment, file }),

@@ -27,6 +27,8 @@ use crate::exit::Exit;
 const UNLOCK_WAIT: Duration = Duration::from_secs(10);
 /// Zeros are written, and scans read, this much at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Zeros that are written at once: what a write of the log may have to wait for.
+const ZEROS_BYTES: usize = 256 << 10;
 const IDENTITY_VERSION: u32 = 1;
 
 /// What can go wrong with the files of a log; each kind has its exit code.
@@ -235,7 +237,10 @@ impl LogDir {
 }
 
 /// Makes a segment that reads as zeros, is synced, and whose directory is synced. For the helper thread: it blocks.
-pub fn prepare_segment(log_dir: &Path, segment: u64, bytes: u64) -> io::Result<()> {
+///
+/// Spread over `within`, as far as the disk lets it: at full speed the writes of the log, and with them every acknowledgement, would wait
+/// behind it for a tenth of a second.
+pub fn prepare_segment(log_dir: &Path, segment: u64, bytes: u64, within: Duration) -> io::Result<()> {
     let path = segment_path(log_dir, segment);
     let file = match OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_DIRECT).open(&path) {
         // No direct I/O here; the refused open may have left the file.
@@ -244,12 +249,15 @@ pub fn prepare_segment(log_dir: &Path, segment: u64, bytes: u64) -> io::Result<(
         }
         opened => opened?,
     };
-    let zeros = MmapMut::map_anon(CHUNK_BYTES)?;
+    let zeros = MmapMut::map_anon(ZEROS_BYTES)?;
+    let began = Instant::now();
     let mut at = 0;
     while at < bytes {
-        let length = CHUNK_BYTES.min((bytes - at) as usize);
+        let length = ZEROS_BYTES.min((bytes - at) as usize);
         file.write_all_at(&zeros[..length], at)?;
         at += length as u64;
+        let due = within.mul_f64(at as f64 / bytes as f64);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
     }
     file.sync_all()?;
     File::open(log_dir)?.sync_all()
@@ -427,10 +435,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let log = log_in(dir.path());
         let bytes = CHUNK_BYTES as u64 * 2 + BLOCK_BYTES as u64;
-        prepare_segment(&log.path, 1, bytes).expect("prepared");
+        prepare_segment(&log.path, 1, bytes, Duration::ZERO).expect("prepared");
         assert_eq!(log.segments().expect("listed"), [SegmentFile { segment: 1, bytes }]);
         assert!(reads_as_zeros(&log, 1).expect("readable"));
-        assert!(prepare_segment(&log.path, 1, bytes).is_err());
+        assert!(prepare_segment(&log.path, 1, bytes, Duration::ZERO).is_err());
         let file = OpenOptions::new().write(true).open(log.segment_path(1)).expect("open");
         file.write_all_at(&[1], bytes - 1).expect("written");
         assert!(!reads_as_zeros(&log, 1).expect("readable"));
@@ -442,7 +450,7 @@ mod tests {
     fn a_segment_has_one_writer_and_its_lock_goes_with_the_descriptor() {
         let dir = tempfile::tempdir().expect("a directory");
         let log = log_in(dir.path());
-        prepare_segment(&log.path, 1, BLOCK_BYTES as u64).expect("prepared");
+        prepare_segment(&log.path, 1, BLOCK_BYTES as u64, Duration::ZERO).expect("prepared");
         let writing = open_segment_for_writing(&log.path, 1).expect("free");
         assert!(open_segment_for_writing(&log.path, 1).is_err());
         let waiting = std::thread::scope(|scope| {

@@ -1,6 +1,9 @@
-//! A hundred kills under load at seeded moments, half of them killed again while they recover.
+//! A hundred rounds of kill under load at seeded moments, every second one killed again while it recovers.
+//!
+//! `CRASH_ROUNDS=1000 cargo test --test crash campaign` runs as many as one likes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,6 +11,8 @@ use crate::client::{Client, PerAd, Random, Shape, sums};
 use crate::server::{Server, audited};
 
 const ROUNDS: u64 = 100;
+/// Starts that a round may take to be killed while it recovers: one that was ready first does not count.
+const TRIES: u32 = 20;
 const SEED: u64 = 20_261_122;
 
 fn clients(seed: u64) -> Vec<Client> {
@@ -60,6 +65,22 @@ pub fn wait_for_export(server: &Server) {
     }
 }
 
+/// Starts servers until one was killed between the first read of its log and its being ready: 1, or no return. `window` is how
+/// long after the first read a kill may come; it follows the time that recovery takes.
+fn kill_recovering(data_dir: &Path, flags: &[&str], window: &mut Duration, random: &mut Random) -> u64 {
+    for _ in 0..TRIES {
+        let mut server = Server::spawn(data_dir, flags);
+        server.wait_for_recovery();
+        std::thread::park_timeout(Duration::from_micros(random.below(1 + window.as_micros() as u64)));
+        if server.kill_unready() {
+            *window += *window / 4 + Duration::from_micros(100);
+            return 1;
+        }
+        *window /= 2;
+    }
+    panic!("{TRIES} servers were ready before they could be killed");
+}
+
 #[test]
 fn a_hundred_kills_lose_and_double_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -67,18 +88,13 @@ fn a_hundred_kills_lose_and_double_nothing() {
     let flags = ["--export-interval", "100ms"];
     let mut random = Random::new(SEED);
     let mut clients = clients(SEED);
-    let (mut killed_recovering, mut ready_ms, began) = (0, 60, Instant::now());
-    for round in 0..ROUNDS {
+    let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
+    let (mut killed_recovering, mut window, began) = (0, Duration::from_millis(5), Instant::now());
+    for round in 0..rounds {
         if round % 2 == 1 {
-            let mut server = Server::spawn(&data_dir, &flags);
-            if !server.ready_within(Duration::from_micros(random.below(ready_ms * 1_000))) {
-                killed_recovering += 1;
-            }
-            server.kill();
+            killed_recovering += kill_recovering(&data_dir, &flags, &mut window, &mut random);
         }
-        let starting = Instant::now();
         let server = Server::start(&data_dir, &flags);
-        ready_ms = (ready_ms + starting.elapsed().as_millis() as u64).div_ceil(2);
         load(server, &mut clients, Duration::from_millis(20 + random.below(280)), Server::kill);
     }
     let server = Server::start(&data_dir, &flags);
@@ -95,10 +111,10 @@ fn a_hundred_kills_lose_and_double_nothing() {
     let (duplicates, retried, shed) =
         (of(|client| client.duplicates), of(|client| client.retried), of(|client| client.shed));
     println!(
-        "{counted} clicks, {duplicates} duplicates, {retried} retried, {shed} shed, {killed_recovering} killed while \
-         recovering, ready in {ready_ms} ms at last, {} s",
+        "{rounds} kills, {counted} clicks, {duplicates} duplicates, {retried} retried, {shed} shed, {killed_recovering} \
+         killed while recovering, within {window:?} at last, {} s",
         began.elapsed().as_secs()
     );
-    assert!(killed_recovering >= ROUNDS / 8, "only {killed_recovering} were killed while recovering");
+    assert_eq!(killed_recovering, rounds / 2, "killed while recovering");
     assert!(counted > 10_000 && duplicates > 500 && retried > 100, "too little load to prove anything");
 }

@@ -3,8 +3,11 @@
 
 mod campaign;
 mod client;
+mod contended;
 mod damage;
+mod fresh;
 mod limits;
+mod metrics;
 mod server;
 mod settings;
 mod stopping;

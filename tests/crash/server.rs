@@ -99,8 +99,35 @@ impl Server {
 
     /// At once, as a crash.
     pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    pub fn kill_now(&mut self) {
         self.child.kill().expect("our child");
         self.child.wait().expect("our child");
+    }
+
+    /// Waits until it reads its log, or is ready already.
+    pub fn wait_for_recovery(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_a_segment_open() && !self.ready_within(Duration::from_micros(200)) {
+            assert!(self.is_running() && Instant::now() < deadline, "it reads no log: {:?}", self.ended());
+        }
+    }
+
+    fn has_a_segment_open(&self) -> bool {
+        // The child may be on its way out.
+        let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())) else { return false };
+        let is_segment = |path: PathBuf| path.extension().is_some_and(|end| end == "seg");
+        files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(is_segment))
+    }
+
+    /// As a crash; whether it was not ready yet.
+    pub fn kill_unready(mut self) -> bool {
+        self.kill_now();
+        // What it had written before it died is still read; a line taken before has set the addresses.
+        let line = self.first_line.recv().unwrap_or_default();
+        self.clicks.port() == 0 && line.is_empty()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -157,14 +184,35 @@ impl Server {
         assert_eq!(found, expected, "counted in all");
     }
 
-    /// Reads /metrics; the ledger must balance.
     pub fn scrape(&self) -> Metrics {
-        let metrics = Metrics(get(self.admin, "/metrics"));
-        let sum = |name: &str| metrics.sum(&format!("tollgate_clicks_{name}"));
-        let ends = sum("accepted_total") + sum("duplicate_total") + sum("rejected_total") + sum("shed_total");
-        assert_eq!(sum("received_total"), ends + sum("in_flight"), "the ledger:\n{}", metrics.0);
-        metrics
+        scrape(self.admin)
     }
+
+    /// CPU time of its threads, to the nanosecond; what ended ones used is not in it.
+    pub fn cpu_time(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let of_thread = |path: PathBuf| {
+            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(threads.flatten().filter_map(|thread| of_thread(thread.path())).sum())
+    }
+
+    /// The most memory that it ever had in RAM.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+}
+
+/// Reads /metrics; the ledger must balance.
+pub fn scrape(admin: SocketAddr) -> Metrics {
+    let metrics = Metrics(get(admin, "/metrics"));
+    let sum = |name: &str| metrics.sum(&format!("tollgate_clicks_{name}"));
+    let ends = sum("accepted_total") + sum("duplicate_total") + sum("rejected_total") + sum("shed_total");
+    assert_eq!(sum("received_total"), ends + sum("in_flight"), "the ledger:\n{}", metrics.0);
+    metrics
 }
 
 impl Drop for Server {
@@ -181,6 +229,14 @@ impl Drop for Server {
 pub struct Metrics(String);
 
 impl Metrics {
+    /// Name, without its labels, and value of each sample.
+    pub fn samples(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let (sample, value) = line.rsplit_once(' ').expect("a name and a value");
+            (sample.split('{').next().expect("a name"), value.parse().expect("a number"))
+        })
+    }
+
     /// The sum over a family's samples.
     pub fn sum(&self, name: &str) -> u64 {
         let sample = |line: &str| {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::campaign::{check_counts, load};
-use crate::client::{Client, Connection, Shape, sums};
-use crate::server::{PATIENCE, Server, answer, audited};
+use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, verdicts};
+use crate::server::{PATIENCE, Server, answer, audited, now_ms};
 
 #[test]
 fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
@@ -34,6 +34,74 @@ fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
         assert_eq!(counted, acknowledged, "a click that was taken and not answered: its request was wholly received");
         server.stop();
     }
+}
+
+/// A load balancer that asks /readyz has the drain delay to notice: until it is over, clicks are taken on connections old
+/// and new. Then what was received is answered, and the process ends.
+#[test]
+fn readiness_fails_first_and_clicks_are_taken_until_the_drain_delay_is_over() {
+    const DELAY: Duration = Duration::from_secs(3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let server = Server::start(&data_dir, &["--export-interval", "100ms", "--drain-delay", "3s"]);
+    let shapes = [Shape::Single, Shape::Pipelined(16), Shape::Lines(100)];
+    let mut clients: Vec<_> = (1..).zip(shapes).map(|(number, shape)| Client::new(number, shape, 5)).collect();
+    clients.iter_mut().for_each(|client| client.to_the_end = true);
+    let mut sent_while_draining = 0;
+    load(server, &mut clients, Duration::from_millis(200), |server| {
+        let (head, _) = answer(server.admin, "/readyz");
+        assert!(head.starts_with("HTTP/1.1 200"), "ready under load: {head}");
+        let told = Instant::now();
+        server.signal(Signal::TERM);
+        wait_until("/readyz fails", || answer(server.admin, "/readyz").0.starts_with("HTTP/1.1 503"));
+        let (_, body) = answer(server.admin, "/readyz");
+        assert!(body.contains("draining"), "{body}");
+        let received = server.scrape().sum("tollgate_clicks_received_total");
+        send_one_by_one(server.clicks, 0, 3);
+        sent_while_draining = 3;
+        wait_until("the load goes on", || server.scrape().sum("tollgate_clicks_received_total") > received + 200);
+        assert!(told.elapsed() < DELAY, "too slow a machine to see it: {:?}", told.elapsed());
+        let ended = server.ended_within(Duration::from_secs(30).saturating_sub(told.elapsed()));
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        assert!(told.elapsed() >= DELAY, "it ended after {:?}", told.elapsed());
+    });
+    audited(&data_dir);
+    let server = Server::start(&data_dir, &[]);
+    let acknowledged: u64 = sums(&clients).values().map(|ad| ad.acknowledged).sum();
+    assert_eq!(server.gross(None), acknowledged + sent_while_draining, "taken and not answered, or lost");
+}
+
+/// What waits for the disk when the signal comes has been received: it is answered, however many there are.
+#[test]
+fn requests_that_wait_for_the_disk_at_a_stop_are_all_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let server = Server::start(&data_dir, &["--commit-spacing", "1s", "--commit-delay-max", "1s"]);
+    let mut connections: Vec<_> = (0..40).map(|_| Connection::open(server.clicks).expect("it listens")).collect();
+    send_one_by_one(server.clicks, 0, 1);
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let click = |part| {
+            let (at, id) = (now_ms(), number * 2 + part);
+            request("application/json", &format!("{{\"ad_id\":\"a\",\"timestamp\":{at},\"request_id\":\"{id}\"}}"))
+        };
+        connection.send((click(0) + &click(1)).as_bytes()).expect("it reads");
+    }
+    wait_until("all are received", || server.scrape().sum("tollgate_clicks_received_total") == 81);
+    let metrics = server.scrape();
+    let waiting = metrics.sum("tollgate_log_end_lsn") > metrics.sum("tollgate_log_durable_lsn");
+    server.signal(Signal::TERM);
+    for connection in &mut connections {
+        for _ in 0..2 {
+            let reply = connection.reply().expect("it answers").expect("it answers");
+            assert_eq!((reply.status, verdicts(&reply.body)), (202, (1, 0, 0)));
+        }
+        assert!(connection.reply().expect("it closes").is_none());
+    }
+    let ended = server.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    assert!(waiting, "everything was on disk when the signal came");
+    let server = Server::start(&data_dir, &[]);
+    assert_eq!(server.gross(None), 81);
 }
 
 #[test]

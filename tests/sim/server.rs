@@ -2,6 +2,7 @@
 //! `worker.rs`, `keeper.rs` and the ring stand in production, and decides as little as they do.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tollgate::core::Core;
 use tollgate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, LogWrite, WriteEnd};
@@ -270,7 +271,8 @@ impl World {
         let Some(server) = &mut self.server else { return };
         match server.jobs.pop_front() {
             Some(Job::Prepare(segment)) => {
-                prepare_segment(&server.log.path, segment, server.segment_bytes).expect("the simulated disk takes it");
+                prepare_segment(&server.log.path, segment, server.segment_bytes, Duration::ZERO)
+                    .expect("the simulated disk takes it");
                 self.tell(In::Event(Event::SegmentReady { segment }));
             }
             Some(Job::Free(segment)) => self.disk.remove(&server.log, segment),

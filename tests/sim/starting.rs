@@ -1,6 +1,7 @@
 //! Drives. From the simulated disk to a serving process, as `start.rs` does it in production, with kills at each stage.
 
 use memmap2::{Advice, MmapMut};
+use std::time::Duration;
 use tollgate::click::ClickKey;
 use tollgate::config::{Config, FRAME_BUFFERS};
 use tollgate::core::Core;
@@ -61,7 +62,8 @@ impl World {
         if self.killed_while("first segment cut off", 3) {
             return self.disk.prepare_in_part(&log, segment, config.log.segment_bytes, &mut self.rng);
         }
-        prepare_segment(&log.path, segment, config.log.segment_bytes).expect("the simulated disk takes it");
+        prepare_segment(&log.path, segment, config.log.segment_bytes, Duration::ZERO)
+            .expect("the simulated disk takes it");
         let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
         let edge = Edge { data_dir: self.data_dir, nonce: self.rng.bytes16(), nonces };
         let buffers = frame_buffers(&config);

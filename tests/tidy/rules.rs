@@ -34,7 +34,8 @@ const ASYNC_OR_LOCKS: &[&str] =
 const UNSAFE_FILES: &[&str] = &["src/net/ring.rs", "src/net/buffers.rs", "src/dedup/simd.rs", "src/parse/simd.rs"];
 
 /// Threads that read the clocks; everything else is handed `Now`.
-const CLOCK_FILES: &[&str] = &["src/worker.rs", "src/admin.rs", "src/run.rs", "src/start.rs", "src/wal/segments.rs"];
+const CLOCK_FILES: &[&str] =
+    &["src/worker.rs", "src/admin.rs", "src/run.rs", "src/start.rs", "src/wal/keeper.rs", "src/wal/segments.rs"];
 
 /// Off the click's way: the admin port.
 const ASYNC_OR_LOCK_FILES: &[&str] = &["src/admin.rs"];

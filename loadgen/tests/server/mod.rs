@@ -1,10 +1,11 @@
 //! A server of clicks and counts on plain threads, which remembers every id, and misbehaves on purpose.
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// What is wrong with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +29,23 @@ pub enum Manner {
     TakesBrokenClicks,
     /// Counts a click for another ad now and then: the sum is right.
     MixesUpAds,
+    /// Counts a click again with the export after the one that completed the counts.
+    CountsAgainLater,
+    /// Counts rightly, but exports nothing more once it has told its watermark.
+    StandsStill,
 }
 
-#[derive(Default)]
+/// Between two exports: each moves the watermark.
+const EXPORT_INTERVAL: Duration = Duration::from_millis(50);
+
 struct State {
     requests: u64,
-    /// Event time and ad of each id.
-    ids: BTreeMap<String, ()>,
+    ids: BTreeSet<String>,
+    /// Ad and event time of each click counted.
     counted: Vec<(String, i64)>,
+    began: Instant,
+    /// Exports until the sum was first asked for after the last click.
+    asked_at: Option<u128>,
 }
 
 pub struct Server {
@@ -45,11 +55,13 @@ pub struct Server {
 
 /// Serves until the test process ends.
 pub fn start(manner: Manner) -> Server {
-    let state = Arc::new(Mutex::new(State::default()));
+    let (ids, counted) = (BTreeSet::new(), Vec::new());
+    let state = State { requests: 0, ids, counted, began: Instant::now(), asked_at: None };
+    let state = Arc::new(Mutex::new(state));
     let query_state = state.clone();
     Server {
         clicks: listen(move |stream| clicks(stream, manner, &state)),
-        query: listen(move |stream| query(stream, &query_state)),
+        query: listen(move |stream| query(stream, manner, &query_state)),
     }
 }
 
@@ -127,6 +139,7 @@ fn clicks(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> std::io::R
 impl State {
     fn take(&mut self, lines: &[&[u8]], manner: Manner) -> [u32; 3] {
         let [mut accepted, mut duplicates, mut rejected] = [0; 3];
+        self.asked_at = None;
         for line in lines {
             let click: Value = serde_json::from_slice(line).unwrap_or_default();
             let good = click["ad_id"].is_string() && click["timestamp"].is_i64();
@@ -137,7 +150,7 @@ impl State {
             let mut ad = click["ad_id"].as_str().unwrap_or("ad_000000").to_owned();
             let id = click["request_id"].as_str().map_or_else(|| format!("{line:?}"), str::to_owned);
             let at_ms = click["timestamp"].as_i64().unwrap_or(0);
-            let fresh = self.ids.insert(id, ()).is_none();
+            let fresh = self.ids.insert(id);
             let nth = self.ids.len();
             match (fresh, manner) {
                 (false, Manner::CountsDuplicates) => self.counted.push((ad, at_ms)),
@@ -160,7 +173,7 @@ impl State {
     }
 }
 
-fn query(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn query(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> std::io::Result<()> {
     let mut output = stream.try_clone()?;
     let mut input = BufReader::new(stream);
     while let Some((first, _)) = request(&mut input)? {
@@ -173,11 +186,22 @@ fn query(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let (from, to) = (argument("from"), argument("to"));
         let ad = path.strip_prefix("/v1/ads/").and_then(|rest| rest.strip_suffix("/aggregated_count"));
         assert!(ad.is_some() || path == "/v1/totals", "{path}");
-        let state = state.lock().unwrap();
+        let mut state = state.lock().unwrap();
         let mine = |(name, at): &&(String, i64)| ad.is_none_or(|ad| ad == name) && (from..to).contains(at);
-        let gross = state.counted.iter().filter(mine).count();
+        let mut gross = state.counted.iter().filter(mine).count();
+        let exports = state.began.elapsed().as_millis() / EXPORT_INTERVAL.as_millis();
+        if ad.is_none() && gross > 0 {
+            state.asked_at.get_or_insert(exports);
+        }
+        let again = state.asked_at.is_some_and(|at| exports > at);
+        gross += usize::from(manner == Manner::CountsAgainLater && gross > 0 && again);
+        let watermark = if manner == Manner::StandsStill { 0 } else { exports };
         drop(state);
-        reply(&mut output, "200 OK", &json!({"click_count": gross, "gross": gross, "net": gross}))?;
+        reply(
+            &mut output,
+            "200 OK",
+            &json!({"click_count": gross, "gross": gross, "net": gross, "watermark": format!("export {watermark}")}),
+        )?;
     }
     Ok(())
 }
