@@ -1,5 +1,9 @@
 //! How long an acknowledgement takes at half the top rate, beside what the disk itself takes for a synced write of the same
 //! size: in one run, interleaved, so that a slow disk is not taken for a slow edge, nor a fast one for a fast edge.
+//!
+//! Twice: as the client sees it, and as the server counts it, from the turn that a request came in with to the turn that its reply
+//! went out with. On a machine of two CPUs the client has the server's other threads and the kernel's as neighbours, which a
+//! client elsewhere has not.
 
 use crate::measure::{Load, SHAPES, Shape, plan};
 use crate::scratch::Scratch;
@@ -18,6 +22,7 @@ use tollgate_loadgen::run::run as send;
 
 /// What an acknowledgement may take at most, in synced writes: one under way, its own, and time to spare.
 const WRITES_MAX: f64 = 5.0;
+const ACKNOWLEDGEMENT: &str = "tollgate_acknowledgement_seconds";
 /// The disk is tried on a file of so much, over and over, as a segment is written.
 const PROBE_FILE_BYTES: u64 = 64 << 20;
 
@@ -57,6 +62,7 @@ pub struct Args {
 struct Round {
     acknowledged_p50: f64,
     acknowledged_p99: f64,
+    server_p99: f64,
     disk_p50: f64,
     disk_p99: f64,
 }
@@ -79,11 +85,14 @@ pub fn run(args: &Args) -> Result<(), String> {
     let mut rounds = Vec::new();
     for number in 0..args.rounds {
         let disk = disk_us(&scratch.path, frame_bytes, args.seconds).map_err(text)?;
+        let before = server.histogram(ACKNOWLEDGEMENT).map_err(text)?;
         let outcome = drive(args, shape, &server, 2 + u64::from(number), Rate::ClicksPerSecond(rate))?;
+        let after = server.histogram(ACKNOWLEDGEMENT).map_err(text)?;
         let acknowledged = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e3;
         let round = Round {
             acknowledged_p50: acknowledged(0.5),
             acknowledged_p99: acknowledged(0.99),
+            server_p99: quantile_between(&before, &after, 0.99) * 1e6,
             disk_p50: quantile(&disk, 0.5),
             disk_p99: quantile(&disk, 0.99),
         };
@@ -101,7 +110,8 @@ fn report(args: &Args, shape: Shape, rate: f64, frame_bytes: usize, rounds: &[Ro
         quantile(&figures, 0.5)
     };
     let (acknowledged, disk) = (median(|round| round.acknowledged_p99), median(|round| round.disk_p99));
-    let ratio = acknowledged / disk;
+    let server = median(|round| round.server_p99);
+    let (seen_ratio, ratio) = (acknowledged / disk, server / disk);
     println!(
         "{}",
         json!({
@@ -110,15 +120,18 @@ fn report(args: &Args, shape: Shape, rate: f64, frame_bytes: usize, rounds: &[Ro
             "frame_bytes": frame_bytes,
             "acknowledged_p50_us": median(|round| round.acknowledged_p50),
             "acknowledged_p99_us": acknowledged,
+            "server_p99_us": server,
             "disk_p50_us": median(|round| round.disk_p50),
             "disk_p99_us": disk,
-            "ratio_p99": ratio,
+            "ratio_p99_client": seen_ratio,
+            "ratio_p99_server": ratio,
             "ratio_p99_max": WRITES_MAX,
             "rounds": rounds.len(),
         })
     );
     println!(
-        "latency: p99 {acknowledged:.0} µs at {rate:.0} clicks/s, {ratio:.2} times the {disk:.0} µs of a synced write of {} KiB",
+        "latency: p99 at {rate:.0} clicks/s {server:.0} µs in the server, {acknowledged:.0} µs at the client: {ratio:.2} and \
+         {seen_ratio:.2} times the {disk:.0} µs of a synced write of {} KiB",
         frame_bytes >> 10
     );
     if args.check && ratio > WRITES_MAX {
@@ -176,6 +189,21 @@ fn disk_us(dir: &Path, bytes: usize, seconds: f64) -> std::io::Result<Vec<f64>> 
     Ok(taken)
 }
 
+/// Of what a histogram with these cumulative buckets gained from one look to the next; evenly spread within a bucket.
+fn quantile_between(before: &[(f64, f64)], after: &[(f64, f64)], of_one: f64) -> f64 {
+    let gained: Vec<(f64, f64)> = before.iter().zip(after).map(|(old, new)| (new.0, new.1 - old.1)).collect();
+    let wanted = gained.last().map_or(0.0, |all| all.1) * of_one;
+    let mut below = (0.0, 0.0);
+    for bucket in gained {
+        if bucket.1 >= wanted {
+            let share = (wanted - below.1) / (bucket.1 - below.1).max(1.0);
+            return below.0 + (bucket.0 - below.0) * share;
+        }
+        below = bucket;
+    }
+    below.0
+}
+
 /// Of sorted figures, of which there is at least one.
 fn quantile(sorted: &[f64], of_one: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * of_one).round() as usize]
@@ -189,6 +217,13 @@ mod tests {
     fn a_quantile_is_one_of_the_figures() {
         let figures = [1.0, 2.0, 3.0, 4.0, 50.0];
         assert_eq!([0.0, 0.5, 0.99, 1.0].map(|of_one| quantile(&figures, of_one)), [1.0, 3.0, 50.0, 50.0]);
+    }
+
+    #[test]
+    fn a_quantile_between_two_looks_lies_in_its_bucket() {
+        let before = [(1.0, 5.0), (2.0, 5.0), (4.0, 5.0), (f64::INFINITY, 5.0)];
+        let after = [(1.0, 5.0), (2.0, 55.0), (4.0, 105.0), (f64::INFINITY, 105.0)];
+        assert_eq!([0.25, 0.5, 0.99].map(|of_one| quantile_between(&before, &after, of_one)), [1.5, 2.0, 3.96]);
     }
 
     #[test]

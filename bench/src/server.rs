@@ -83,15 +83,36 @@ impl Server {
 
     /// The value of a metric on the admin port.
     pub fn metric(&self, name: &str) -> io::Result<f64> {
+        self.shown(metric_in(&self.metrics()?, name), name)
+    }
+
+    /// The buckets of a histogram on the admin port: upper bound, and how many were at most that.
+    pub fn histogram(&self, name: &str) -> io::Result<Vec<(f64, f64)>> {
+        let buckets = histogram_in(&self.metrics()?, name);
+        self.shown((!buckets.is_empty()).then_some(buckets), name)
+    }
+
+    fn shown<T>(&self, found: Option<T>, name: &str) -> io::Result<T> {
+        found.ok_or_else(|| io::Error::other(format!("{} shows no metric {name}", self.name)))
+    }
+
+    fn metrics(&self) -> io::Result<String> {
         let address = self.admin.ok_or_else(|| io::Error::other(format!("{} has no admin port", self.name)))?;
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         let mut text = Vec::new();
         stream.read_to_end(&mut text)?;
-        metric_in(&String::from_utf8_lossy(&text), name)
-            .ok_or_else(|| io::Error::other(format!("{} shows no metric {name}", self.name)))
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+fn histogram_in(text: &str, name: &str) -> Vec<(f64, f64)> {
+    let bucket = |line: &str| {
+        let (bound, count) = line.strip_prefix(name)?.strip_prefix("_bucket{le=\"")?.split_once("\"} ")?;
+        Some((bound.replace("+Inf", "inf").parse().ok()?, count.trim().parse().ok()?))
+    };
+    text.lines().filter_map(bucket).collect()
 }
 
 fn metric_in(text: &str, name: &str) -> Option<f64> {
@@ -119,5 +140,12 @@ mod tests {
         let text = "# HELP load x\nload_other 3\nload{core=\"0\"} 4\nload 0.5\r\n";
         assert_eq!(metric_in(text, "load"), Some(0.5));
         assert_eq!(metric_in(text, "loa"), None);
+    }
+
+    #[test]
+    fn the_buckets_of_a_histogram_are_its_own() {
+        let text = "# TYPE t histogram\nt_bucket{le=\"0.5\"} 3\r\nt_bucket{le=\"+Inf\"} 4\nt_sum 9\nother_bucket{le=\"1\"} 7\n";
+        assert_eq!(histogram_in(text, "t"), [(0.5, 3.0), (f64::INFINITY, 4.0)]);
+        assert_eq!(histogram_in(text, "u"), []);
     }
 }
