@@ -34,7 +34,7 @@ pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: In
     let now_ns = || start.elapsed().as_nanos() as u64;
     while !feed.borrow().is_done() {
         let Ok(stream) = connect(&plan).await else {
-            sleep(RECONNECT_PAUSE).await;
+            pause(&plan).await;
             continue;
         };
         feed.borrow_mut().opened(lane, now_ns());
@@ -46,6 +46,17 @@ pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: In
             socket.filled -= taken;
         }
         feed.borrow_mut().lost(lane, now_ns());
+    }
+}
+
+/// Until a connection is tried again. Without a timer where the executor never looks at them.
+async fn pause(plan: &Plan) {
+    let began = Instant::now();
+    while plan.busy_poll && began.elapsed() < RECONNECT_PAUSE {
+        glommio::executor().yield_now().await;
+    }
+    if !plan.busy_poll {
+        sleep(RECONNECT_PAUSE).await;
     }
 }
 

@@ -17,8 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// a guest): it looks for completions so long before it does.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// So long tasks that are always runnable keep the executor from its timers and connects.
+/// How long tasks may keep the executor from the kernel's events. Tasks that poll need none of them, and must not be interrupted:
+/// an executor that is told to stop before it has run anything takes that for having nothing to do, and sleeps for good.
 const PREEMPT: Duration = Duration::from_millis(2);
+const NEVER: Duration = Duration::from_secs(86_400);
 
 /// Between two looks of the progress line at the threads.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -69,7 +71,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Outcome, RunEr
         let plan = plan.clone();
         let handle = LocalExecutorBuilder::new(placement)
             .spin_before_park(SPIN)
-            .preempt_timer(PREEMPT)
+            .preempt_timer(if plan.busy_poll { NEVER } else { PREEMPT })
             .name("loadgen")
             .ring_depth(RING_DEPTH)
             .io_memory(IO_MEMORY_BYTES)
@@ -103,14 +105,6 @@ async fn share(
     let links: Vec<_> = (0..connections)
         .map(|lane| glommio::spawn_local(link::run(feed.clone(), lane, plan.clone(), start)).detach())
         .collect();
-    // An executor that lost its processor for longer than `PREEMPT` takes that for having nothing to do and parks, though tasks
-    // are runnable; a timer ends that.
-    let heart = feed.clone();
-    let heartbeat = glommio::spawn_local(async move {
-        while !heart.borrow().is_done() {
-            glommio::timer::sleep(PREEMPT).await;
-        }
-    });
     let mut publish_ns = 0;
     while !feed.borrow().is_done() {
         let now_ns = start.elapsed().as_nanos() as u64;
@@ -130,7 +124,6 @@ async fn share(
         glommio::timer::sleep(sleep.max(SLEEP_MIN)).await;
     }
     let elapsed = start.elapsed();
-    heartbeat.await;
     for link in links {
         link.await;
     }

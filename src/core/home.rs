@@ -19,6 +19,9 @@ use crate::wal::writer::{FrameMeta, Room, Writer};
 /// A dead letter that wraps a whole click record is at most this much longer: its head, and one length byte for each 255.
 const DEAD_LETTER_EXTRA_BYTES: usize = 128;
 
+/// How many records before its own a click's room is looked for.
+const ROOM_AHEAD: usize = 8;
+
 const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// What a click or a refusal needs to be judged, beside the home itself.
@@ -125,6 +128,9 @@ impl Home {
                 break;
             }
             self.ahead.pop_front();
+            if let Some(Ahead { hashed: Some(hashed), .. }) = self.ahead.get(ROOM_AHEAD) {
+                self.dedup.prefetch_room(hashed);
+            }
             let bytes = &records[through..through + length as usize];
             match &hashed {
                 Some(hashed) => self.click(ClickRecord::encoded(bytes), hashed, sighted, bench, now),

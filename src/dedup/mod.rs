@@ -45,6 +45,10 @@ pub const MEMORY_BYTES_MIN: u64 = (LINES_MIN * size_of::<Line>()) as u64;
 pub const MEMORY_BYTES_MAX: u64 = ((1 << 32) - 2) * size_of::<Line>() as u64;
 const _: () = assert!(MEMORY_BYTES_MIN <= DEDUP_MEMORY_BYTES_MIN && DEDUP_MEMORY_BYTES_MAX <= MEMORY_BYTES_MAX);
 
+/// A table that is fuller, in percent of its slots, forgets its oldest generation, if the least window allows: above this load
+/// making room takes more and more moves, at 0.95 several times what all the rest of a click costs.
+const LOAD_PERCENT: u64 = 90;
+
 /// The clock hand goes round once in this many generations. It must be less than RING − SPAN = 127; a hand that is
 /// twice as late still is.
 const SWEEP_GENERATIONS: i64 = 32;
@@ -150,6 +154,16 @@ impl Table {
         simd::prefetch(lines, hashed.second);
     }
 
+    /// To be called some eight clicks before `remember`, when the lines have come: where both are full, asks for the lines
+    /// that their keys could move to. At a load of 0.9 that halves the cost of a click.
+    #[inline]
+    pub fn prefetch_room(&self, hashed: &Hashed) {
+        let (lines, live) = (lines(&self.memory), self.epochs.live());
+        if lines[hashed.first as usize].free(live) | lines[hashed.second as usize].free(live) == 0 {
+            path::prefetch_others(lines, self.lines, hashed.first);
+        }
+    }
+
     /// One step: compares the event time with the horizon, looks the key up, and remembers it if it is fresh. `check` is
     /// a hash of the payload, of which 7 bits are kept.
     #[inline]
@@ -207,6 +221,7 @@ impl Table {
             self.current = self.generation(now_ms);
         }
         self.raise_horizon(self.windows_horizon(now_ms));
+        while self.keys() > self.slots() / 100 * LOAD_PERCENT && self.evict_oldest(now_ms - self.window_min_ms) {}
         self.sweep_what_is_due();
     }
 

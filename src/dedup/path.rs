@@ -30,7 +30,7 @@ pub(super) fn other_line(remainder_low: u64, line: u32, lines: u32) -> u32 {
 /// Asks for the other lines of the four keys in a full line: nearly always one of them has room, and asked for together
 /// they cost one wait.
 #[inline]
-fn prefetch_others(table: &[Line], lines: u32, line: u32) {
+pub(super) fn prefetch_others(table: &[Line], lines: u32, line: u32) {
     for slot in 0..SLOTS {
         simd::prefetch(table, other_line(table[line as usize].low(slot), line, lines));
     }
