@@ -161,6 +161,7 @@ impl Table {
         let (lines, live) = (lines(&self.memory), self.epochs.live());
         if lines[hashed.first as usize].free(live) | lines[hashed.second as usize].free(live) == 0 {
             path::prefetch_others(lines, self.lines, hashed.first);
+            path::prefetch_others(lines, self.lines, hashed.second);
         }
     }
 

@@ -37,9 +37,34 @@ pub(super) fn prefetch_others(table: &[Line], lines: u32, line: u32) {
 }
 
 /// Frees a slot in one of the two lines, which are full. None: no way within reach, and nothing changed.
+#[inline]
+pub(super) fn make_room(table: &mut [Line], lines: u32, live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
+    // Nearly always one of the eight keys has room in its other line, and nothing has to be remembered of the way there.
+    for from in full {
+        for slot in 0..SLOTS {
+            let line = other_line(table[from as usize].low(slot), from, lines);
+            let free = table[line as usize].free(live);
+            if free != 0 {
+                shift(table, (from, slot), (line, free.trailing_zeros() as usize));
+                return Some((from, slot));
+            }
+        }
+    }
+    make_room_afar(table, lines, live, full)
+}
+
+/// A key goes from its slot to a free one of its other line.
+#[inline]
+fn shift(table: &mut [Line], from: (u32, usize), to: (u32, usize)) {
+    let mut entry = table[from.0 as usize].get(from.1);
+    entry.check ^= SECOND;
+    table[to.0 as usize].put(to.1, &entry);
+    table[from.0 as usize].set_epoch(from.1, 0);
+}
+
 #[cold]
 #[inline(never)]
-pub(super) fn make_room(table: &mut [Line], lines: u32, live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
+fn make_room_afar(table: &mut [Line], lines: u32, live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
     let mut nodes = [Node { line: 0, parent: 0, slot: 0 }; SEARCH_LINES_MAX];
     nodes[0].line = full[0];
     nodes[1].line = full[1];
@@ -73,10 +98,7 @@ fn walk(table: &mut [Line], nodes: &[Node], last: Node, free: usize, live: Live)
     loop {
         let parent = nodes[node.parent as usize];
         assert!(table[node.line as usize].free(live) & 1 << slot != 0, "a key moves only to a free slot");
-        let mut entry = table[parent.line as usize].get(node.slot as usize);
-        entry.check ^= SECOND;
-        table[node.line as usize].put(slot, &entry);
-        table[parent.line as usize].set_epoch(node.slot as usize, 0);
+        shift(table, (parent.line, node.slot as usize), (node.line, slot));
         slot = node.slot as usize;
         if node.parent < 2 {
             return (parent.line, slot);

@@ -73,12 +73,6 @@ pub fn transaction(
     Ok(Transaction { partials, end, checkpoint })
 }
 
-/// A cut of a busy second is some tens of milliseconds of work. Even at a low priority it would keep who shares its processor
-/// waiting for the rest of a time slice, several milliseconds.
-fn give_way() {
-    std::thread::yield_now();
-}
-
 fn append_partials(
     head: &Head<'_>,
     log: LogId,
@@ -87,7 +81,8 @@ fn append_partials(
     out: &mut Vec<Partial>,
 ) -> Result<(), Halt> {
     tokens.sort(table);
-    for (row, tokens) in table.rows.iter().zip(tokens.rows(table)) {
+    let give_way = tokens.give_way;
+    for (row, tokens) in table.rows.iter().zip(tokens.rows()) {
         let key = PartialKey::decode(table.key(row)).map_err(|why| Halt::Row { log, why })?;
         out.push(Partial {
             format_version: FORMAT_VERSION,
@@ -117,25 +112,36 @@ fn append_partials(
 
 /// The users' tokens of a table, sorted by row. Its memory is kept for the next table: megabytes a second that the kernel would
 /// have to hand out anew, page by page.
-#[derive(Default)]
+///
+/// A cut of a busy second is some tens of milliseconds of work. Even at a low priority it would keep who shares its processor
+/// waiting for the rest of a time slice, several milliseconds; so `give_way` is called every so often.
 pub struct TokensByRow {
+    give_way: fn(),
     /// Where each row's tokens end, once they are there; before, where its next one goes.
     ends: Vec<u32>,
     tokens: Vec<u64>,
 }
 
 impl TokensByRow {
-    /// A row has at most as many users as clicks, so one pass over the pairs finds room for each.
+    pub fn new(give_way: fn()) -> TokensByRow {
+        TokensByRow { give_way, ends: Vec::new(), tokens: Vec::new() }
+    }
+
     fn sort(&mut self, table: &CutTable) {
+        // Where every click names a user, which is the rule, nothing has to be counted first.
+        let all = table.clicks() == table.users.len() as u64;
         self.ends.clear();
-        let mut clicks = 0;
-        for row in &table.rows {
-            self.ends.push(clicks as u32);
-            clicks += row.clicks as usize;
+        self.ends.extend(table.rows.iter().map(|row| if all { row.clicks as u32 } else { 0 }));
+        if !all {
+            table.users.iter().for_each(|pair| self.ends[pair.row as usize] += 1);
         }
-        self.tokens.resize(clicks.max(self.tokens.len()), 0);
+        let mut before = 0;
+        for end in &mut self.ends {
+            before += std::mem::replace(end, before);
+        }
+        self.tokens.resize(table.users.len().max(self.tokens.len()), 0);
         for pairs in table.users.chunks(USERS_AT_A_TIME) {
-            give_way();
+            (self.give_way)();
             for pair in pairs {
                 let end = &mut self.ends[pair.row as usize];
                 self.tokens[*end as usize] = pair.token();
@@ -145,13 +151,9 @@ impl TokensByRow {
     }
 
     /// The tokens of every row, in the rows' order.
-    fn rows<'a>(&'a self, table: &'a CutTable) -> impl Iterator<Item = &'a [u64]> {
+    fn rows(&self) -> impl Iterator<Item = &[u64]> {
         let mut from = 0;
-        self.ends.iter().zip(&table.rows).map(move |(end, row)| {
-            let tokens = &self.tokens[from..*end as usize];
-            from += row.clicks as usize;
-            tokens
-        })
+        self.ends.iter().map(move |end| &self.tokens[std::mem::replace(&mut from, *end as usize)..*end as usize])
     }
 }
 
@@ -195,7 +197,7 @@ mod tests {
         let (one, two) = (table(&[("a", 1), ("b", 2), ("a", 3), ("a", 1), ("b", 0)]), table(&[("a", 0)]));
         let parts = [part(&one), Part { table: None, clicks: 0, ..part(&two) }, part(&two)];
         let checkpoint = Checkpoint { edge_id: "edge".to_owned(), txn_seq: 9, ..Checkpoint::default() };
-        let transaction = transaction(&HEAD, &parts, checkpoint, &mut TokensByRow::default()).unwrap();
+        let transaction = transaction(&HEAD, &parts, checkpoint, &mut TokensByRow::new(|| ())).unwrap();
         assert_eq!(transaction.check(), Ok(()));
         let rows: Vec<_> =
             transaction.partials.iter().map(|row| (row.ad_id.as_str(), row.clicks, &row.users)).collect();
@@ -212,6 +214,6 @@ mod tests {
         let table = table(&[("a", 1)]);
         let wrong = Part { clicks: 2, ..part(&table) };
         let halt = Halt::Unbalanced { log: [7; 16], from: 10, to: 20, found: 1, expected: 2 };
-        assert_eq!(transaction(&HEAD, &[wrong], Checkpoint::default(), &mut TokensByRow::default()), Err(halt));
+        assert_eq!(transaction(&HEAD, &[wrong], Checkpoint::default(), &mut TokensByRow::new(|| ())), Err(halt));
     }
 }

@@ -90,6 +90,11 @@ pub struct Exporter {
 }
 
 impl Exporter {
+    /// What is called often while a large transaction is built, so that others can run.
+    pub fn give_way_by(&mut self, give_way: fn()) {
+        self.tokens = TokensByRow::new(give_way);
+    }
+
     pub fn new(start: Start) -> Exporter {
         assert!(start.nonces.contains(&start.nonce), "our own nonce must be in our log before anything is exported");
         let logs = start.logs.iter().map(|log| (log.end.log_id, Log::new(log.clone()))).collect();
@@ -106,7 +111,7 @@ impl Exporter {
             retry_after_ns: RETRY_NS_MIN,
             idle_at_ns: 0,
             turn: 0,
-            tokens: TokensByRow::default(),
+            tokens: TokensByRow::new(|| ()),
         }
     }
 

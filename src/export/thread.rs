@@ -57,6 +57,7 @@ impl ExportThread {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::warn!("the exporter's thread keeps its priority: {error}");
         }
+        self.exporter.give_way_by(std::thread::yield_now);
         loop {
             // Looked at before the queue: what was pushed before the worker ended is still taken.
             let worker_ended = cuts.is_abandoned();

@@ -73,7 +73,10 @@ fn every_metric_moves_when_what_it_counts_happens() {
     recovered_and_busy(&folder.path().join("busy"), &mut seen);
     waiting_for_the_disk(&folder.path().join("waiting"), &mut seen);
     short_of_everything(&folder.path().join("short"), &mut seen);
-    let still: Vec<_> = seen.0.iter().filter(|(_, value)| **value == 0.0).map(|(name, _)| name).collect();
+    // A log that outgrows its room takes a test of its own, in `limits.rs`.
+    let elsewhere = "tollgate_log_segments_freed_early_total";
+    let still = seen.0.iter().filter(|(name, value)| **value == 0.0 && *name != elsewhere).map(|(name, _)| name);
+    let still: Vec<_> = still.collect();
     assert!(still.is_empty(), "never moved: {still:?}");
     assert!(seen.0.len() > 40, "{} samples are shown", seen.0.len());
 }
@@ -169,7 +172,7 @@ fn short_of_everything(data_dir: &std::path::Path, seen: &mut Seen) {
         let wait = || std::thread::park_timeout(Duration::from_millis(20));
         seen.note_until(&server, "tollgate_receive_buffers_starved_total", wait);
         seen.note_until(&server, "tollgate_dedup_generations_dropped_early_total", wait);
-        std::fs::write(data_dir.join("ballast"), vec![1; 127 << 20]).expect("written");
+        std::fs::write(data_dir.join("logs/ballast"), vec![1; 127 << 20]).expect("written");
         seen.note_until(&server, "tollgate_clicks_shed_total", wait);
         done.store(true, Ordering::SeqCst);
         server.kill();
