@@ -7,8 +7,9 @@ use crate::preagg::key::PartialKey;
 use tollgate_wire::users::Users;
 use tollgate_wire::{Checkpoint, EndRecord, FORMAT_VERSION, LogRange, Partial, Transaction, crc_of};
 
-/// Users that are worked on before whoever else wants the processor gets it: tens of microseconds.
-const USERS_AT_A_TIME: usize = 4096;
+/// Users that are worked on before whoever else wants the processor gets it: some tenths of a millisecond. With 4,096 beside a
+/// busy process the export fell behind, and its ranges had to be read back from the log.
+const USERS_AT_A_TIME: usize = 1 << 15;
 
 /// What a transaction says of itself as a whole.
 #[derive(Clone, Copy, Debug)]
