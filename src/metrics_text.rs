@@ -46,7 +46,7 @@ fn render_process(text: &mut Text, process: &Process) {
 fn render_ledger(text: &mut Text, snapshot: &Snapshot) {
     let ledger = &snapshot.ledger;
     text.counter("tollgate_clicks_received_total", "Clicks of requests that were wholly received.", ledger.received);
-    text.counter("tollgate_clicks_accepted_total", "Clicks on disk and counted.", ledger.accepted);
+    text.counter("tollgate_clicks_accepted_total", "Clicks taken: in the log and counted, acknowledged once on disk.", ledger.accepted);
     text.counter("tollgate_clicks_duplicate_total", "Clicks whose id was remembered.", ledger.duplicate);
     let name = "tollgate_clicks_rejected_total";
     text.family(name, "counter", "Clicks refused, by reason; kept as dead letters.");
@@ -62,7 +62,7 @@ fn render_ledger(text: &mut Text, snapshot: &Snapshot) {
     for (shed, count) in Shed::ALL.iter().zip(ledger.shed) {
         text.sample(name, &[("reason", shed.name())], count);
     }
-    text.gauge("tollgate_clicks_in_flight", "Clicks whose request is not yet answered.", ledger.in_flight);
+    text.gauge("tollgate_clicks_in_flight", "Clicks received that have no verdict yet.", ledger.in_flight);
     let name = "tollgate_clicks_duplicate_other_payload_total";
     text.counter(name, "Duplicates whose payload differed from the first one's.", ledger.duplicate_other_payload);
     let name = "tollgate_dead_letters_total";

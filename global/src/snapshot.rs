@@ -30,9 +30,10 @@ impl Snapshot {
         Snapshot { file, open }
     }
 
-    /// What the edges claim to be complete up to: the smallest watermark of those that have not stopped.
+    /// What the edges claim to be complete up to: the smallest watermark of those that have not stopped. None while one of
+    /// them has claimed nothing.
     pub fn watermark_ms(&self) -> Option<i64> {
-        self.open.watermark_ms
+        self.open.watermark_ms.filter(|watermark_ms| *watermark_ms > 0)
     }
 
     /// Sums of one ad over panes in [from, to).

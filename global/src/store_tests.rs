@@ -217,6 +217,8 @@ fn the_watermark_is_the_smallest_of_live_edges() {
         watermark(&store)
     };
     assert_eq!(watermark(&store), None);
+    assert_eq!(send("fresh", 1, 0, false), None, "an edge that has claimed nothing yet");
+    assert_eq!(send("fresh", 2, 0, true), None);
     assert_eq!(send("a", 1, 50_000, false), Some(50_000));
     assert_eq!(send("a", 2, 40_000, false), Some(50_000), "an edge's highest counts");
     assert_eq!(send("b", 1, 30_000, false), Some(30_000));

@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, PerAd, Random, Shape, sums};
+use crate::client::{Client, PerAd, Random, Shape, sums, while_sending};
 use crate::server::{Server, audited};
 
 const ROUNDS: u64 = 100;
@@ -23,20 +22,16 @@ fn clients(seed: u64) -> Vec<Client> {
 
 /// Lets the clients send for a time, looking at the ledger meanwhile; `end` ends the server.
 pub fn load(server: Server, clients: &mut [Client], time: Duration, end: impl FnOnce(Server)) {
-    let (ending, address) = (AtomicBool::new(false), server.clicks);
-    std::thread::scope(|scope| {
-        for client in clients {
-            let ending = &ending;
-            scope.spawn(move || client.run(address, ending));
-        }
+    let address = server.clicks;
+    let scrape = || {
         let until = Instant::now() + time;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             server.scrape();
             std::thread::park_timeout(left.min(Duration::from_millis(40)));
         }
-        ending.store(true, Ordering::SeqCst);
-        end(server);
-    });
+        server
+    };
+    while_sending(clients, address, scrape, end);
 }
 
 /// What was acknowledged is counted once; what never was, at most once.

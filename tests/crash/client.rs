@@ -81,6 +81,33 @@ pub struct Client {
     pub shed: u64,
 }
 
+/// Lets the clients send until `meanwhile` is done, or has panicked; they are told that it ends before `end` is called.
+pub fn while_sending<T>(
+    clients: &mut [Client],
+    address: SocketAddr,
+    meanwhile: impl FnOnce() -> T,
+    end: impl FnOnce(T),
+) {
+    /// A load that nobody ends would hang the test that failed.
+    struct Ending<'a>(&'a AtomicBool);
+    impl Drop for Ending<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let ending = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let told = Ending(&ending);
+        for client in clients {
+            let ending = &ending;
+            scope.spawn(move || client.run(address, ending));
+        }
+        let result = meanwhile();
+        drop(told);
+        end(result);
+    });
+}
+
 /// One answer.
 pub struct Reply {
     pub status: u16,
@@ -194,6 +221,13 @@ impl Client {
             retried: 0,
             shed: 0,
         }
+    }
+
+    /// One that sends no id twice, batches of so many clicks.
+    pub fn of_fresh_ids(number: u64, clicks: usize, pause_ms: u64) -> Client {
+        let mut client = Client::new(number, Shape::Lines(clicks), 5);
+        (client.repeats, client.pause) = (false, Duration::from_millis(pause_ms));
+        client
     }
 
     pub fn has_unknown(&self) -> bool {

@@ -2,35 +2,22 @@
 //! names a way out that works.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Connection, Shape, request, send_one_by_one};
+use crate::client::{Client, Connection, Shape, request, send_one_by_one, while_sending};
 use crate::server::{PATIENCE, Server, audited, tollgate};
 
 const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
 
 /// Sends from so many clients until it is told to stop or patience ends.
 fn load_until(server: &Server, clients: &mut [Client], mut done: impl FnMut() -> bool) {
-    let ending = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for client in clients {
-            let (ending, address) = (&ending, server.clicks);
-            scope.spawn(move || client.run(address, ending));
-        }
+    let wait = || {
         let deadline = Instant::now() + PATIENCE;
         while !done() && Instant::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(50));
         }
-        ending.store(true, Ordering::SeqCst);
-    });
-}
-
-/// One that sends no id twice.
-fn client(number: u64, clicks: usize, pause_ms: u64) -> Client {
-    let mut client = Client::new(number, Shape::Lines(clicks), 5);
-    (client.repeats, client.pause) = (false, Duration::from_millis(pause_ms));
-    client
+    };
+    while_sending(clients, server.clicks, wait, |()| ());
 }
 
 fn peak_bytes(server: &Server) -> u64 {
@@ -51,7 +38,7 @@ fn a_server_under_load_stays_within_the_sum_of_memory() {
         lines.iter().find(|line| line["name"] == name).expect(name)["bytes"].as_u64().expect("bytes")
     };
     let server = Server::start(&data_dir, &flags);
-    let mut clients: Vec<_> = (1..5).map(|number| client(number, 1_000, 0)).collect();
+    let mut clients: Vec<_> = (1..5).map(|number| Client::of_fresh_ids(number, 1_000, 0)).collect();
     let until = Instant::now() + Duration::from_secs(3);
     load_until(&server, &mut clients, || Instant::now() > until);
     let (peak, sum) = (peak_bytes(&server), report["memory_bytes"].as_u64().expect("bytes"));
@@ -68,7 +55,7 @@ fn a_log_at_its_mark_gives_way_before_clicks_are_shed_and_a_lost_store_has_a_way
     let limits = ["--wal-bytes-max", "8MiB", "--retention", "1h", "--dedup-window-min", "1s"];
     let flags = [&limits[..], &EXPORTS].concat();
     let server = Server::start(&data_dir, &flags);
-    let mut clients = [client(1, 40, 8)];
+    let mut clients = [Client::of_fresh_ids(1, 40, 8)];
     let freed = || server.scrape().sum("tollgate_log_segments_freed_early_total");
     load_until(&server, &mut clients, || freed() >= 3);
     assert!(freed() >= 3 && clients[0].shed == 0, "{} freed, {} shed", freed(), clients[0].shed);

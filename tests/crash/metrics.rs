@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Connection, Shape, request};
+use crate::client::{Client, Connection, Shape, request, while_sending};
 use crate::server::{Metrics, PATIENCE, Server, now_ms, scrape};
 
 #[test]
@@ -89,12 +89,7 @@ fn recovered_and_busy(data_dir: &std::path::Path, seen: &mut Seen) {
     clients.iter_mut().for_each(|client| client.once(&mut open(&server)).expect("it answers"));
     server.kill();
     let server = Server::start(data_dir, &flags);
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for client in &mut clients {
-            let (done, address) = (&done, server.clicks);
-            scope.spawn(move || client.run(address, done));
-        }
+    let meanwhile = || {
         let at = now_ms();
         let bodies = [
             format!("{{\"ad_id\":\"a\",\"timestamp\":{at},\"request_id\":\"same\",\"user_id\":\"one\"}}"),
@@ -117,8 +112,8 @@ fn recovered_and_busy(data_dir: &std::path::Path, seen: &mut Seen) {
         let _beyond = [open(&server), open(&server)];
         seen.note_until(&server, "tollgate_connections_refused_total", || ());
         seen.note_until(&server, "tollgate_connections_timed_out_total", || ());
-        done.store(true, Ordering::SeqCst);
-    });
+    };
+    while_sending(&mut clients, server.clicks, meanwhile, |()| ());
     seen.note_until(&server, "tollgate_log_seal_frames_total", || std::thread::park_timeout(Duration::from_millis(20)));
     server.stop();
 }
@@ -133,20 +128,16 @@ fn waiting_for_the_disk(data_dir: &std::path::Path, seen: &mut Seen) {
         ["--batch-clicks-max", "100"],
     ];
     let server = Server::start(data_dir, &flags.concat());
-    let done = AtomicBool::new(false);
     let mut clients: Vec<_> = (1..25).map(|number| Client::new(number, Shape::Lines(100), 2)).collect();
-    std::thread::scope(|scope| {
-        for client in &mut clients {
-            let (done, address) = (&done, server.clicks);
-            scope.spawn(move || client.run(address, done));
-        }
+    let address = server.clicks;
+    let meanwhile = || {
         let wait = || std::thread::park_timeout(Duration::from_millis(5));
         for name in ["tollgate_export_pending_ranges", "tollgate_clicks_in_flight"] {
             seen.note_until(&server, name, wait);
         }
-        done.store(true, Ordering::SeqCst);
-        server.kill();
-    });
+        server
+    };
+    while_sending(&mut clients, address, meanwhile, Server::kill);
 }
 
 /// Hardly any buffers, memory or disk.
@@ -161,22 +152,17 @@ fn short_of_everything(data_dir: &std::path::Path, seen: &mut Seen) {
         ["--wal-bytes-max", "128MiB"],
     ];
     let server = Server::start(data_dir, &flags.concat());
-    let done = AtomicBool::new(false);
-    let mut clients: Vec<_> = (1..4).map(|number| Client::new(number, Shape::Lines(1_000), 3)).collect();
-    std::thread::scope(|scope| {
-        for client in &mut clients {
-            (client.repeats, client.pause) = (false, Duration::ZERO);
-            let (done, address) = (&done, server.clicks);
-            scope.spawn(move || client.run(address, done));
-        }
+    let mut clients: Vec<_> = (1..4).map(|number| Client::of_fresh_ids(number, 1_000, 0)).collect();
+    let address = server.clicks;
+    let meanwhile = || {
         let wait = || std::thread::park_timeout(Duration::from_millis(20));
         seen.note_until(&server, "tollgate_receive_buffers_starved_total", wait);
         seen.note_until(&server, "tollgate_dedup_generations_dropped_early_total", wait);
         std::fs::write(data_dir.join("logs/ballast"), vec![1; 127 << 20]).expect("written");
         seen.note_until(&server, "tollgate_clicks_shed_total", wait);
-        done.store(true, Ordering::SeqCst);
-        server.kill();
-    });
+        server
+    };
+    while_sending(&mut clients, address, meanwhile, Server::kill);
 }
 
 fn open(server: &Server) -> Connection {

@@ -1,10 +1,9 @@
 //! Restarts with other settings, and of logs whose oldest segments were freed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::campaign::{check_counts, load, wait_for_export};
-use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums};
+use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, while_sending};
 use crate::server::{PATIENCE, Server, audited, now_ms};
 
 fn clients(seed: u64) -> Vec<Client> {
@@ -68,23 +67,18 @@ fn a_log_whose_first_segments_are_freed_goes_on_after_a_kill() {
     ];
     let server = Server::start(&data_dir, &flags.concat());
     let log = std::fs::read_dir(data_dir.join("logs")).expect("logs").next().expect("a log").expect("a log").path();
-    let (first, done) = (log.join("0000000001.seg"), AtomicBool::new(false));
+    let first = log.join("0000000001.seg");
     assert!(first.exists());
-    let mut clients: Vec<_> = (1..4).map(|number| Client::new(number, Shape::Lines(1_000), 3)).collect();
-    std::thread::scope(|scope| {
-        for client in &mut clients {
-            (client.repeats, client.pause) = (false, Duration::ZERO);
-            let (done, address) = (&done, server.clicks);
-            scope.spawn(move || client.run(address, done));
-        }
-        let deadline = Instant::now() + PATIENCE;
+    let mut clients: Vec<_> = (1..4).map(|number| Client::of_fresh_ids(number, 1_000, 0)).collect();
+    let (deadline, address) = (Instant::now() + PATIENCE, server.clicks);
+    let wait = || {
         while first.exists() && Instant::now() < deadline {
             server.scrape();
             std::thread::park_timeout(Duration::from_millis(50));
         }
-        done.store(true, Ordering::SeqCst);
-        server.kill();
-    });
+        server
+    };
+    while_sending(&mut clients, address, wait, Server::kill);
     assert!(!first.exists(), "the first segment, and with it the start record, was freed");
     audited(&data_dir);
     let server = Server::start(&data_dir, &["--export-interval", "100ms"]);

@@ -1,12 +1,11 @@
 //! SIGTERM under load, and a disk budget that is used up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::campaign::{check_counts, load};
-use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, verdicts};
+use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, verdicts, while_sending};
 use crate::server::{PATIENCE, Server, answer, audited, now_ms};
 
 #[test]
@@ -130,12 +129,7 @@ fn a_full_disk_sheds_with_503_and_goes_on_when_room_comes() {
     let server = Server::start(&data_dir, &flags);
     let mut clients = vec![Client::new(1, Shape::Single, 1), Client::new(2, Shape::Lines(40), 1)];
     let ballast = data_dir.join("logs/ballast");
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for client in &mut clients {
-            let (done, address) = (&done, server.clicks);
-            scope.spawn(move || client.run(address, done));
-        }
+    let fill_and_empty = || {
         let shed = || server.scrape().sum("tollgate_clicks_shed_total");
         let accepted = || server.scrape().sum("tollgate_clicks_accepted_total");
         wait_until("clicks are taken", || accepted() > 50);
@@ -153,8 +147,8 @@ fn a_full_disk_sheds_with_503_and_goes_on_when_room_comes() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head} {body}");
         let exported = || server.scrape().sum("tollgate_export_transactions_total");
         wait_until("an export is counted", || exported() > 0);
-        done.store(true, Ordering::SeqCst);
-    });
+    };
+    while_sending(&mut clients, server.clicks, fill_and_empty, |()| ());
     assert!(clients.iter().any(|client| client.shed > 0), "the client saw 503");
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     let ads = sums(&clients);
