@@ -4,6 +4,7 @@
 use crate::config::{CONNECTION_BYTES, Config, FRAME_BUFFERS, PROCESS_BYTES, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::core::cuts::SPARE_TABLES;
 use crate::core::lanes::Lane;
+use crate::dedup;
 use crate::export::exporter::TRANSACTION_BYTES_MAX;
 use crate::export::rebuild::REBUILD_TABLES;
 use crate::preagg;
@@ -29,7 +30,11 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
     // Of the core: the open one and the spares; of the exporter: those it rebuilds with, and a rebuilt one that is sent.
     let tables = 1 + SPARE_TABLES + REBUILD_TABLES + 1;
     vec![
-        line("dedup table", config.dedup.memory_bytes, "--dedup-memory-bytes".to_owned()),
+        line(
+            "dedup table",
+            config.dedup.memory_bytes + dedup::stash_bytes(config.dedup.memory_bytes),
+            "--dedup-memory-bytes, and a stash for blocks that are full".to_owned(),
+        ),
         counted("tables of partials", tables as u64, preagg::table_bytes(TABLE_ROWS_MAX, TABLE_USERS_MAX)),
         counted("indexes of partials", 2, preagg::index_bytes(TABLE_ROWS_MAX)),
         line(

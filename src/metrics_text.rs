@@ -46,7 +46,11 @@ fn render_process(text: &mut Text, process: &Process) {
 fn render_ledger(text: &mut Text, snapshot: &Snapshot) {
     let ledger = &snapshot.ledger;
     text.counter("tollgate_clicks_received_total", "Clicks of requests that were wholly received.", ledger.received);
-    text.counter("tollgate_clicks_accepted_total", "Clicks taken: in the log and counted, acknowledged once on disk.", ledger.accepted);
+    text.counter(
+        "tollgate_clicks_accepted_total",
+        "Clicks taken: in the log and counted, acknowledged once on disk.",
+        ledger.accepted,
+    );
     text.counter("tollgate_clicks_duplicate_total", "Clicks whose id was remembered.", ledger.duplicate);
     let name = "tollgate_clicks_rejected_total";
     text.family(name, "counter", "Clicks refused, by reason; kept as dead letters.");

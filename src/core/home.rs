@@ -96,7 +96,7 @@ impl Home {
     /// else, so that the processor has many address translations and misses under way at once: from inside the parser's
     /// loop each cost 45 ns, because the next click's were out of its sight.
     pub fn look_ahead(&mut self, records: &[u8]) {
-        let mut at = 0;
+        let (mut at, before) = (0, self.ahead.len());
         while at < records.len() {
             let length = record::record_length(&records[at..]);
             let bytes = &records[at..at + length];
@@ -104,7 +104,6 @@ impl Home {
                 KIND_CLICK => {
                     let click = ClickRecord::encoded(bytes);
                     let hashed = self.dedup.hash(&click.key());
-                    self.dedup.prefetch(&hashed);
                     let sighted = self.partials.sight(EventTime(click.event_ms()).pane(), click.dims_hash());
                     (Some(hashed), sighted)
                 }
@@ -113,6 +112,13 @@ impl Home {
             };
             self.ahead.push_back(Ahead { hashed, length: length as u32, sighted });
             at += length;
+        }
+        // A loop of its own again: a prefetch retires when its address is translated, and so few instructions lie between two
+        // that as many translations are under way as the processor can do.
+        for ahead in self.ahead.range(before..) {
+            if let Some(hashed) = &ahead.hashed {
+                self.dedup.prefetch(hashed);
+            }
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) fn byte(generation: i64) -> u8 {
 }
 
 /// Tells live slots from dead and empty ones.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Live {
     /// The horizon's byte.
     from: u8,

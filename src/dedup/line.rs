@@ -30,7 +30,7 @@ pub(super) struct Line {
 const _: () = assert!(size_of::<Line>() == 64);
 
 /// The 112 bits of a permuted key that its line does not tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Remainder {
     pub low: u64,
     pub mid: u32,

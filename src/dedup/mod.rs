@@ -8,7 +8,7 @@
 //!                               └──── top 64 ───────┘
 //!                                         └────────── remainder, 112 ──────┘
 //!   line 1 = ⌊top 64 × lines / 2^64⌋, its lowest bit flipped if the key is a hash of text
-//!   line 2 = (⌊low 64 × lines / 2^64⌋ − line 1) mod lines          the way back is the same sum
+//!   line 2 = line 1 xor (1 + ⌊low 64 × 1023 / 2^64⌋)              of the same block of 1024 lines; its own way back
 //! ```
 //!
 //! **Exact**: a slot's place, its remainder and its "second line" bit name exactly one key, so a match is the same click and
@@ -16,7 +16,11 @@
 //! they differ in the top 16 bits, so their top 64 differ by at least 2^48, and `top × lines / 2^64` by at least
 //! `lines / 2^16` >= 2, because there are at least 2^17 lines; whole numbers at least 2 apart stay apart when lowest bits
 //! are flipped. Or all 128 bits are equal; then one is a UUID and the other a hash, and exactly one lowest bit is flipped.
-//! (An even number of lines keeps the flipped line in the table.)
+//! (Whole blocks
+//! keep the flipped line in the table.)
+//!
+//! **Room**: a key whose lines are full moves others to theirs, all within its block; the few keys of blocks that are full
+//! themselves are stashed beside the table.
 //!
 //! **Time**: a key is remembered under the generation of the later of its event time and its processing time, and a
 //! generation is forgotten only when the horizon is above it. So a repeat with the same event time is found or is too old;
@@ -27,6 +31,7 @@ mod line;
 mod path;
 mod permute;
 mod simd;
+mod stash;
 #[cfg(test)]
 mod tests;
 
@@ -35,14 +40,16 @@ use crate::config::{DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupConfig,
 use epoch::{Epochs, Rise};
 use line::{Entry, Line, Remainder, SECOND, SLOTS};
 use memmap2::MmapMut;
+use path::BLOCK_LINES;
 use permute::Permutation;
+use stash::Stash;
 
 /// Fewer lines would not be exact (see the head of this file).
 const LINES_MIN: usize = 1 << 17;
 /// The least memory that a table can live in: 8 MiB.
 pub const MEMORY_BYTES_MIN: u64 = (LINES_MIN * size_of::<Line>()) as u64;
 /// Line numbers are 32 bits: 256 GiB a core.
-pub const MEMORY_BYTES_MAX: u64 = ((1 << 32) - 2) * size_of::<Line>() as u64;
+pub const MEMORY_BYTES_MAX: u64 = ((1 << 32) - BLOCK_LINES as u64) * size_of::<Line>() as u64;
 const _: () = assert!(MEMORY_BYTES_MIN <= DEDUP_MEMORY_BYTES_MIN && DEDUP_MEMORY_BYTES_MAX <= MEMORY_BYTES_MAX);
 
 /// A table that is fuller, in percent of its slots, forgets its oldest generation, if the least window allows: above this load
@@ -57,8 +64,13 @@ const SWEEP_LINES_MAX: usize = 512;
 /// ... but never less than the table over this: a worker that turns once a second is round in a bit more than an hour.
 const SWEEP_TURNS_MAX: usize = 4096;
 
+/// Memory that a table takes beside the one that is handed in.
+pub fn stash_bytes(memory_bytes: u64) -> u64 {
+    stash::stash_bytes(memory_bytes / size_of::<Line>() as u64 * SLOTS as u64)
+}
+
 /// A click key as the table looks for it. Only good for the table that made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hashed {
     remainder: Remainder,
     first: u32,
@@ -83,8 +95,9 @@ pub enum Verdict {
 
 pub struct Table {
     memory: MmapMut,
-    /// Even.
+    /// Whole blocks.
     lines: u32,
+    stash: Stash,
     permutation: Permutation,
     epochs: Epochs,
     generation_ms: i64,
@@ -109,17 +122,22 @@ struct Generation {
 }
 
 impl Table {
-    /// `memory` is all zeros; what is over an even number of lines stays unused. The horizon begins at `horizon_ms` or a
+    /// `memory` is all zeros; what is over a whole number of blocks stays unused. The horizon begins at `horizon_ms` or a
     /// window before `now_ms`, whichever is later.
     pub fn new(memory: MmapMut, secret: [u8; 16], config: &DedupConfig, horizon_ms: i64, now_ms: i64) -> Table {
-        let lines = (memory.len() / size_of::<Line>()) & !1;
+        let lines = memory.len() / size_of::<Line>() / BLOCK_LINES as usize * BLOCK_LINES as usize;
         assert!(lines >= LINES_MIN, "a dedup table of {} bytes, at least {MEMORY_BYTES_MIN} needed", memory.len());
-        assert!(memory.len() as u64 <= MEMORY_BYTES_MAX + 64, "a dedup table of {} bytes", memory.len());
+        assert!(
+            memory.len() as u64 <= MEMORY_BYTES_MAX + u64::from(BLOCK_LINES) * 64,
+            "a dedup table of {} bytes",
+            memory.len()
+        );
         assert!(config.window_ms > 0 && (0..=config.window_ms).contains(&config.window_min_ms), "{config:?}");
         let generation_ms = (config.window_ms / GENERATIONS).max(1);
         let mut table = Table {
             memory,
             lines: lines as u32,
+            stash: Stash::new(lines as u32, (lines * SLOTS) as u64),
             permutation: Permutation::new(secret),
             epochs: Epochs::new(horizon_ms.div_euclid(generation_ms)),
             generation_ms,
@@ -160,8 +178,8 @@ impl Table {
     pub fn prefetch_room(&self, hashed: &Hashed) {
         let (lines, live) = (lines(&self.memory), self.epochs.live());
         if lines[hashed.first as usize].free(live) | lines[hashed.second as usize].free(live) == 0 {
-            path::prefetch_others(lines, self.lines, hashed.first);
-            path::prefetch_others(lines, self.lines, hashed.second);
+            path::prefetch_others(lines, hashed.first);
+            path::prefetch_others(lines, hashed.second);
         }
     }
 
@@ -172,9 +190,8 @@ impl Table {
         if event_ms < self.horizon_ms {
             return Verdict::TooOld;
         }
-        if let Some((line, slot)) = self.find(hashed) {
-            let kept = lines(&self.memory)[line].get(slot).check;
-            return Verdict::Duplicate { same_payload: (kept ^ check) & !SECOND == 0 };
+        if let Some(kept) = self.kept(hashed) {
+            return Verdict::Duplicate { same_payload: (kept.check ^ check) & !SECOND == 0 };
         }
         let generation = self.generation_number(event_ms.max(received_ms));
         if generation >= self.epochs.end() {
@@ -196,8 +213,8 @@ impl Table {
             return false;
         }
         let epoch = epoch::byte(generation);
-        if let Some((line, slot)) = self.find(hashed) {
-            self.refresh(line, slot, generation);
+        if let Some(kept) = self.kept(hashed) {
+            self.refresh(hashed, kept, generation);
             return true;
         }
         let entry = Entry { remainder: hashed.remainder, epoch, check: check & !SECOND };
@@ -239,10 +256,12 @@ impl Table {
                 Rise::Sweep => {
                     let live = self.epochs.live();
                     lines_mut(&mut self.memory).iter_mut().for_each(|line| line.sweep(live));
+                    self.stash.sweep(live);
                     self.epochs.swept_whole();
                 }
                 Rise::Clear => {
                     lines_mut(&mut self.memory).iter_mut().for_each(Line::clear);
+                    self.stash.clear();
                     self.epochs.restart(to);
                 }
             }
@@ -270,16 +289,30 @@ impl Table {
         self.generations_dropped_early
     }
 
+    /// Keys that are kept beside the lines.
+    pub fn stashed(&self) -> usize {
+        self.stash.len()
+    }
+
     /// Where a permuted key belongs.
     #[inline]
     fn locate(&self, permuted: u128, hashed: bool) -> Hashed {
         let top = (permuted >> 64) as u64;
         let remainder = Remainder { low: permuted as u64, mid: top as u32, high: (top >> 32) as u16 };
         let first = scale(top, self.lines) ^ u32::from(hashed);
-        Hashed { remainder, first, second: path::other_line(remainder.low, first, self.lines) }
+        Hashed { remainder, first, second: path::other_line(remainder.low, first) }
     }
 
-    /// Line and slot of a remembered key.
+    /// What is remembered of a key.
+    #[inline]
+    fn kept(&self, hashed: &Hashed) -> Option<Entry> {
+        match self.find(hashed) {
+            Some((line, slot)) => Some(lines(&self.memory)[line].get(slot)),
+            None => self.stash.get(hashed, self.epochs.live()),
+        }
+    }
+
+    /// Line and slot of a remembered key that is not stashed.
     #[inline]
     fn find(&self, hashed: &Hashed) -> Option<(usize, usize)> {
         let (lines, live) = (lines(&self.memory), self.epochs.live());
@@ -290,8 +323,8 @@ impl Table {
         lines[second].find(&hashed.remainder, SECOND, live).map(|slot| (second, slot))
     }
 
-    /// Puts an entry, whose key is not in the table, into the emptier of its lines, or makes room by moving others.
-    /// False: there is no room within reach, and nothing changed.
+    /// Puts an entry, whose key is not in the table, into the emptier of its lines, or makes room by moving others, or stashes
+    /// it. False: there is no room, and nothing changed.
     #[inline]
     fn place(&mut self, hashed: &Hashed, mut entry: Entry) -> bool {
         let live = self.epochs.live();
@@ -299,16 +332,21 @@ impl Table {
         let free_first = lines[hashed.first as usize].free(live);
         let free_second = lines[hashed.second as usize].free(live);
         let (line, slot) = if free_first | free_second == 0 {
-            match path::make_room(lines, self.lines, live, [hashed.first, hashed.second]) {
+            match path::make_room(lines, live, [hashed.first, hashed.second]) {
                 Some(room) => room,
-                None => return false,
+                None => {
+                    let stashed = self.stash.put(hashed, entry, live);
+                    if stashed {
+                        self.epochs.count(entry.epoch);
+                    }
+                    return stashed;
+                }
             }
         } else if free_first.count_ones() >= free_second.count_ones() {
             (hashed.first, free_first.trailing_zeros() as usize)
         } else {
             (hashed.second, free_second.trailing_zeros() as usize)
         };
-        // Where both lines are one, either reading finds it: the first.
         entry.check |= if line == hashed.first { 0 } else { SECOND };
         lines[line as usize].put(slot, &entry);
         self.epochs.count(entry.epoch);
@@ -345,13 +383,14 @@ impl Table {
     }
 
     /// A key that the log holds twice (the first was forgotten when the second came): the later time counts.
-    fn refresh(&mut self, line: usize, slot: usize, generation: i64) {
-        let line = &mut lines_mut(&mut self.memory)[line];
-        let from = line.get(slot).epoch;
-        if self.epochs.number(from) < generation {
+    fn refresh(&mut self, hashed: &Hashed, kept: Entry, generation: i64) {
+        if self.epochs.number(kept.epoch) < generation {
             let to = epoch::byte(generation);
-            line.set_epoch(slot, to);
-            self.epochs.recount(from, to);
+            match self.find(hashed) {
+                Some((line, slot)) => lines_mut(&mut self.memory)[line].set_epoch(slot, to),
+                None => self.stash.set_epoch(hashed, to),
+            }
+            self.epochs.recount(kept.epoch, to);
         }
     }
 
@@ -369,6 +408,7 @@ impl Table {
         lines[self.hand..to].iter_mut().for_each(|line| line.sweep(live));
         self.hand = to;
         if to == lines.len() {
+            self.stash.sweep(live);
             self.epochs.pass_ended();
             self.begin_round();
         }

@@ -20,29 +20,32 @@ struct Node {
 
 const _: () = assert!(SEARCH_LINES_MAX <= u8::MAX as usize);
 
-/// The other line of the key with this remainder. It is its own inverse.
+/// Both lines of a key are in one block of so many, 64 KiB: where an address is translated through small pages, by the guest
+/// or its host, the entries for the second and for all lines that keys could move to are beside the first one's.
+pub(super) const BLOCK_LINES: u32 = 1 << 10;
+
+/// The other line of the key with this remainder, in the same block. It is its own inverse.
 #[inline]
-pub(super) fn other_line(remainder_low: u64, line: u32, lines: u32) -> u32 {
-    let sum = scale(remainder_low, lines);
-    if sum >= line { sum - line } else { sum.wrapping_sub(line).wrapping_add(lines) }
+pub(super) fn other_line(remainder_low: u64, line: u32) -> u32 {
+    line ^ (1 + scale(remainder_low, BLOCK_LINES - 1))
 }
 
 /// Asks for the other lines of the four keys in a full line: nearly always one of them has room, and asked for together
 /// they cost one wait.
 #[inline]
-pub(super) fn prefetch_others(table: &[Line], lines: u32, line: u32) {
+pub(super) fn prefetch_others(table: &[Line], line: u32) {
     for slot in 0..SLOTS {
-        simd::prefetch(table, other_line(table[line as usize].low(slot), line, lines));
+        simd::prefetch(table, other_line(table[line as usize].low(slot), line));
     }
 }
 
-/// Frees a slot in one of the two lines, which are full. None: no way within reach, and nothing changed.
+/// Frees a slot in one of the two lines, which are full and of one block. None: no way within reach, and nothing changed.
 #[inline]
-pub(super) fn make_room(table: &mut [Line], lines: u32, live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
+pub(super) fn make_room(table: &mut [Line], live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
     // Nearly always one of the eight keys has room in its other line, and nothing has to be remembered of the way there.
     for from in full {
         for slot in 0..SLOTS {
-            let line = other_line(table[from as usize].low(slot), from, lines);
+            let line = other_line(table[from as usize].low(slot), from);
             let free = table[line as usize].free(live);
             if free != 0 {
                 shift(table, (from, slot), (line, free.trailing_zeros() as usize));
@@ -50,7 +53,7 @@ pub(super) fn make_room(table: &mut [Line], lines: u32, live: Live, full: [u32; 
             }
         }
     }
-    make_room_afar(table, lines, live, full)
+    make_room_afar(table, live, full)
 }
 
 /// A key goes from its slot to a free one of its other line.
@@ -64,7 +67,7 @@ fn shift(table: &mut [Line], from: (u32, usize), to: (u32, usize)) {
 
 #[cold]
 #[inline(never)]
-fn make_room_afar(table: &mut [Line], lines: u32, live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
+fn make_room_afar(table: &mut [Line], live: Live, full: [u32; 2]) -> Option<(u32, usize)> {
     let mut nodes = [Node { line: 0, parent: 0, slot: 0 }; SEARCH_LINES_MAX];
     nodes[0].line = full[0];
     nodes[1].line = full[1];
@@ -74,9 +77,9 @@ fn make_room_afar(table: &mut [Line], lines: u32, live: Live, full: [u32; 2]) ->
             return None;
         }
         let from = nodes[at].line;
-        prefetch_others(table, lines, from);
+        prefetch_others(table, from);
         for slot in 0..SLOTS {
-            let line = other_line(table[from as usize].low(slot), from, lines);
+            let line = other_line(table[from as usize].low(slot), from);
             let free = table[line as usize].free(live);
             let node = Node { line, parent: at as u8, slot: slot as u8 };
             if free != 0 {

@@ -41,8 +41,8 @@ fn a_key_is_fresh_once_and_its_payload_compared() {
 
 #[test]
 fn keys_that_differ_in_one_bit_or_only_in_kind_are_different() {
-    // A power of two, another even number, and an odd line over.
-    for lines in [LINES_MIN, LINES_MIN + 2, 150_001] {
+    // A power of two, another number of blocks, and some lines over.
+    for lines in [LINES_MIN, LINES_MIN + BLOCK_LINES as usize, 150_001] {
         let mut table = Table::new(memory(lines), [7; 16], &config(600_000, 60_000), i64::MIN, NOW);
         let mut now = NOW;
         for seed in [0u128, u128::MAX, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210] {
@@ -74,7 +74,7 @@ fn a_line_and_a_remainder_name_one_key() {
             for hashed in [false, true] {
                 let at = table.locate(top << 112 | low, hashed);
                 assert!(!std::mem::replace(&mut seen[at.first as usize], true), "{top:x} {hashed}");
-                assert_eq!(path::other_line(at.remainder.low, at.second, table.lines), at.first);
+                assert_eq!(path::other_line(at.remainder.low, at.second), at.first);
             }
         }
     }
@@ -111,7 +111,11 @@ enum Step {
 
 impl Model {
     fn new(crowded: bool) -> Model {
-        let table = table(WINDOW, WINDOW_MIN);
+        let mut table = table(WINDOW, WINDOW_MIN);
+        if crowded {
+            // Room for four keys.
+            table.stash = Stash::new(table.lines, 4 * 1024);
+        }
         Model {
             table,
             crowded,
@@ -127,10 +131,11 @@ impl Model {
         if !self.crowded {
             return self.table.hash(&ClickKey { bytes: u128::from(key).to_be_bytes(), hashed });
         }
-        // 2^17 lines: line 1 is the top 17 bits, and the sum of both lines the top 17 of the low 64.
+        // 2^17 lines: line 1 is the top 17 bits, and how the lines differ the top of the low 64.
         let first = u128::from(key >> 1 & 3);
-        let second = u128::from(key >> 3 & 3);
-        let permuted = first << 111 | u128::from(key) << 64 | (first + second) << 47;
+        let differ = 1 + (key >> 3) % 3;
+        let low = (u128::from(differ - 1) << 64).div_ceil(u128::from(BLOCK_LINES) - 1);
+        let permuted = first << 111 | u128::from(key) << 64 | low;
         self.table.hash(&key_at(&self.table, permuted, hashed))
     }
 
@@ -254,6 +259,33 @@ fn under_a_flood_the_oldest_goes_down_to_the_least_window_then_nothing_is_taken(
     assert_eq!(model.table.remember(&hashed, 0, model.now_ms, model.now_ms), SAME);
 }
 
+/// Over this load making room costs more than all the rest, so the oldest ids go; but never those of the least window.
+#[test]
+fn a_table_over_nine_tenths_forgets_its_oldest_generation_when_time_passes() {
+    let mut table = table(WINDOW, WINDOW_MIN);
+    let (generations, keys) = (WINDOW / table.generation_ms, table.slots() * 93 / 100);
+    let received = |number| NOW + WINDOW * number as i64 / keys as i64;
+    let fill = |table: &mut Table, to: u64| {
+        for number in 0..to {
+            let hashed = table.hash(&uuid(u128::from(number)));
+            table.remember(&hashed, 0, received(number), received(number));
+        }
+    };
+    let nine_tenths = table.slots() / 100 * LOAD_PERCENT;
+    fill(&mut table, nine_tenths);
+    table.advance(NOW + WINDOW - 1);
+    assert_eq!(table.generations_dropped_early(), 0, "nine tenths are kept");
+    fill(&mut table, keys);
+    table.advance(NOW + WINDOW);
+    assert_eq!(table.generations_dropped_early(), 1);
+    assert!(table.keys() > keys - 2 * keys / generations as u64, "and no more than has to go");
+
+    let mut young = self::table(WINDOW, WINDOW);
+    fill(&mut young, keys);
+    young.advance(NOW + WINDOW);
+    assert_eq!((young.generations_dropped_early(), young.keys()), (0, keys));
+}
+
 #[test]
 fn every_key_is_found_after_any_number_of_moves() {
     let mut table = table(600_000, 600_000);
@@ -271,10 +303,11 @@ fn every_key_is_found_after_any_number_of_moves() {
     for (number, hashed) in taken.iter().enumerate() {
         assert_eq!(table.remember(hashed, number as u8, NOW, NOW), SAME, "{number}");
     }
-    // No key is there twice: as many live slots as keys.
+    assert!(table.stashed() > 0, "some blocks were full");
+    // No key is there twice: as many live slots and stashed keys as keys.
     let live = table.epochs.live();
     let slots: u32 = lines(&table.memory).iter().map(|line| SLOTS as u32 - line.free(live).count_ones()).sum();
-    assert_eq!(u64::from(slots), table.keys());
+    assert_eq!(u64::from(slots) + table.stashed() as u64, table.keys());
 }
 
 #[test]
@@ -336,6 +369,8 @@ fn sweeping_is_bounded_and_keeps_up() {
     let mut table = table(WINDOW, WINDOW_MIN);
     let hashed = table.hash(&uuid(1));
     assert_eq!(table.remember(&hashed, 0, NOW, NOW), Verdict::Fresh);
+    let entry = Entry { remainder: hashed.remainder, epoch: epoch::byte(table.epochs.horizon()), check: 0 };
+    assert!(table.stash.put(&hashed, entry, table.epochs.live()));
     let mut swept_whole = false;
     for turn in 0..200_000 {
         let hand = table.hand;
@@ -343,7 +378,7 @@ fn sweeping_is_bounded_and_keeps_up() {
         swept_whole |= table.hand < hand;
         assert!(table.hand < hand || table.hand - hand <= SWEEP_LINES_MAX);
     }
-    assert!(swept_whole);
+    assert!(swept_whole && table.stashed() == 0);
     let empty = lines(&table.memory).iter().all(|line| *line == cleared(line));
     assert!(empty, "no dead slot outlives a round of the hand");
 }
@@ -359,6 +394,7 @@ fn a_crowd_moves_keys_and_makes_generations_go_early() {
         model.check_count();
     }
     assert!(model.table.generations_dropped_early() > 10);
+    assert!(model.table.stashed() > 0);
     assert!(model.now_ms - model.table.horizon_ms() < WINDOW);
 }
 

@@ -28,7 +28,7 @@ const UNLOCK_WAIT: Duration = Duration::from_secs(10);
 /// Zeros are written, and scans read, this much at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Zeros that are written at once: what a write of the log may have to wait for.
-const ZEROS_BYTES: usize = 256 << 10;
+const ZEROS_BYTES: usize = 512 << 10;
 const IDENTITY_VERSION: u32 = 1;
 
 /// What can go wrong with the files of a log; each kind has its exit code.
