@@ -28,6 +28,23 @@ pub(super) fn byte(generation: i64) -> u8 {
     (generation.rem_euclid(RING) + 1) as u8
 }
 
+/// A generation and its limits in time.
+#[derive(Clone, Copy)]
+pub(super) struct Generation {
+    pub number: i64,
+    pub begin_ms: i64,
+    pub end_ms: i64,
+}
+
+impl Generation {
+    /// The one that a time is in.
+    pub(super) fn at(time_ms: i64, generation_ms: i64) -> Generation {
+        let number = time_ms.div_euclid(generation_ms);
+        let begin_ms = number.saturating_mul(generation_ms);
+        Generation { number, begin_ms, end_ms: begin_ms.saturating_add(generation_ms) }
+    }
+}
+
 /// Tells live slots from dead and empty ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Live {

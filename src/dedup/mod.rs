@@ -12,7 +12,7 @@
 //! ```
 //!
 //! **Exact**: a slot's place, its remainder and its "second line" bit name exactly one key, so a match is the same click and
-//! nothing else. From a slot line 1 follows (line 2's sum is its own inverse). Take two keys with one remainder: either
+//! nothing else. From a slot line 1 follows (the way from line 2 back is the same). Take two keys with one remainder: either
 //! they differ in the top 16 bits, so their top 64 differ by at least 2^48, and `top × lines / 2^64` by at least
 //! `lines / 2^16` >= 2, because there are at least 2^17 lines; whole numbers at least 2 apart stay apart when lowest bits
 //! are flipped. Or all 128 bits are equal; then one is a UUID and the other a hash, and exactly one lowest bit is flipped.
@@ -37,10 +37,10 @@ mod tests;
 
 use crate::click::ClickKey;
 use crate::config::{DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupConfig, GENERATIONS};
-use epoch::{Epochs, Rise};
+use epoch::{Epochs, Generation, Rise};
 use line::{Entry, Line, Remainder, SECOND, SLOTS};
 use memmap2::MmapMut;
-use path::BLOCK_LINES;
+use path::{BLOCK_BYTES, BLOCK_LINES};
 use permute::Permutation;
 use stash::Stash;
 
@@ -114,18 +114,11 @@ pub struct Table {
     generations_dropped_early: u64,
 }
 
-#[derive(Clone, Copy)]
-struct Generation {
-    number: i64,
-    begin_ms: i64,
-    end_ms: i64,
-}
-
 impl Table {
     /// `memory` is all zeros; what is over a whole number of blocks stays unused. The horizon begins at `horizon_ms` or a
     /// window before `now_ms`, whichever is later.
     pub fn new(memory: MmapMut, secret: [u8; 16], config: &DedupConfig, horizon_ms: i64, now_ms: i64) -> Table {
-        let lines = memory.len() / size_of::<Line>() / BLOCK_LINES as usize * BLOCK_LINES as usize;
+        let lines = lines(&memory).len();
         assert!(lines >= LINES_MIN, "a dedup table of {} bytes, at least {MEMORY_BYTES_MIN} needed", memory.len());
         assert!(
             memory.len() as u64 <= MEMORY_BYTES_MAX + u64::from(BLOCK_LINES) * 64,
@@ -145,12 +138,11 @@ impl Table {
             window_min_ms: config.window_min_ms,
             horizon_ms,
             clock_ms: now_ms,
-            current: Generation { number: 0, begin_ms: 0, end_ms: 0 },
+            current: Generation::at(now_ms, generation_ms),
             hand: 0,
             round_began_ms: now_ms,
             generations_dropped_early: 0,
         };
-        table.current = table.generation(now_ms);
         let horizon = table.windows_horizon(now_ms);
         if horizon > table.horizon_ms {
             table.horizon_ms = horizon;
@@ -236,7 +228,7 @@ impl Table {
         }
         self.clock_ms = now_ms;
         if now_ms >= self.current.end_ms {
-            self.current = self.generation(now_ms);
+            self.current = Generation::at(now_ms, self.generation_ms);
         }
         self.raise_horizon(self.windows_horizon(now_ms));
         while self.keys() > self.slots() / 100 * LOAD_PERCENT && self.evict_oldest(now_ms - self.window_min_ms) {}
@@ -431,12 +423,6 @@ impl Table {
         }
         time_ms.div_euclid(self.generation_ms)
     }
-
-    fn generation(&self, time_ms: i64) -> Generation {
-        let number = time_ms.div_euclid(self.generation_ms);
-        let begin_ms = number.saturating_mul(self.generation_ms);
-        Generation { number, begin_ms, end_ms: begin_ms.saturating_add(self.generation_ms) }
-    }
 }
 
 /// Spreads 64 random bits evenly over `0..lines`, without dividing.
@@ -445,15 +431,14 @@ fn scale(bits: u64, lines: u32) -> u32 {
     ((u128::from(bits) * u128::from(lines)) >> 64) as u32
 }
 
-/// The memory as lines; an odd one at the end is left out.
+/// The memory as lines; what is over a whole number of blocks is left out.
 #[inline]
 fn lines(memory: &MmapMut) -> &[Line] {
-    let even = memory.len() & !(2 * size_of::<Line>() - 1);
-    bytemuck::cast_slice(&memory[..even])
+    bytemuck::cast_slice(&memory[..memory.len() & !(BLOCK_BYTES - 1)])
 }
 
 #[inline]
 fn lines_mut(memory: &mut MmapMut) -> &mut [Line] {
-    let even = memory.len() & !(2 * size_of::<Line>() - 1);
-    bytemuck::cast_slice_mut(&mut memory[..even])
+    let whole = memory.len() & !(BLOCK_BYTES - 1);
+    bytemuck::cast_slice_mut(&mut memory[..whole])
 }

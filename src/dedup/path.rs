@@ -23,6 +23,7 @@ const _: () = assert!(SEARCH_LINES_MAX <= u8::MAX as usize);
 /// Both lines of a key are in one block of so many, 64 KiB: where an address is translated through small pages, by the guest
 /// or its host, the entries for the second and for all lines that keys could move to are beside the first one's.
 pub(super) const BLOCK_LINES: u32 = 1 << 10;
+pub(super) const BLOCK_BYTES: usize = BLOCK_LINES as usize * size_of::<Line>();
 
 /// The other line of the key with this remainder, in the same block. It is its own inverse.
 #[inline]

@@ -6,14 +6,14 @@ use super::epoch::Live;
 use super::line::Entry;
 use super::path::BLOCK_LINES;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 /// Slots of the table for one place here.
 const SLOTS_PER_PLACE: u64 = 1024;
 
 pub(super) struct Stash {
     /// Nobody can aim at its buckets: keys are permuted by a secret.
-    keys: HashMap<Hashed, Entry, BuildHasherDefault<DefaultHasher>>,
+    keys: HashMap<Hashed, Entry, Xxh3DefaultBuilder>,
     keys_max: usize,
     /// A bit for each block that has keys here, and perhaps for some that no longer do.
     blocks: Vec<u64>,
@@ -38,7 +38,7 @@ impl Stash {
         let keys_max = places(slots) as usize;
         let blocks = (lines / BLOCK_LINES).div_ceil(u64::BITS) as usize;
         Stash {
-            keys: HashMap::with_capacity_and_hasher(keys_max, BuildHasherDefault::default()),
+            keys: HashMap::with_capacity_and_hasher(keys_max, Xxh3DefaultBuilder),
             keys_max,
             blocks: vec![0; blocks],
             swept: None,

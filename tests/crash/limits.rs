@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Connection, Shape, request, send_one_by_one, while_sending};
+use crate::client::{Client, Connection, request, send_one_by_one, while_sending};
 use crate::server::{PATIENCE, Server, audited, tollgate};
 
 const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
