@@ -50,7 +50,8 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         let cost = best(settings, |numbers| expiring.run(numbers, repeats));
         let held = expiring.table.keys() as f64 / expiring.table.slots() as f64;
         let evicted = expiring.table.generations_dropped_early();
-        let name = format!("load {held:.3}, {evicted} gone early{}", if repeats { ", half repeats" } else { "" });
+        let (stashed, repeats) = (expiring.table.stashed(), if repeats { ", half repeats" } else { "" });
+        let name = format!("load {held:.3}, {stashed} stashed, {evicted} gone early{repeats}");
         row(out, &name, cost, empty)?;
     }
     let mut probing = LinearProbing::new(settings);
