@@ -63,8 +63,6 @@ pub enum Phase {
         bytes_total: u64,
     },
     Ready,
-    /// Up, but turning clicks away; the text says why and what helps.
-    Shedding(&'static str),
     Draining,
 }
 
@@ -75,6 +73,8 @@ pub struct Readiness {
 
 struct ReadinessState {
     phase: Phase,
+    /// Why clicks are turned away, and what helps.
+    shedding: Option<&'static str>,
     recovering_since: Option<Instant>,
     recovered_bytes: (u64, u64),
     note: Option<String>,
@@ -82,8 +82,13 @@ struct ReadinessState {
 
 impl Default for Readiness {
     fn default() -> Readiness {
-        let state =
-            ReadinessState { phase: Phase::Starting, recovering_since: None, recovered_bytes: (0, 0), note: None };
+        let state = ReadinessState {
+            phase: Phase::Starting,
+            shedding: None,
+            recovering_since: None,
+            recovered_bytes: (0, 0),
+            note: None,
+        };
         Readiness { state: Mutex::new(state) }
     }
 }
@@ -112,12 +117,9 @@ impl Readiness {
         state.phase = phase;
     }
 
-    /// A serving process turns clicks away (`Some`, why), or takes them again. One that starts or drains stays as it is.
+    /// The worker turns clicks away (`Some`, why), or takes them again.
     pub fn shed(&self, why: Option<&'static str>) {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Ready | Phase::Shedding(_)) {
-            state.phase = why.map_or(Phase::Ready, Phase::Shedding);
-        }
+        self.lock().shedding = why;
     }
 
     /// Something worth an operator's look that does not stop clicks: the horizon rose early, say.
@@ -126,7 +128,8 @@ impl Readiness {
     }
 
     pub fn is_ready(&self) -> bool {
-        self.lock().phase == Phase::Ready
+        let state = self.lock();
+        state.phase == Phase::Ready && state.shedding.is_none()
     }
 
     /// A thread that panicked has ended the process, so the lock is never poisoned to any effect.
@@ -152,8 +155,7 @@ impl Readiness {
                 let (bytes_done, bytes_total) = (Some(bytes_done), Some(bytes_total));
                 Answer { bytes_done, bytes_total, seconds_left, ..said(false, "recovering") }
             }
-            Phase::Ready => said(true, "ready"),
-            Phase::Shedding(why) => said(false, why),
+            Phase::Ready => state.shedding.map_or_else(|| said(true, "ready"), |why| said(false, why)),
             Phase::Draining => said(false, "draining"),
         }
     }
@@ -299,6 +301,8 @@ mod tests {
     #[test]
     fn readyz_says_why_not_and_how_far() {
         let (address, _requests, readiness) = started();
+        // What the worker says before the process is ready is kept.
+        readiness.shed(Some("shedding"));
         assert!(get(address, "/readyz").contains(r#"{"ready":false,"reason":"starting"}"#));
         readiness.set(Phase::Recovering { bytes_done: 0, bytes_total: 10 });
         readiness.set(Phase::Recovering { bytes_done: 5, bytes_total: 10 });
@@ -308,6 +312,9 @@ mod tests {
         );
         assert!(get(address, "/metrics").contains("\ntollgate_recovery_read_bytes 5\n"));
         readiness.set(Phase::Ready);
+        let answer = get(address, "/readyz");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#"{"ready":false,"reason":"shedding"}"#));
+        readiness.shed(None);
         readiness.set_note(Some("the horizon rose early".to_owned()));
         let answer = get(address, "/readyz");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("rose early"), "{answer}");

@@ -56,6 +56,8 @@ pub struct Core {
     phase: Phase,
     room: Room,
     clock: Clock,
+    /// The memory of ids was full less than a second before this.
+    full_until_ns: u64,
     next_cut_ns: u64,
     cut_interval_ms: u64,
     /// When the log write in flight began.
@@ -98,6 +100,7 @@ impl Core {
             phase: Phase::Serving,
             room: Room::default(),
             clock: Clock::new(config.click.clock_skew_ms, config.dedup.window_ms, now),
+            full_until_ns: 0,
             next_cut_ns: now.mono_ns + config.export.interval_ms * 1_000_000,
             cut_interval_ms: config.export.interval_ms,
             write_began_ns: 0,
@@ -128,9 +131,9 @@ impl Core {
         self.home.writer.could_start(now.mono_ns)
     }
 
-    /// Why clicks are turned away at present, all of them.
-    pub fn sheds_all(&self, now: Now) -> Option<Shed> {
-        self.sheds(now)
+    /// Why clicks are turned away at present: all of them, or all that are new.
+    pub fn shedding(&self, now: Now) -> Option<Shed> {
+        self.sheds(now).or((now.mono_ns < self.full_until_ns).then_some(Shed::DedupFull))
     }
 
     /// How often memory ran short and ids were forgotten before their time.
@@ -243,7 +246,7 @@ impl Core {
             Some(Shed::DiskFull)
         } else if self.home.dedup.horizon_ms() > now.wall_ms {
             // So much was forgotten at the start that even a click of now could be one of it: not "too old", but not now.
-            Some(Shed::DedupFull)
+            Some(Shed::HorizonAhead)
         } else {
             None
         }
@@ -261,6 +264,7 @@ impl Core {
 
     /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.
     fn judge(&mut self, now: Now) {
+        let full = self.ledger.shed[Shed::DedupFull as usize];
         for records in self.staging.look() {
             self.home.look_ahead(records);
         }
@@ -288,6 +292,9 @@ impl Core {
             self.staging.release(request);
         }
         self.staging.compact();
+        if self.ledger.shed[Shed::DedupFull as usize] > full {
+            self.full_until_ns = now.mono_ns + 1_000_000_000;
+        }
     }
 
     /// The same after every turn, cheap and always.

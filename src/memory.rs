@@ -1,14 +1,19 @@
 //! Pure. The memory that a configuration adds up to, line by line. Each line is made of the sizes and bounds by which that part
 //! takes its memory, so that the two cannot drift apart.
 
-use crate::config::{CONNECTION_BYTES, Config, FRAME_BUFFERS, PROCESS_BYTES, TABLE_ROWS_MAX, TABLE_USERS_MAX};
+use crate::config::{
+    CONNECTION_BYTES, Config, FRAME_BUFFERS, PROCESS_BYTES, STAGING_BYTES_MAX, TABLE_ROWS_MAX, TABLE_USERS_MAX,
+};
 use crate::core::cuts::SPARE_TABLES;
+use crate::core::home::AHEAD_BYTES;
 use crate::core::lanes::Lane;
+use crate::core::staging::StagedRequest;
 use crate::dedup;
 use crate::export::exporter::TRANSACTION_BYTES_MAX;
 use crate::export::rebuild::REBUILD_TABLES;
 use crate::preagg;
 use crate::units::about_bytes;
+use crate::wal::record::CLICK_BYTES_MIN;
 use crate::wal::recover::WINDOW_BYTES;
 use crate::wal::writer::buffer_bytes;
 
@@ -49,6 +54,12 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
             "records of requests",
             config.http.staging_memory_bytes(),
             format!("{} coming in, the rest before the log", about_bytes(config.http.parked_bytes_max())),
+        ),
+        // As many as records of one click fit, in queues that have doubled.
+        counted(
+            "requests before the log",
+            (STAGING_BYTES_MAX / CLICK_BYTES_MIN) as u64,
+            2 * (size_of::<StagedRequest>() + AHEAD_BYTES) as u64,
         ),
         counted("connections", connections, size_of::<Lane>() as u64 + CONNECTION_BYTES),
         counted("replies not yet taken", connections, u64::from(config.http.reply_bytes_max)),

@@ -20,11 +20,20 @@ pub enum Shed {
     Draining = 4,
     /// Requests that are not yet whole use up the assembly memory, or that of their records.
     Memory = 5,
+    /// The horizon is ahead of the clock: so much was forgotten at the start that even a click of now could be a repeat.
+    HorizonAhead = 6,
 }
 
 impl Shed {
-    pub const ALL: [Shed; 6] =
-        [Shed::LogBehind, Shed::DiskFull, Shed::DedupFull, Shed::Clock, Shed::Draining, Shed::Memory];
+    pub const ALL: [Shed; 7] = [
+        Shed::LogBehind,
+        Shed::DiskFull,
+        Shed::DedupFull,
+        Shed::Clock,
+        Shed::Draining,
+        Shed::Memory,
+        Shed::HorizonAhead,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -34,13 +43,13 @@ impl Shed {
             Shed::Clock => "clock",
             Shed::Draining => "draining",
             Shed::Memory => "memory",
+            Shed::HorizonAhead => "horizon_ahead",
         }
     }
 
-    /// What an operator is told, and what helps.
+    /// What an operator is told of a core that sheds, and what helps.
     pub fn advice(self) -> &'static str {
         match self {
-            Shed::LogBehind => "shedding: the disk is slower than the clicks; look at tollgate_log_commit_seconds",
             Shed::DiskFull => {
                 "shedding: the log is at --wal-bytes-max, or the disk is full (tollgate_log_disk_bytes, \
                  tollgate_store_disk_bytes); look at the export, raise the limit or free space"
@@ -52,8 +61,13 @@ impl Shed {
                 "shedding: the wall clock leapt by more than --clock-skew; set it right, or restart if it is: a clock that \
                  stays ahead is believed after --dedup-window, one set back when it has caught up"
             }
-            Shed::Draining => "draining",
-            Shed::Memory => "shedding: the memory for unfinished requests is used up; raise --assembly-bytes-max",
+            Shed::HorizonAhead => {
+                "shedding for some minutes: what could be a repeat is not known (after a repair of the log, another --dedup-key, or a \
+                 memory of ids that was full at the end of the last run); it ends when the clock reaches \
+                 tollgate_dedup_horizon_timestamp_seconds"
+            }
+            // Single requests, while others are taken.
+            Shed::LogBehind | Shed::Memory | Shed::Draining => "shedding some requests",
         }
     }
 }

@@ -119,9 +119,9 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         scrapes,
         started_at,
     };
-    // Before the worker begins, which says so when it cannot take clicks.
-    readiness.set(Phase::Ready);
+    // The worker's thread listens before it is said to have started.
     threads.start(config, started)?;
+    readiness.set(Phase::Ready);
     println!("ready listen={} query={} admin={}", addresses.0, addresses.1, addresses.2);
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();

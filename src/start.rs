@@ -206,7 +206,10 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
     let (dir, segment) = (log.dir, log.end.start.segment);
     let unprepared = |source| Failure {
         exit: Exit::LogWriteFailed,
-        text: format!("segment {segment} in {} could not be prepared: {source}", dir.path.display()),
+        text: format!(
+            "segment {segment:010} in {} could not be prepared: {source}. Look at the disk and its room before a restart",
+            dir.path.display()
+        ),
     };
     prepare_segment(&dir.path, segment, config.log.segment_bytes, Duration::ZERO).map_err(unprepared)?;
     let file = open_segment_for_writing(&dir.path, segment).map_err(unprepared)?;

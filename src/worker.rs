@@ -1,4 +1,4 @@
-//! Drives. One pinned thread: wait, events, `Core::apply`, actions. It joins the core to the ring and to the threads beside
+//! Drives. One thread, pinned with `--cpus`: wait, events, `Core::apply`, actions. It joins the core to the ring and to the threads beside
 //! it (exporter, keeper, admin); it decides nothing. The only place that reads the clocks for a core.
 
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl Worker {
 
     /// Only what has changed: the lock is another thread's too.
     fn tell_readiness(&mut self, now: Now) {
-        let news = (self.core.sheds_all(now), self.core.forgot_early(), self.core.freed_early());
+        let news = (self.core.shedding(now), self.core.forgot_early(), self.core.freed_early());
         if news.0 != self.told.0 {
             self.links.readiness.shed(news.0.map(Shed::advice));
         }

@@ -53,8 +53,8 @@ pub fn store_text(error: &StoreError, path: &Path) -> String {
         | StoreError::Failed
         | StoreError::Database(_) => format!(
             "the store {path} cannot be used: {error}. The log holds what is not exported: look at the disk and its room \
-             (dmesg, df) and start again. If it stays so, put a copy of that file back, or move it away: as far as the log \
-             reaches back to its beginning, it is exported anew"
+             (dmesg, df) and start again. If it stays so, put a copy of that file back, or move it away: the log is \
+             exported anew if its first segment is still there, and else the next start halts with 74"
         ),
     }
 }

@@ -57,6 +57,9 @@ struct Ahead {
     sighted: u32,
 }
 
+/// What is kept of a record that waits to be judged, beside itself.
+pub const AHEAD_BYTES: usize = size_of::<Ahead>();
+
 /// Raw bytes of dead letters that may still be kept this hour.
 struct HourlyBudget {
     bytes_max: u64,

@@ -45,6 +45,11 @@ pub struct OpenRequest {
 }
 
 impl OpenRequest {
+    /// Memory that it holds between two turns.
+    fn held_bytes(&self) -> usize {
+        self.own.capacity() + self.errors.capacity() * size_of::<ListedError>()
+    }
+
     pub fn list_error(&mut self, refusal: Refusal) {
         if self.errors.len() < ERRORS_LISTED_MAX {
             self.errors.push(ListedError { index: self.clicks, refusal });
@@ -137,7 +142,7 @@ impl Staging {
     /// Drops an open request's records.
     pub fn drop_open(&mut self, open: OpenRequest) {
         if open.parked {
-            self.parked_bytes -= open.own.capacity();
+            self.parked_bytes -= open.held_bytes();
         }
         if !open.own.is_empty() {
             self.keep_spare(open.own);
@@ -155,17 +160,18 @@ impl Staging {
             self.records.truncate(open.from);
             open.own = own;
         }
-        if self.parked_bytes + open.own.capacity() > self.parked_bytes_max {
+        if self.parked_bytes + open.held_bytes() > self.parked_bytes_max {
             self.keep_spare(std::mem::take(&mut open.own));
+            open.errors = Vec::new();
             open.shed = Some(Shed::Memory);
         }
-        self.parked_bytes += open.own.capacity();
+        self.parked_bytes += open.held_bytes();
         open.parked = true;
     }
 
     /// A parked request goes on: what it adds lands behind what it has.
     pub fn unpark(&mut self, open: &mut OpenRequest) {
-        self.parked_bytes -= open.own.capacity();
+        self.parked_bytes -= open.held_bytes();
         open.parked = false;
         open.from = self.records.len();
     }
@@ -321,7 +327,7 @@ mod tests {
     fn stalled_bodies_hold_no_more_than_the_bound_and_the_others_are_shed() {
         let mut staging = Staging::new(PARKED_MAX);
         let requests: Vec<_> = (0..4096).map(|_| stalled(&mut staging, 1 << 20)).collect();
-        let held = |requests: &[OpenRequest]| requests.iter().map(|request| request.own.capacity()).sum::<usize>();
+        let held = |requests: &[OpenRequest]| requests.iter().map(OpenRequest::held_bytes).sum::<usize>();
         assert!(held(&requests) <= PARKED_MAX, "{} bytes are held", held(&requests));
         let kept = requests.iter().filter(|request| request.shed.is_none()).count();
         assert!(kept >= 4 && requests.iter().all(|request| matches!(request.shed, None | Some(Shed::Memory))));
@@ -337,7 +343,7 @@ mod tests {
     fn what_is_parked_is_counted_until_it_is_staged_and_large_buffers_are_not_kept() {
         let mut staging = Staging::new(PARKED_MAX);
         let mut request = stalled(&mut staging, 1 << 20);
-        let memory = request.own.capacity();
+        let memory = request.held_bytes();
         assert_eq!((staging.parked_bytes, staging.bytes()), (memory, 0));
         staging.unpark(&mut request);
         assert_eq!(staging.bytes_before(&request), 0);

@@ -57,7 +57,10 @@ impl Core {
         let (exit, why) = if last_cut && !self.home.writer.unwritten() {
             (Exit::Store, "the store did not take the last cut in time; the log holds it, the next start exports it")
         } else {
-            (Exit::Stuck, "the stop was not over in time: the log waits for its disk; what is not on it has no answer")
+            (
+                Exit::Stuck,
+                "the stop was not over in 19 s: the log waits for its disk, and what is not on it has no answer. Look at the disk (dmesg, SMART) and start again",
+            )
         };
         actions.push(Action::Halt { exit, why: why.to_owned() });
     }

@@ -16,8 +16,7 @@
 //! they differ in the top 16 bits, so their top 64 differ by at least 2^48, and `top × lines / 2^64` by at least
 //! `lines / 2^16` >= 2, because there are at least 2^17 lines; whole numbers at least 2 apart stay apart when lowest bits
 //! are flipped. Or all 128 bits are equal; then one is a UUID and the other a hash, and exactly one lowest bit is flipped.
-//! (Whole blocks
-//! keep the flipped line in the table.)
+//! (Whole blocks keep the flipped line in the table.)
 //!
 //! **Room**: a key whose lines are full moves others to theirs, all within its block; the few keys of blocks that are full
 //! themselves are stashed beside the table.
@@ -54,12 +53,12 @@ const _: () = assert!(MEMORY_BYTES_MIN <= DEDUP_MEMORY_BYTES_MIN && DEDUP_MEMORY
 
 /// A table that is fuller, in percent of its slots, forgets its oldest generation, if the least window allows: above this load
 /// making room takes more and more moves, at 0.95 several times what all the rest of a click costs.
-const LOAD_PERCENT: u64 = 90;
+const LOAD_PERCENT_MAX: u64 = 90;
 
 /// The clock hand goes round once in this many generations. It must be less than RING − SPAN = 127; a hand that is
 /// twice as late still is.
 const SWEEP_GENERATIONS: i64 = 32;
-/// What one call to [`Table::advance`] sweeps at most, so that a turn stays short (4 ns a line) ...
+/// Lines that one call to [`Table::advance`] sweeps at most, so that a turn stays short (4 ns a line) ...
 const SWEEP_LINES_MAX: usize = 512;
 /// ... but never less than the table over this: a worker that turns once a second is round in a bit more than an hour.
 const SWEEP_TURNS_MAX: usize = 4096;
@@ -120,11 +119,7 @@ impl Table {
     pub fn new(memory: MmapMut, secret: [u8; 16], config: &DedupConfig, horizon_ms: i64, now_ms: i64) -> Table {
         let lines = lines(&memory).len();
         assert!(lines >= LINES_MIN, "a dedup table of {} bytes, at least {MEMORY_BYTES_MIN} needed", memory.len());
-        assert!(
-            memory.len() as u64 <= MEMORY_BYTES_MAX + u64::from(BLOCK_LINES) * 64,
-            "a dedup table of {} bytes",
-            memory.len()
-        );
+        assert!(u32::try_from(lines).is_ok(), "a dedup table of {} bytes, at most {MEMORY_BYTES_MAX}", memory.len());
         assert!(config.window_ms > 0 && (0..=config.window_ms).contains(&config.window_min_ms), "{config:?}");
         let generation_ms = (config.window_ms / GENERATIONS).max(1);
         let mut table = Table {
@@ -231,7 +226,7 @@ impl Table {
             self.current = Generation::at(now_ms, self.generation_ms);
         }
         self.raise_horizon(self.windows_horizon(now_ms));
-        while self.keys() > self.slots() / 100 * LOAD_PERCENT && self.evict_oldest(now_ms - self.window_min_ms) {}
+        while self.keys() > self.slots() / 100 * LOAD_PERCENT_MAX && self.evict_oldest(now_ms - self.window_min_ms) {}
         self.sweep_what_is_due();
     }
 

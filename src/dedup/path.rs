@@ -7,6 +7,11 @@ use super::line::{Line, SECOND, SLOTS};
 use super::scale;
 use super::simd;
 
+/// Both lines of a key are in one block of so many, 64 KiB: where an address is translated through small pages, by the guest
+/// or its host, the entries for the second and for all lines that keys could move to are beside the first one's.
+pub(super) const BLOCK_LINES: u32 = 1 << 10;
+pub(super) const BLOCK_BYTES: usize = BLOCK_LINES as usize * size_of::<Line>();
+
 /// Lines looked at before giving up: 2 + 8 + 32 + 86 of the next. At a load of 0.95 one line in five or so has room.
 const SEARCH_LINES_MAX: usize = 128;
 
@@ -19,11 +24,6 @@ struct Node {
 }
 
 const _: () = assert!(SEARCH_LINES_MAX <= u8::MAX as usize);
-
-/// Both lines of a key are in one block of so many, 64 KiB: where an address is translated through small pages, by the guest
-/// or its host, the entries for the second and for all lines that keys could move to are beside the first one's.
-pub(super) const BLOCK_LINES: u32 = 1 << 10;
-pub(super) const BLOCK_BYTES: usize = BLOCK_LINES as usize * size_of::<Line>();
 
 /// The other line of the key with this remainder, in the same block. It is its own inverse.
 #[inline]

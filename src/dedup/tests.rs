@@ -271,7 +271,7 @@ fn a_table_over_nine_tenths_forgets_its_oldest_generation_when_time_passes() {
             table.remember(&hashed, 0, received(number), received(number));
         }
     };
-    let nine_tenths = table.slots() / 100 * LOAD_PERCENT;
+    let nine_tenths = table.slots() / 100 * LOAD_PERCENT_MAX;
     fill(&mut table, nine_tenths);
     table.advance(NOW + WINDOW - 1);
     assert_eq!(table.generations_dropped_early(), 0, "nine tenths are kept");

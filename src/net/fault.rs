@@ -109,6 +109,9 @@ fn shed_sentence(shed: Shed) -> &'static str {
         Shed::Memory => {
             "The memory for unfinished requests is used up. Send the request again, unchanged, after a moment."
         }
+        Shed::HorizonAhead => {
+            "This host cannot yet tell new clicks from repeats. Send the request again, unchanged, in a minute or later."
+        }
     }
 }
 
@@ -176,7 +179,7 @@ impl Fault {
         Some(match shed {
             Shed::LogBehind | Shed::Memory | Shed::Draining => 1,
             Shed::DedupFull | Shed::Clock => 10,
-            Shed::DiskFull => 30,
+            Shed::DiskFull | Shed::HorizonAhead => 30,
         })
     }
 }

@@ -120,7 +120,7 @@ pub static SETTINGS: &[Setting] = &[
         "connections-max",
         Kind::Count { min: 1, max: 1_000_000 },
         http.connections_max,
-        "Connections open at once; more wait in the kernel's backlog"
+        "Connections open at once; the next are answered 503 and closed"
     ),
     number!(
         "head-bytes-max",
@@ -190,7 +190,7 @@ pub static SETTINGS: &[Setting] = &[
         DedupKey,
         click.dedup_key,
         "Which field names a click. auto: the first of request_id, click_id, impression_id, else a hash of all fields. \
-         Another rule over a live log refuses what is older than the change"
+         Another rule over a live log sheds for one --clock-skew and then refuses what is older than that"
     ),
     number!(
         "clock-skew",

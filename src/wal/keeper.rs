@@ -18,8 +18,10 @@ use crate::wal::segments;
 /// How often the disk budget is summed, and a delete that failed is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A segment of any size is prepared in this time, if the disk can: a worker at its top rate fills one in little more.
+/// The default segment is prepared in this time, if the disk can, a smaller one in its share of it: a worker at its top rate
+/// fills one in little more.
 const PREPARE_MAX: Duration = Duration::from_millis(200);
+const PREPARE_MAX_OF_BYTES: u64 = 128 << 20;
 
 /// What log and store take of the disk, for the metrics.
 #[derive(Debug, Default)]
@@ -120,7 +122,8 @@ impl Keeper {
         // In half of the time that the last one was filled in: the next is wanted when this one is full.
         let now = Instant::now();
         let filled = self.asked_at.replace(now).map_or(Duration::ZERO, |asked_at| now - asked_at);
-        let within = (filled / 2).min(PREPARE_MAX);
+        let share = (self.segment_bytes as f64 / PREPARE_MAX_OF_BYTES as f64).min(1.0);
+        let within = (filled / 2).min(PREPARE_MAX.mul_f64(share));
         let prepared = segments::prepare_segment(&self.log_dir, segment, self.segment_bytes, within)
             .and_then(|()| segments::open_segment_for_writing(&self.log_dir, segment));
         match prepared {
@@ -153,9 +156,15 @@ impl Keeper {
 
     /// What has changed; and at each look as long as segments should go.
     fn tell_room(&mut self, look: bool) {
-        let log_bytes = disk_usage(&self.data_dir.join("logs")).unwrap_or(0);
-        let store_bytes = disk_usage(&self.data_dir).unwrap_or(0).saturating_sub(log_bytes);
-        let free_bytes = disk_free(&self.data_dir).unwrap_or(u64::MAX);
+        let (log_bytes, all_bytes, free_bytes) = match self.sizes() {
+            Ok(sizes) => sizes,
+            Err(error) => {
+                // What was known last goes on: a look that fails is no room.
+                tracing::warn!(directory = %self.data_dir.display(), "the room on the disk cannot be looked at, tried again: {error}");
+                return;
+            }
+        };
+        let store_bytes = all_bytes.saturating_sub(log_bytes);
         self.disk.log_bytes.store(log_bytes, Ordering::Relaxed);
         self.disk.store_bytes.store(store_bytes, Ordering::Relaxed);
         let mut room = Room::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
@@ -178,6 +187,11 @@ impl Keeper {
             let Room { open, segments_over } = room;
             self.inbox.send(Inbound::Room { open, segments_over });
         }
+    }
+
+    /// Bytes of the logs, of the whole data directory, and free on the disk.
+    fn sizes(&self) -> io::Result<(u64, u64, u64)> {
+        Ok((disk_usage(&self.data_dir.join("logs"))?, disk_usage(&self.data_dir)?, disk_free(&self.data_dir)?))
     }
 }
 

@@ -38,6 +38,8 @@ pub const KIND_START: u8 = 3;
 pub const CLICK_HEAD_BYTES: usize = 48;
 /// The fixed part of a partial key.
 pub const PARTIAL_KEY_HEAD_BYTES: usize = 8;
+/// No click's record is shorter.
+pub const CLICK_BYTES_MIN: usize = CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES;
 /// What marks the rules by which class, device and agent were decided.
 pub const RULES: u8 = 1;
 
@@ -61,8 +63,7 @@ const CAUSE_OTHER_PAYLOAD: u8 = 128;
 const DIMS_BYTES_MAX: usize = REGION_BYTES_MAX + AD_ID_BYTES_MAX + CAMPAIGN_ID_BYTES_MAX + ADVERTISER_ID_BYTES_MAX;
 
 /// What of a click's record is put together before it is appended: all but long and rare texts.
-const STACK_BYTES: usize =
-    CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES + DIMS_BYTES_MAX + EXTRA_HEAD_BYTES + ZEROS_BYTES_MIN;
+const STACK_BYTES: usize = CLICK_BYTES_MIN + DIMS_BYTES_MAX + EXTRA_HEAD_BYTES + ZEROS_BYTES_MIN;
 
 /// Why a dead letter was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ pub enum RecordError {
 /// Appends the canonical record of a click.
 pub fn encode_click(click: &Click<'_>, received_ms: i64, out: &mut Vec<u8>) {
     let at = out.len();
-    let mut head = [0_u8; CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES];
+    let mut head = [0_u8; CLICK_BYTES_MIN];
     head[2] = KIND_CLICK;
     let uuid_flag = uuid_flag(&click.key, &click.extras);
     head[3] = uuid_flag
@@ -259,7 +260,7 @@ impl<'a> ClickRecord<'a> {
 
     fn decode(bytes: &'a [u8]) -> Result<ClickRecord<'a>, RecordError> {
         let length = bytes.len();
-        if length < CLICK_HEAD_BYTES + PARTIAL_KEY_HEAD_BYTES || record_length(bytes) != length {
+        if length < CLICK_BYTES_MIN || record_length(bytes) != length {
             return Err(RecordError::BadLength { field: "head", length });
         }
         let unknown = |field, value: u8| RecordError::UnknownCode { field, value: u64::from(value) };

@@ -25,7 +25,7 @@ use crate::exit::Exit;
 
 /// How long recovery waits for a dead process's write in flight to land and so unlock its segment.
 const UNLOCK_WAIT: Duration = Duration::from_secs(10);
-/// Zeros are written, and scans read, this much at a time.
+/// Scans read this much at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Zeros that are written at once: what a write of the log may have to wait for.
 const ZEROS_BYTES: usize = 512 << 10;

@@ -297,7 +297,7 @@ impl World {
         };
         let trace = &mut self.trace;
         let stays = self.leap_ms == 0 && server.clock_moved_ms.abs() > SKEW_MS;
-        let believed = stays && server.core.sheds_all(now).is_none() && ledger.accepted > server.seen.accepted;
+        let believed = stays && server.core.shedding(now).is_none() && ledger.accepted > server.seen.accepted;
         cover(trace, believed, "a clock that stays is believed");
         cover(trace, ledger.duplicate > server.seen.duplicate && log.durable_lsn < log.end_lsn, "duplicate waits");
         cover(trace, dedup.generations_dropped_early > 0, "eviction");
