@@ -20,13 +20,15 @@ pub enum Halt {
     )]
     ForeignDataDir { found: Vec<u8>, ours: LogId },
     #[error(
-        "the checkpoint lists log {log}, which this data directory does not hold. Bring its files back; or {way}",
+        "the checkpoint lists log {log}, which this data directory does not hold. Bring its files back, in the place of those \
+         in logs/; or {way}",
         log = hex(log), way = ANEW
     )]
     ForeignLog { log: Vec<u8> },
     #[error(
-        "the checkpoint's nonce {nonce} is in none of our logs: a copy of this data directory exported after it was made. \
-         Start that one; or {way}",
+        "the checkpoint's nonce {nonce} is in none of our logs: a copy of this data directory exported after it was made, \
+         or the log's files are gone. Start that one, or put the store.redb of this directory back; bring the log's files \
+         back, in the place of those in logs/; or {way}",
         nonce = hex(nonce), way = ANEW
     )]
     UnknownNonce { nonce: Vec<u8> },

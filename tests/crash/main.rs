@@ -6,6 +6,7 @@ mod client;
 mod contended;
 mod damage;
 mod fresh;
+mod halts;
 mod limits;
 mod metrics;
 mod server;
