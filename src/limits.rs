@@ -9,6 +9,9 @@ use crate::units::{about_bytes, format_bytes, format_duration_us};
 /// Bytes of a frame that hold no records: its header, and padding to 4 KiB at worst.
 const FRAME_OVERHEAD_BYTES: u64 = 4096;
 
+/// How far ahead of the clock event times may be, in dedup windows.
+const WINDOWS_AHEAD_MAX: i64 = 6;
+
 /// A relation between values that does not hold; the text names flags, values, the limit and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -16,8 +19,8 @@ pub struct LimitError(String);
 
 /// Checks the values against each other and against the machine.
 pub fn check(config: &Config, machine: &Machine) -> Result<(), LimitError> {
-    let rules: [fn(&Config, &Machine) -> Option<String>; 9] =
-        [cores, addresses, batch, body, assembly, segment, budget, window, memory_sum];
+    let rules: [fn(&Config, &Machine) -> Option<String>; 10] =
+        [cores, addresses, batch, body, assembly, segment, budget, window, skew, memory_sum];
     rules.iter().find_map(|rule| rule(config, machine)).map_or(Ok(()), |why| Err(LimitError(why)))
 }
 
@@ -134,6 +137,20 @@ fn window(config: &Config, _: &Machine) -> Option<String> {
     })
 }
 
+/// Ids can be told apart in 128 generations, 8 windows: one for what is behind the clock, and some to spare. What is further
+/// ahead could not be remembered, and would be shed for ever.
+fn skew(config: &Config, _: &Machine) -> Option<String> {
+    let (skew, window) = (config.click.clock_skew_ms, config.dedup.window_ms);
+    let shown = |ms: i64| format_duration_us(ms.unsigned_abs() * 1000);
+    (skew > WINDOWS_AHEAD_MAX * window).then(|| {
+        format!(
+            "--clock-skew {} is above {WINDOWS_AHEAD_MAX} times --dedup-window {}; lower the first or raise the second",
+            shown(skew),
+            shown(window)
+        )
+    })
+}
+
 fn memory_sum(config: &Config, machine: &Machine) -> Option<String> {
     let lines = memory::lines(config);
     let sum = memory::sum_bytes(&lines);
@@ -179,6 +196,7 @@ mod tests {
         refused(|c| c.log.wal_bytes_max = 256 << 20, &["--wal-bytes-max 256MiB", "512MiB"]);
         refused(|c| c.dedup.window_ms = 30_000, &["--dedup-window 30s", "1m"]);
         refused(|c| c.export.watermark_delay_ms = 700_000, &["--watermark-delay 700s", "10m"]);
+        refused(|c| c.click.clock_skew_ms = 3_600_001, &["--clock-skew", "6 times", "--dedup-window 10m"]);
         refused(|c| c.dedup.memory_bytes = 3 << 30, &["3.", "2.0 GiB", "dedup table"]);
     }
 

@@ -130,13 +130,19 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// linux/magic.h.
+const TMPFS_MAGIC: libc::c_long = 0x0102_1994;
+const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
+
 /// Writes one synced block past the page cache, as the log does.
 fn direct_missing(data_dir: &Path) -> Option<Missing> {
     let error = try_direct(data_dir).err()?;
     let shown = data_dir.display();
-    Some(if error.raw_os_error() == Some(libc::EINVAL) {
+    Some(if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMEDIUMTYPE)) {
         Missing {
-            what: format!("--data-dir {shown}: its file system does not do O_DIRECT"),
+            what: format!(
+                "--data-dir {shown}: its file system does not keep what is written past the page cache (O_DIRECT)"
+            ),
             remedy: "put it on ext4, XFS or Btrfs; not on tmpfs, a container's overlay or a network share".to_owned(),
         }
     } else {
@@ -149,6 +155,10 @@ fn direct_missing(data_dir: &Path) -> Option<Missing> {
 
 fn try_direct(data_dir: &Path) -> io::Result<()> {
     fs::create_dir_all(data_dir)?;
+    // These take direct writes, and keep them in memory alone.
+    if matches!(rustix::fs::statfs(data_dir)?.f_type, TMPFS_MAGIC | RAMFS_MAGIC) {
+        return Err(io::Error::from_raw_os_error(libc::EMEDIUMTYPE));
+    }
     let path = data_dir.join(format!(".probe-{}", std::process::id()));
     let flags = libc::O_DIRECT | libc::O_DSYNC;
     let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&path)?;

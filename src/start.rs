@@ -97,7 +97,7 @@ pub fn start(
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
-    recovered.iter_mut().for_each(|log| keep_exported_total(log, checkpoint.as_ref()));
+    recovered.iter_mut().for_each(|log| keep_exported(log, checkpoint.as_ref()));
     let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
     if incarnation::key_rule_changed(config, &recovered) {
@@ -109,11 +109,13 @@ pub fn start(
     begin(config, started_at, Recovered { edge, store: Arc::new(store), confirmed, table, log })
 }
 
-/// A loss at a log's end takes the frame with it that said how many clicks there were: those exported are known still.
-fn keep_exported_total(log: &mut RecoveredLog, checkpoint: Option<&Checkpoint>) {
-    let listed = checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs);
-    for listed in listed.filter(|listed| log.repaired && *listed.log_uuid == log.start.log_id) {
+/// A loss at a log's end takes the frames with it that said how many clicks there were, and which incarnation exported
+/// them: the checkpoint knows both still.
+fn keep_exported(log: &mut RecoveredLog, checkpoint: Option<&Checkpoint>) {
+    let Some(checkpoint) = checkpoint.filter(|_| log.repaired) else { return };
+    for listed in checkpoint.logs.iter().filter(|listed| *listed.log_uuid == log.start.log_id) {
         log.start.totals.clicks = log.start.totals.clicks.max(listed.clicks_total);
+        log.nonces.extend(<[u8; 16]>::try_from(checkpoint.nonce.as_slice()));
     }
 }
 

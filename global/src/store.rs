@@ -77,6 +77,19 @@ impl Store {
         read(&table, edge_id)
     }
 
+    /// The last checkpoint of any other edge.
+    pub fn checkpoint_of_another(&self, edge_id: &str) -> Result<Option<Checkpoint>, StoreError> {
+        let file = begin_read(&self.database)?;
+        let table = file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
+        for entry in table.iter().map_err(redb::Error::from)? {
+            let (edge, bytes) = entry.map_err(redb::Error::from)?;
+            if edge.value() != edge_id {
+                return decode(bytes.value()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// The end record of the edge's last transaction, for the audit.
     pub fn last_end(&self, edge_id: &str) -> Result<Option<EndRecord>, StoreError> {
         let file = begin_read(&self.database)?;

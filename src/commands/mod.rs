@@ -6,6 +6,7 @@ use tollgate_global::StoreError;
 
 use self::wal::CommandError;
 use crate::exit::Exit;
+use crate::wal::replay::{Fault, Proof};
 use crate::wal::segments::LogError;
 
 pub mod audit;
@@ -34,6 +35,12 @@ pub fn halt_text(error: &LogError, dir: &Path) -> String {
         LogError::Damaged(_) if error.exit() == Exit::Checkpoint => format!(
             "{error}. Delete nothing; put the log and the store that belong together back, then `tollgate audit {dir}`"
         ),
+        LogError::Damaged(damage) if matches!(damage.fault, Fault::Frame { proof: Proof::Checkpoint { .. }, .. }) => {
+            format!(
+                "{error}. If the log is older than the store, bring its newer files back, in the place of those in logs/; else \
+             `tollgate wal verify {dir}` shows what is lost, and the `tollgate wal repair` command that goes on"
+            )
+        }
         LogError::Damaged(_) => format!(
             "{error}. `tollgate wal verify {dir}` shows what is lost, and the `tollgate wal repair` command that goes on"
         ),

@@ -44,14 +44,17 @@ pub fn key_rule_changed(config: &Config, recovered: &[RecoveredLog]) -> bool {
 }
 
 /// Raises the horizon to the highest of any frame: what was forgotten stays refused. Keys made by another rule are no use:
-/// then all that was accepted so far is forgotten, and the horizon begins now.
+/// then all that was accepted so far is forgotten, and the horizon is beyond the newest of it, which may lie as far ahead of
+/// the clock as any run allowed.
 pub fn keep_horizon(table: &mut dedup::Table, config: &Config, recovered: &[RecoveredLog], now: Now) {
-    let horizon_ms = if key_rule_changed(config, recovered) {
-        now.wall_ms + config.click.clock_skew_ms
-    } else {
-        recovered.iter().map(|log| log.horizon_ms).max().unwrap_or(i64::MIN)
-    };
-    table.raise_horizon(horizon_ms);
+    for log in recovered {
+        table.raise_horizon(log.horizon_ms);
+    }
+    if key_rule_changed(config, recovered) {
+        let segments = recovered.iter().flat_map(|log| &log.start.segments);
+        let newest_ms = segments.map(|segment| segment.newest_ms).max().unwrap_or(i64::MIN);
+        table.raise_horizon(newest_ms.saturating_add(1));
+    }
     table.advance(now.wall_ms);
 }
 

@@ -88,7 +88,7 @@ pub enum Verdict {
     /// Event time before the horizon: it may have been counted and forgotten.
     TooOld,
     /// No room, and the window is at its minimum (or the event time is further ahead than generations can be told
-    /// apart, which the parser's bound on skew prevents). The key is not remembered.
+    /// apart, which the bound on `--clock-skew` prevents). The key is not remembered.
     Full,
 }
 

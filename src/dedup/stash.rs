@@ -21,11 +21,15 @@ pub(super) struct Stash {
     swept: Option<Live>,
 }
 
-/// Memory of the stash of a table of so many slots: the map's buckets, a power of two up to twice 8/7 of its places, with a
-/// byte each.
+/// Memory of the stash of a table of so many slots: the map's buckets, a power of two, with a byte each.
 pub(super) fn stash_bytes(slots: u64) -> u64 {
-    let buckets = (places(slots) * 8).div_ceil(7).next_power_of_two();
+    let buckets = (capacity(places(slots)) * 8).div_ceil(7).next_power_of_two();
     buckets * (size_of::<(Hashed, Entry)>() as u64 + 1)
+}
+
+/// Twice the places: a map that is at most half full clears what removals leave behind in place, instead of growing.
+fn capacity(places: u64) -> u64 {
+    2 * places
 }
 
 fn places(slots: u64) -> u64 {
@@ -36,9 +40,10 @@ impl Stash {
     /// Takes all the memory it will ever use.
     pub(super) fn new(lines: u32, slots: u64) -> Stash {
         let keys_max = places(slots) as usize;
+        let capacity = capacity(places(slots)) as usize;
         let blocks = (lines / BLOCK_LINES).div_ceil(u64::BITS) as usize;
         Stash {
-            keys: HashMap::with_capacity_and_hasher(keys_max, Xxh3DefaultBuilder),
+            keys: HashMap::with_capacity_and_hasher(capacity, Xxh3DefaultBuilder),
             keys_max,
             blocks: vec![0; blocks],
             swept: None,
@@ -96,6 +101,7 @@ impl Stash {
     }
 
     pub(super) fn clear(&mut self) {
+        self.swept = None;
         self.keys.clear();
         self.blocks.fill(0);
     }
@@ -125,6 +131,42 @@ mod tests {
             assert!(capacity >= slots / SLOTS_PER_PLACE);
             assert_eq!(stash_bytes(slots), buckets * (size_of::<(Hashed, Entry)>() as u64 + 1), "{slots} slots");
         }
+    }
+
+    #[test]
+    fn churn_takes_no_more_memory() {
+        let mut epochs = Epochs::new(100);
+        let mut stash = Stash::new(64 * BLOCK_LINES, 64 * SLOTS_PER_PLACE);
+        let capacity = stash.keys.capacity();
+        let mut number = 0;
+        for generation in 100..2_000 {
+            assert_eq!(epochs.rise(generation), epoch::Rise::Done);
+            epochs.swept_whole();
+            stash.sweep(epochs.live());
+            for _ in 0..if generation % 2 == 0 { 64 } else { 40 } {
+                number += 1;
+                let entry = Entry { remainder: hashed(0).remainder, epoch: epoch::byte(generation), check: 0 };
+                let mut key = hashed(number % 64);
+                key.remainder.low = u64::from(number);
+                assert!(stash.put(&key, entry, epochs.live()));
+            }
+        }
+        assert_eq!(stash.keys.capacity(), capacity);
+    }
+
+    #[test]
+    fn what_was_cleared_is_swept_again() {
+        let mut epochs = Epochs::new(100);
+        let entry = |generation| Entry { remainder: hashed(0).remainder, epoch: epoch::byte(generation), check: 0 };
+        let mut stash = Stash::new(8 * BLOCK_LINES, SLOTS_PER_PLACE);
+        assert!(stash.put(&hashed(1), entry(100), epochs.live()));
+        assert!(!stash.put(&hashed(2), entry(100), epochs.live()));
+        stash.clear();
+        // One round of the bytes later, just before the horizon is where it was when the stash was swept last.
+        epochs.restart(100 + epoch::RING - 1);
+        assert!(stash.put(&hashed(3), entry(100 + epoch::RING - 1), epochs.live()));
+        assert_eq!(epochs.rise(100 + epoch::RING), epoch::Rise::Done);
+        assert!(stash.put(&hashed(4), entry(100 + epoch::RING), epochs.live()), "the dead one makes room");
     }
 
     #[test]

@@ -18,11 +18,6 @@ pub(super) fn owner(start: &Start, checkpoint: &Checkpoint) -> Result<(), Halt> 
 /// Whether the checkpoint is one that our logs can have led to, as far as that shows without reading them. A log that it
 /// does not list, and every log where there is none, must still have its first record.
 pub(super) fn listed_logs(start: &Start, checkpoint: Option<&Checkpoint>) -> Result<(), Halt> {
-    if let Some(Checkpoint { nonce, .. }) = checkpoint
-        && !start.nonces.iter().any(|ours| *ours == **nonce)
-    {
-        return Err(Halt::UnknownNonce { nonce: nonce.clone() });
-    }
     let listed = checkpoint.map_or(&[][..], |checkpoint| &checkpoint.logs);
     for listed in listed {
         let log = start.logs.iter().find(|log| log.end.log_id == *listed.log_uuid);
@@ -30,6 +25,12 @@ pub(super) fn listed_logs(start: &Start, checkpoint: Option<&Checkpoint>) -> Res
         if listed.lsn > log.end.lsn {
             return Err(Halt::BeyondEnd { log: log.end.log_id, lsn: listed.lsn, end: log.end.lsn });
         }
+    }
+    // A log that is gone takes its nonces with it, so it is looked for first.
+    if let Some(Checkpoint { nonce, .. }) = checkpoint
+        && !start.nonces.iter().any(|ours| *ours == **nonce)
+    {
+        return Err(Halt::UnknownNonce { nonce: nonce.clone() });
     }
     for log in &start.logs {
         let listed = listed.iter().find(|listed| log.end.log_id == *listed.log_uuid);

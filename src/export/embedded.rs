@@ -29,7 +29,12 @@ impl Embedded {
         if let Some(why) = &self.broken {
             return Err(SinkError::Broken(why.clone()));
         }
-        self.store.checkpoint(&self.edge_id).map_err(|error| SinkError::Broken(self.named(&error)))
+        // The store counts one edge; what another exported into it would be counted with ours.
+        let found = match self.store.checkpoint_of_another(&self.edge_id) {
+            Ok(None) => self.store.checkpoint(&self.edge_id),
+            foreign => foreign,
+        };
+        found.map_err(|error| SinkError::Broken(self.named(&error)))
     }
 
     /// Commits. Whatever the error, the exporter settles it by reading the checkpoint.

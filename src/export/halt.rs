@@ -10,7 +10,11 @@ const ANEW: &str = "start with an empty --data-dir, keep this one, and read its 
 /// What was found that cannot be. Each says what is known and which way out there is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
-    #[error("the checkpoint is of edge {found:?}, this is edge {ours:?}: set --edge-id to the data directory's own")]
+    #[error(
+        "the checkpoint is of edge {found:?}, this is edge {ours:?}. Put the store.redb of this directory back; or move the one \
+         that is there away, and what the log holds is exported anew; or {way}",
+        way = ANEW
+    )]
     ForeignEdge { found: String, ours: String },
     #[error(
         "the checkpoint is of data directory {found}, ours is {ours}: another host exports as this edge, or the disk was \
@@ -20,13 +24,14 @@ pub enum Halt {
     )]
     ForeignDataDir { found: Vec<u8>, ours: LogId },
     #[error(
-        "the checkpoint lists log {log}, which this data directory does not hold. Bring its files back; or {way}",
+        "the checkpoint lists log {log}, which this data directory does not hold. Bring its files back, in the place of those \
+         in logs/; or {way}",
         log = hex(log), way = ANEW
     )]
     ForeignLog { log: Vec<u8> },
     #[error(
         "the checkpoint's nonce {nonce} is in none of our logs: a copy of this data directory exported after it was made. \
-         Start that one; or {way}",
+         Start that one, and put the store.redb of this directory back; or {way}",
         nonce = hex(nonce), way = ANEW
     )]
     UnknownNonce { nonce: Vec<u8> },

@@ -50,8 +50,8 @@ pub struct Walked {
     pub segments: Vec<SegmentSummary>,
     /// Segments at the end without a header: never used, or torn in their first write.
     pub headerless: Vec<u64>,
-    /// Header of the newest segment that has one.
-    pub newest_header: Option<SegmentHeader>,
+    /// Header of the newest segment that has a frame: a header alone says what was meant, and nothing was accepted by it.
+    pub header_in_force: Option<SegmentHeader>,
     /// Of every incarnation that a start or a segment's header still names.
     pub nonces: BTreeSet<[u8; 16]>,
     /// Repairs that the walk went over.
@@ -133,7 +133,7 @@ fn recovered_log(log: LogDir, walked: Walked) -> Result<RecoveredLog, LogError> 
         horizon_ms: replay.horizon_ms,
         watermark_ms: replay.watermark_ms,
         built_ms: replay.built_ms,
-        dedup_key: walked.newest_header.map(|header| header.dedup_key),
+        dedup_key: walked.header_in_force.map(|header| header.dedup_key),
         nonces: walked.nonces,
         repaired: !walked.repairs.is_empty(),
         stopped: replay.flags & FLAG_STOPPED != 0,
@@ -259,6 +259,8 @@ struct Walk<'m> {
     tail: Tail,
     bad: BadFrame,
     bad_at: (u64, u64),
+    /// Of the segment that is read.
+    header: Option<SegmentHeader>,
     walked: Walked,
 }
 
@@ -276,13 +278,14 @@ impl<'m> Walk<'m> {
             tail: Tail::Clean,
             bad: BadFrame::Blank,
             bad_at: (0, 0),
+            header: None,
             walked: Walked {
                 replay,
                 base_lsn: 0,
                 tail: Tail::Clean,
                 segments: Vec::new(),
                 headerless: Vec::new(),
-                newest_header: None,
+                header_in_force: None,
                 nonces: BTreeSet::new(),
                 repairs: Vec::new(),
                 records: 0,
@@ -389,7 +392,7 @@ impl<'m> Walk<'m> {
             self.meet_checkpoint();
             self.summary_base(base.lsn);
         }
-        self.walked.newest_header = Some(*header);
+        self.header = Some(*header);
         self.walked.nonces.insert(header.nonce);
         assert!(self.jump_to.is_some() || self.replay.is_at(&base), "the walk ends at the next base or fails");
         Ok(())
@@ -427,6 +430,7 @@ impl<'m> Walk<'m> {
 
     fn frame_taken(&mut self, frame: &ReplayedFrame<'_>) {
         self.meet_checkpoint();
+        self.walked.header_in_force = self.header;
         self.walked.records += u64::from(frame.header.records);
         self.walked.nonces.extend(frame.records.iter().filter_map(|record| match record {
             Record::Start(start) => Some(start.nonce),

@@ -8,10 +8,9 @@ use tollgate::wal::frame::{BLOCK_BYTES, FrameHeader};
 use tollgate::wal::recover::recover;
 
 use crate::client::{Connection, send_number, send_one_by_one};
-use crate::server::{PATIENCE, Server, audited, shell, tollgate};
+use crate::server::{self, EXPORTS, Server, audited, shell, tollgate};
 
 const CLICKS: u64 = 12;
-const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
 /// No cut within the test.
 const EXPORTS_NOTHING: [&str; 2] = ["--export-interval", "1m"];
 
@@ -69,10 +68,8 @@ fn printed(text: &str, begins: &str, contains: &str) -> String {
 
 /// It does not start, and says what to run.
 fn halts(data_dir: &Path) -> String {
-    let ended = Server::spawn(data_dir, &EXPORTS).ended_within(PATIENCE);
-    assert_eq!(ended.code, Some(71), "{}", ended.errors);
-    assert!(ended.errors.contains("tollgate wal repair"), "{}", ended.errors);
-    printed(&ended.errors, "tollgate wal verify", "--data-dir")
+    let errors = server::halts(data_dir, 71, &["tollgate wal repair"]);
+    printed(&errors, "tollgate wal verify", "--data-dir")
 }
 
 #[test]

@@ -1,13 +1,10 @@
-//! What is promised of limits: the sum of memory holds, the log yields before clicks are shed, and each halt of the export
-//! names a way out that works.
+//! What is promised of limits: the sum of memory holds, the log yields before clicks are shed, and where it has
+//! yielded a lost store has a way out.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Connection, request, send_one_by_one, while_sending};
-use crate::server::{PATIENCE, Server, audited, tollgate};
-
-const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
+use crate::server::{EXPORTS, PATIENCE, Server, audited, halts, tollgate};
 
 /// Sends from so many clients until it is told to stop or patience ends.
 fn load_until(server: &Server, clients: &mut [Client], mut done: impl FnMut() -> bool) {
@@ -69,32 +66,12 @@ fn a_log_at_its_mark_gives_way_before_clicks_are_shed_and_a_lost_store_has_a_way
 
     // The store held what the freed segments counted.
     std::fs::remove_file(data_dir.join("store.redb")).expect("removed");
-    halts(&data_dir, &["oldest segment begins after", "start with an empty --data-dir", "`tollgate wal export`"]);
+    halts(&data_dir, 74, &["oldest segment begins after", "start with an empty --data-dir", "`tollgate wal export`"]);
     let (code, text) = tollgate(&data_dir, &["wal", "export"]);
     assert!(code == Some(0) && text.lines().count() > 1_000, "{code:?}");
     let server = Server::start(&anew, &EXPORTS);
     send_one_by_one(server.clicks, 0, 3);
     server.wait_for_gross(3);
-}
-
-#[test]
-fn a_store_of_another_directory_is_moved_away_and_the_log_exported_anew() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (data_dir, other) = (folder.path().join("data"), folder.path().join("other"));
-    for (dir, clicks) in [(&data_dir, 5), (&other, 3)] {
-        let server = Server::start(dir, &EXPORTS);
-        send_one_by_one(server.clicks, 0, clicks);
-        server.stop();
-    }
-    std::fs::rename(other.join("store.redb"), data_dir.join("store.redb")).expect("moved");
-    halts(&data_dir, &["the checkpoint is of data directory", "move the one that is there away"]);
-    std::fs::rename(data_dir.join("store.redb"), other.join("store.redb")).expect("moved back");
-    for (dir, clicks) in [(&data_dir, 5), (&other, 3)] {
-        let server = Server::start(dir, &EXPORTS);
-        server.wait_for_gross(clicks);
-        server.stop();
-        audited(dir);
-    }
 }
 
 #[test]
@@ -108,11 +85,4 @@ fn a_body_that_cannot_be_read_is_answered_with_the_reason() {
         let text = String::from_utf8_lossy(&reply.body);
         assert!(reply.status == 400 && text.contains(why), "{body}: {text}");
     }
-}
-
-#[track_caller]
-fn halts(data_dir: &Path, names: &[&str]) {
-    let ended = Server::spawn(data_dir, &EXPORTS).ended_within(PATIENCE);
-    assert_eq!(ended.code, Some(74), "{}", ended.errors);
-    assert!(names.iter().all(|name| ended.errors.contains(name)), "{names:?} not all in: {}", ended.errors);
 }

@@ -6,6 +6,8 @@ mod client;
 mod contended;
 mod damage;
 mod fresh;
+mod halts;
+mod key_rule;
 mod limits;
 mod metrics;
 mod server;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::client::send_one_by_one;
+
 /// Beyond every deadline that a test relies on, so that a hang fails and does not hang.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -19,6 +21,9 @@ pub fn binary() -> &'static str {
 
 /// Small segments and little memory: these tests start hundreds of servers.
 const SMALL: [&str; 6] = ["--segment-bytes", "1MiB", "--dedup-memory-bytes", "16MiB", "--recv-buffers", "64"];
+
+/// What was acknowledged is counted at once.
+pub const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
 
 /// A child that may not be ready yet. Dropped, it is killed.
 pub struct Server {
@@ -299,4 +304,23 @@ pub fn audited(data_dir: &Path) {
         let (code, text) = tollgate(data_dir, arguments);
         assert_eq!(code, Some(0), "{arguments:?}: {text}");
     }
+}
+
+/// A directory with the clicks of these numbers exported, stopped.
+pub fn stopped(data_dir: &Path, from: u64, to: u64) {
+    let server = Server::start(data_dir, &EXPORTS);
+    send_one_by_one(server.clicks, from, to);
+    server.stop();
+}
+
+/// It does not start, or not go on, and says so; returns what it said.
+#[track_caller]
+pub fn halts(data_dir: &Path, code: i32, names: &[&str]) -> String {
+    let errors = data_dir.with_extension("stderr");
+    // What earlier ones said is not asked for; a new directory has none.
+    let _ = std::fs::remove_file(errors);
+    let ended = Server::spawn(data_dir, &EXPORTS).ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(code), "{}", ended.errors);
+    assert!(names.iter().all(|name| ended.errors.contains(name)), "{names:?} not all in: {}", ended.errors);
+    ended.errors
 }

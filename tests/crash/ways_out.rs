@@ -6,9 +6,7 @@ use std::process::Command;
 
 use crate::client::{Connection, send_number, send_one_by_one};
 use crate::damage::copy;
-use crate::server::{Ended, PATIENCE, Server, audited, binary, tollgate};
-
-const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
+use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, stopped, tollgate};
 
 #[track_caller]
 fn ends(ended: &Ended, code: i32, names: &[&str]) {
@@ -20,13 +18,6 @@ fn ends(ended: &Ended, code: i32, names: &[&str]) {
 
 fn start_ends(data_dir: &Path, flags: &[&str], code: i32, names: &[&str]) {
     ends(&Server::spawn(data_dir, flags).ended_within(PATIENCE), code, names);
-}
-
-/// A directory with the clicks of these numbers exported, stopped.
-fn stopped(data_dir: &Path, from: u64, to: u64) {
-    let server = Server::start(data_dir, &EXPORTS);
-    send_one_by_one(server.clicks, from, to);
-    server.stop();
 }
 
 #[test]
@@ -87,21 +78,6 @@ fn no_data_directory_64_and_nothing_is_made() {
         assert!(code == Some(64) && text.contains("is no data directory") && text.contains("--data-dir"), "{text}");
     }
     assert!(!data_dir.exists());
-}
-
-#[test]
-fn a_store_of_another_log_74() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (data_dir, clone) = (folder.path().join("data"), folder.path().join("clone"));
-    stopped(&data_dir, 0, 3);
-    copy(&data_dir, &clone);
-    stopped(&data_dir, 10, 13);
-    stopped(&clone, 20, 23);
-    std::fs::copy(clone.join("store.redb"), data_dir.join("store.redb")).expect("copied");
-    start_ends(&data_dir, &EXPORTS, 74, &["chain", "audit"]);
-    let (code, text) = tollgate(&data_dir, &["audit"]);
-    assert_eq!(code, Some(74), "{text}");
-    audited(&clone);
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! Another `--dedup-key` over a live log: ids made by the old rule are of no use, so nothing that was accepted under it may be
+//! taken again, wherever the change was interrupted and whatever else changed with it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::client::{Connection, request, verdicts};
+use crate::server::{Server, audited, now_ms};
+
+const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
+
+fn start(data_dir: &Path, rule: &str, skew: &str) -> Server {
+    Server::start(data_dir, &[&EXPORTS[..], &["--dedup-key", rule, "--clock-skew", skew]].concat())
+}
+
+/// Clicks accepted of one that has an id for each rule.
+fn accepted(server: &Server, id: &str, at_ms: i64) -> u64 {
+    let click = format!("{{\"ad_id\":\"a\",\"timestamp\":{at_ms},\"request_id\":\"{id}\",\"click_id\":\"{id}\"}}");
+    let mut connection = Connection::open(server.clicks).expect("it listens");
+    connection.send(request("application/json", &click).as_bytes()).expect("it reads");
+    let reply = connection.reply().expect("it answers").expect("it answers");
+    match reply.status {
+        202 | 422 => verdicts(&reply.body).0,
+        503 => 0,
+        status => panic!("{status}: {}", reply.head),
+    }
+}
+
+fn newest_segment_with_a_header(data_dir: &Path) -> PathBuf {
+    let log = std::fs::read_dir(data_dir.join("logs")).expect("logs").next().expect("a log").expect("a log").path();
+    let files = std::fs::read_dir(log).expect("segments").map(|entry| entry.expect("a segment").path());
+    // One that is being prepared may still be short.
+    let head = |path: &PathBuf| std::fs::read(path).expect("a segment").first_chunk::<4096>().copied();
+    let begun = |path: &PathBuf| head(path).is_some_and(|head| head != [0; 4096]);
+    files.filter(begun).max().expect("one begun")
+}
+
+#[test]
+fn an_id_of_the_old_rule_is_not_taken_again_after_a_change_that_was_torn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let (server, at_ms) = (start(&data_dir, "request_id", "1s"), now_ms());
+    assert_eq!(accepted(&server, "one", at_ms), 1);
+    server.kill();
+    let before = newest_segment_with_a_header(&data_dir);
+    start(&data_dir, "click_id", "1s").kill();
+    // The header of the new run's segment got to the disk, its first frame did not.
+    let segment = newest_segment_with_a_header(&data_dir);
+    assert_ne!(segment, before);
+    let mut bytes = std::fs::read(&segment).expect("the segment");
+    bytes[4096..].fill(0);
+    std::fs::write(&segment, bytes).expect("written");
+    let server = start(&data_dir, "click_id", "1s");
+    assert_eq!(accepted(&server, "one", at_ms), 0, "it was counted under the old rule");
+    std::thread::park_timeout(Duration::from_millis(2));
+    assert_eq!(accepted(&server, "two", now_ms()), 1);
+    server.wait_for_gross(2);
+    server.stop();
+    audited(&data_dir);
+}
+
+#[test]
+fn an_id_of_the_old_rule_is_not_taken_again_under_a_smaller_skew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let (server, at_ms) = (start(&data_dir, "request_id", "1m"), now_ms() + 3_000);
+    assert_eq!(accepted(&server, "one", at_ms), 1);
+    server.kill();
+    let server = start(&data_dir, "click_id", "1s");
+    // Nothing can be told from it until its time has come.
+    let mut later = now_ms();
+    while later <= at_ms {
+        assert_eq!(accepted(&server, "one", at_ms), 0, "it was counted under the old rule");
+        std::thread::park_timeout(Duration::from_millis(100));
+        later = now_ms();
+    }
+    assert_eq!(accepted(&server, "two", later), 1);
+    server.wait_for_gross(2);
+    server.stop();
+    audited(&data_dir);
+}
