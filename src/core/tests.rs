@@ -88,7 +88,7 @@ impl Bench {
         actions
     }
 
-    /// Opens a connection that sends this.
+    /// Sends this on a connection that is open.
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Vec<Action> {
         let connection = ConnectionId { slot, generation: 1 };
         self.told(vec![Event::Received { connection, bytes }, Event::Idle])
@@ -101,7 +101,7 @@ impl Bench {
     }
 
     /// Wakes when the core asks to be woken, as long as it asks for nothing; how often, and what came then.
-    fn sleep_until(&mut self, seconds: u64) -> (usize, Vec<Action>) {
+    fn sleep_for(&mut self, seconds: u64) -> (usize, Vec<Action>) {
         let end_ns = self.now.mono_ns + seconds * SECOND_NS;
         for wakes in 0.. {
             let deadline_ns = self.core.next_deadline_ns().min(self.now.mono_ns + SECOND_NS);
@@ -152,9 +152,9 @@ fn a_write_that_does_not_end_is_stuck_after_thirty_seconds() {
     let mut bench = bench();
     bench.click(0);
     assert_eq!(bench.writes.len(), 1);
-    let (_, actions) = bench.sleep_until(29);
+    let (_, actions) = bench.sleep_for(29);
     assert_eq!(halted(&actions), None);
-    let (_, actions) = bench.sleep_until(3);
+    let (_, actions) = bench.sleep_for(3);
     assert_eq!(halted(&actions), Some(Exit::Stuck), "the write hangs for 32 s");
     assert!(bench.sent.is_empty(), "nothing of it was acknowledged");
 }
@@ -169,7 +169,7 @@ fn a_process_that_was_stopped_for_minutes_is_not_stuck() {
     bench.written();
     assert!(String::from_utf8_lossy(&bench.sent).contains("\"accepted\":1"));
     for _ in 0..100 {
-        bench.sleep_until(1);
+        bench.sleep_for(1);
         assert_eq!(halted(&bench.written()), None, "a disk that writes is not stuck");
     }
 }
@@ -184,9 +184,9 @@ fn a_last_cut_that_nobody_exports_ends_the_process_and_does_not_spin() {
     bench.turn(&[stop], 0);
     bench.written();
     assert!(bench.cuts.iter().any(|cut| cut.last), "the last cut is on its way");
-    let (wakes, actions) = bench.sleep_until(18);
+    let (wakes, actions) = bench.sleep_for(18);
     assert!(wakes < 40 && actions.is_empty(), "{wakes} turns in 18 s of waiting: {actions:?}");
-    let (_, actions) = bench.sleep_until(3);
+    let (_, actions) = bench.sleep_for(3);
     assert_eq!(halted(&actions), Some(Exit::Store), "within 19 s of the stop");
 }
 
@@ -195,10 +195,10 @@ fn a_stop_whose_log_hangs_ends_too() {
     let mut bench = bench();
     bench.click(0);
     bench.turn(&[stop], 0);
-    let (_, actions) = bench.sleep_until(16);
+    let (_, actions) = bench.sleep_for(16);
     assert!(closes(&actions), "after 15 s those left are closed");
     bench.turn(&[closed], 0);
-    let (wakes, actions) = bench.sleep_until(5);
+    let (wakes, actions) = bench.sleep_for(5);
     assert_eq!(halted(&actions), Some(Exit::Stuck));
     assert!(wakes < 20, "{wakes} turns in 4 s of waiting");
 }
@@ -303,7 +303,7 @@ fn while_the_clock_leaps_clicks_are_shed_and_one_that_stays_ahead_is_believed() 
     let window_ns = bench.core.config.dedup.window_ms as u64 * 1_000_000;
     let end_ns = bench.now.mono_ns + window_ns;
     while bench.now.mono_ns < end_ns {
-        bench.sleep_until(10);
+        bench.sleep_for(10);
         bench.written();
         for cut in std::mem::take(&mut bench.cuts) {
             let exported = Exported { lsn: cut.to.lsn, table: cut.table, cuts: 1 };

@@ -352,14 +352,27 @@ fn a_shorter_window_at_restart_forgets_rather_than_confuses_generations() {
 
 #[test]
 fn a_key_restored_twice_counts_from_the_later_time() {
-    let mut table = table(WINDOW, WINDOW_MIN);
-    let hashed = table.hash(&uuid(1));
-    assert!(table.restore(&hashed, 0, NOW, NOW));
-    assert!(table.restore(&hashed, 0, NOW + 5_000, NOW + 5_000));
-    assert!(table.restore(&hashed, 0, NOW + 1_000, NOW + 1_000));
-    assert_eq!(table.keys(), 1);
+    let model = Model::new(true);
+    let keys: Vec<_> = (0..40).map(|key| model.hash(key)).collect();
+    let mut table = model.table;
+    let restore = |table: &mut Table, hashed, at_ms| assert!(table.restore(hashed, 0, at_ms, at_ms));
+    // The first of them lies in a line; the one that finds the lines full is stashed.
+    let stashed = keys.iter().position(|hashed| {
+        restore(&mut table, hashed, NOW);
+        table.stashed() == 1
+    });
+    let both = [keys[0], keys[stashed.expect("four lines do not hold forty keys")]];
+    for hashed in &both {
+        assert_eq!(table.find(hashed).is_none(), *hashed == both[1]);
+        restore(&mut table, hashed, NOW + 5_000);
+        restore(&mut table, hashed, NOW + 1_000);
+    }
+    assert_eq!((table.keys(), table.stashed()), (stashed.map_or(0, |at| at as u64 + 1), 1));
     table.raise_horizon(NOW + 5_000);
-    assert_eq!(table.remember(&hashed, 0, NOW + 5_000, NOW + 5_000), SAME);
+    assert_eq!(table.keys(), 2);
+    for hashed in &both {
+        assert_eq!(table.remember(hashed, 0, NOW + 5_000, NOW + 5_000), SAME);
+    }
     table.raise_horizon(NOW + 6_000);
     assert_eq!(table.keys(), 0);
 }

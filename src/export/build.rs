@@ -211,6 +211,24 @@ mod tests {
     }
 
     #[test]
+    fn tables_in_which_all_name_a_user_and_in_which_not_all_do_give_the_same_sketches() {
+        let named = [("a", 1), ("b", 2), ("a", 3), ("c", 7), ("a", 1), ("b", 5)];
+        let not_all = [&named[..], &[("d", 0)]].concat();
+        let mut tokens = TokensByRow::new(|| ());
+        let mut sketches = |clicks: &[(&str, u64)], unnamed| {
+            let table = table(clicks);
+            assert_eq!(table.clicks() - table.users.len() as u64, unnamed);
+            let transaction = transaction(&HEAD, &[part(&table)], Checkpoint::default(), &mut tokens).unwrap();
+            let rows = transaction.partials.into_iter().map(|row| (row.ad_id, row.clicks, row.users));
+            rows.collect::<Vec<_>>()
+        };
+        let (of_all, of_not_all) = (sketches(&named, 0), sketches(&not_all, 1));
+        assert_eq!(of_all.len(), 3);
+        assert_eq!(of_all, of_not_all[..3]);
+        assert_eq!(of_all[0].2, Users::bytes_of([1, 3, 1].into_iter()));
+    }
+
+    #[test]
     fn a_table_that_counts_other_than_its_log_is_not_sent() {
         let table = table(&[("a", 1)]);
         let wrong = Part { clicks: 2, ..part(&table) };

@@ -190,7 +190,7 @@ pub static SETTINGS: &[Setting] = &[
         DedupKey,
         click.dedup_key,
         "Which field names a click. auto: the first of request_id, click_id, impression_id, else a hash of all fields. \
-         Another rule over a live log sheds for one --clock-skew and then refuses what is older than that"
+         Another rule over a live log refuses what is older than the newest click in it"
     ),
     number!(
         "clock-skew",

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, PerAd, Random, Shape, sums, while_sending};
-use crate::server::{Server, audited};
+use crate::server::{Server, audited, wait_until};
 
 const ROUNDS: u64 = 100;
 /// Starts that a round may take to be killed while it recovers: one that was ready first does not count.
@@ -48,16 +48,10 @@ pub fn check_counts(server: &Server, ads: &BTreeMap<String, PerAd>) -> u64 {
 
 /// Waits until everything durable is exported.
 pub fn wait_for_export(server: &Server) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    wait_until("everything durable is exported", || {
         let metrics = server.scrape();
-        let (end, exported) = (metrics.sum("tollgate_log_end_lsn"), metrics.sum("tollgate_export_lsn"));
-        if end == exported {
-            return;
-        }
-        assert!(Instant::now() < deadline, "LSN {exported} of {end} is exported");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+        metrics.sum("tollgate_log_end_lsn") == metrics.sum("tollgate_export_lsn")
+    });
 }
 
 /// Starts servers until one was killed between the first read of its log and its being ready: 1, or no return. `window` is how

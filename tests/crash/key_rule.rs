@@ -2,12 +2,9 @@
 //! taken again, wherever the change was interrupted and whatever else changed with it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::client::{Connection, request, verdicts};
-use crate::server::{Server, audited, now_ms};
-
-const EXPORTS: [&str; 2] = ["--export-interval", "100ms"];
+use crate::server::{EXPORTS, Server, audited, now_ms, wait_until};
 
 fn start(data_dir: &Path, rule: &str, skew: &str) -> Server {
     Server::start(data_dir, &[&EXPORTS[..], &["--dedup-key", rule, "--clock-skew", skew]].concat())
@@ -52,8 +49,7 @@ fn an_id_of_the_old_rule_is_not_taken_again_after_a_change_that_was_torn() {
     std::fs::write(&segment, bytes).expect("written");
     let server = start(&data_dir, "click_id", "1s");
     assert_eq!(accepted(&server, "one", at_ms), 0, "it was counted under the old rule");
-    std::thread::park_timeout(Duration::from_millis(2));
-    assert_eq!(accepted(&server, "two", now_ms()), 1);
+    wait_until("a click of now is taken", || accepted(&server, "two", now_ms()) == 1);
     server.wait_for_gross(2);
     server.stop();
     audited(&data_dir);
@@ -68,13 +64,11 @@ fn an_id_of_the_old_rule_is_not_taken_again_under_a_smaller_skew() {
     server.kill();
     let server = start(&data_dir, "click_id", "1s");
     // Nothing can be told from it until its time has come.
-    let mut later = now_ms();
-    while later <= at_ms {
+    wait_until("its time has come", || {
         assert_eq!(accepted(&server, "one", at_ms), 0, "it was counted under the old rule");
-        std::thread::park_timeout(Duration::from_millis(100));
-        later = now_ms();
-    }
-    assert_eq!(accepted(&server, "two", later), 1);
+        now_ms() > at_ms
+    });
+    wait_until("a click of now is taken", || accepted(&server, "two", now_ms()) == 1);
     server.wait_for_gross(2);
     server.stop();
     audited(&data_dir);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::{Client, Connection, Shape, request, while_sending};
-use crate::server::{Metrics, PATIENCE, Server, now_ms, scrape};
+use crate::server::{Metrics, Server, now_ms, scrape, wait_until};
 
 #[test]
 fn two_scrapes_at_once_are_both_answered_and_balance() {
@@ -47,21 +47,13 @@ impl Seen {
         }
     }
 
-    /// Notes what a server shows until this sample is over nothing, or has been given time enough.
-    fn note_until(&mut self, server: &Server, name: &str, mut meanwhile: impl FnMut()) {
-        let deadline = Instant::now() + PATIENCE / 2;
-        loop {
+    /// Notes what a server shows until this sample is over nothing.
+    fn note_until(&mut self, server: &Server, name: &str) {
+        wait_until(name, || {
             let metrics = server.scrape();
             self.note(&metrics);
-            if metrics.sum(name) > 0 {
-                return;
-            }
-            if Instant::now() >= deadline {
-                // Told with all the others; a panic here would wait for the load that goes on.
-                return;
-            }
-            meanwhile();
-        }
+            metrics.sum(name) > 0
+        });
     }
 }
 
@@ -103,18 +95,18 @@ fn recovered_and_busy(data_dir: &std::path::Path, seen: &mut Seen) {
             connection.reply().expect("it answers").expect("it answers");
         }
         for name in ["duplicate_other_payload", "rejected", "duplicate"] {
-            seen.note_until(&server, &format!("tollgate_clicks_{name}_total"), || ());
+            seen.note_until(&server, &format!("tollgate_clicks_{name}_total"));
         }
-        seen.note_until(&server, "tollgate_table_rows", || ());
+        seen.note_until(&server, "tollgate_table_rows");
         // One open, two load: the next is the last that has room, and never sends its body.
         let mut half = open(&server);
         half.send(&request("application/json", "{}").as_bytes()[..60]).expect("it reads");
         let _beyond = [open(&server), open(&server)];
-        seen.note_until(&server, "tollgate_connections_refused_total", || ());
-        seen.note_until(&server, "tollgate_connections_timed_out_total", || ());
+        seen.note_until(&server, "tollgate_connections_refused_total");
+        seen.note_until(&server, "tollgate_connections_timed_out_total");
     };
     while_sending(&mut clients, server.clicks, meanwhile, |()| ());
-    seen.note_until(&server, "tollgate_log_seal_frames_total", || std::thread::park_timeout(Duration::from_millis(20)));
+    seen.note_until(&server, "tollgate_log_seal_frames_total");
     server.stop();
 }
 
@@ -131,9 +123,8 @@ fn waiting_for_the_disk(data_dir: &std::path::Path, seen: &mut Seen) {
     let mut clients: Vec<_> = (1..25).map(|number| Client::new(number, Shape::Lines(100), 2)).collect();
     let address = server.clicks;
     let meanwhile = || {
-        let wait = || std::thread::park_timeout(Duration::from_millis(5));
         for name in ["tollgate_export_pending_ranges", "tollgate_clicks_in_flight"] {
-            seen.note_until(&server, name, wait);
+            seen.note_until(&server, name);
         }
         server
     };
@@ -155,11 +146,10 @@ fn short_of_everything(data_dir: &std::path::Path, seen: &mut Seen) {
     let mut clients: Vec<_> = (1..4).map(|number| Client::of_fresh_ids(number, 1_000, 0)).collect();
     let address = server.clicks;
     let meanwhile = || {
-        let wait = || std::thread::park_timeout(Duration::from_millis(20));
-        seen.note_until(&server, "tollgate_receive_buffers_starved_total", wait);
-        seen.note_until(&server, "tollgate_dedup_generations_dropped_early_total", wait);
+        seen.note_until(&server, "tollgate_receive_buffers_starved_total");
+        seen.note_until(&server, "tollgate_dedup_generations_dropped_early_total");
         std::fs::write(data_dir.join("logs/ballast"), vec![1; 127 << 20]).expect("written");
-        seen.note_until(&server, "tollgate_clicks_shed_total", wait);
+        seen.note_until(&server, "tollgate_clicks_shed_total");
         server
     };
     while_sending(&mut clients, address, meanwhile, Server::kill);

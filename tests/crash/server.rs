@@ -15,6 +15,19 @@ use crate::client::send_one_by_one;
 /// Beyond every deadline that a test relies on, so that a hang fails and does not hang.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often [`wait_until`] looks.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until it is so; that it never is fails the test.
+#[track_caller]
+pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::park_timeout(POLL);
+    }
+}
+
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_tollgate")
 }
@@ -205,7 +218,7 @@ impl Server {
 
     /// The most memory that it ever had in RAM.
     pub fn peak_memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
         1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
     }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::campaign::{check_counts, load};
 use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, verdicts, while_sending};
-use crate::server::{PATIENCE, Server, answer, audited, now_ms};
+use crate::server::{PATIENCE, Server, answer, audited, now_ms, wait_until};
 
 #[test]
 fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
@@ -159,12 +159,4 @@ fn a_full_disk_sheds_with_503_and_goes_on_when_room_comes() {
     assert_eq!(check_counts(&server, &ads), acknowledged);
     server.stop();
     audited(&data_dir);
-}
-
-fn wait_until(what: &str, is: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }

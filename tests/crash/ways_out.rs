@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::client::{Connection, send_number, send_one_by_one};
 use crate::damage::copy;
-use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, stopped, tollgate};
+use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, stopped, tollgate, wait_until};
 
 #[track_caller]
 fn ends(ended: &Ended, code: i32, names: &[&str]) {
@@ -147,8 +147,7 @@ fn a_segment_that_cannot_be_prepared_72() {
     assert!(named.iter().all(|name| ended.errors.contains(name)), "{}", ended.errors);
     std::fs::rename(&away, data_dir.join("logs")).expect("renamed");
     let server = Server::start(&data_dir, &EXPORTS);
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while server.gross(None) < acknowledged && std::time::Instant::now() < deadline {}
+    wait_until("what was acknowledged is counted", || server.gross(None) >= acknowledged);
     assert!((acknowledged..=acknowledged + 1).contains(&server.gross(None)));
     server.stop();
     audited(&data_dir);

@@ -99,7 +99,10 @@ fn length_is_bounded_and_tests_do_not_count() {
 fn tests_neither_sleep_nor_are_ignored() {
     refused("src/core.rs", "#[cfg(test)]\nmod tests {\n    #[ignore]\n    fn f() {}\n}", "mend the test");
     refused("tests/crash.rs", "fn f() { std::thread::sleep(d); }", "a test that sleeps");
+    refused("tests/crash/limits.rs", "fn f() { std::thread::park_timeout(d); }", "a test that sleeps");
     passes("src/wal/segments.rs", "fn f() { std::thread::sleep(d); }");
+    passes("src/export/thread.rs", "fn f() { std::thread::park_timeout(d); }");
+    passes("tests/crash/server.rs", "fn f() { std::thread::park_timeout(d); }");
 }
 
 #[test]

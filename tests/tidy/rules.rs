@@ -57,6 +57,16 @@ const LONG_FILES: &[(&str, usize)] = &[
     ("src/wal/writer.rs", 500),
 ];
 
+const PARKING: &str = "park_timeout";
+/// Tests that let time pass where there is nothing to wait for, and why.
+const PARKING_FILES: &[(&str, &str)] = &[
+    ("tests/crash/campaign.rs", "a load lasts a time, and kills come at seeded moments"),
+    ("tests/crash/client.rs", "a load has a pace"),
+    ("tests/crash/contended.rs", "kills come at seeded moments, and a client tries again after a pause"),
+    ("tests/crash/fresh.rs", "idling is measured over a time"),
+    ("tests/crash/server.rs", "it has what waits with a deadline, for all the others"),
+];
+
 const FUNCTION_LINES_MAX: usize = 70;
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
@@ -152,6 +162,9 @@ pub fn stale_exceptions(sources: &[Source]) -> Vec<String> {
             stale.push(format!("LONG_FILES allows {path} {lines} lines, it has {has}"));
         }
     }
+    let parks = |source: &Source| !Source::lines_with(&source.code, PARKING).is_empty();
+    let unused = PARKING_FILES.iter().filter(|(path, _)| !source(path).is_some_and(parks));
+    stale.extend(unused.map(|(path, _)| format!("PARKING_FILES has {path}, which has no `{PARKING}`")));
     let gone = LAYERS.iter().filter(|(path, _)| !sources.iter().any(|source| source.path.starts_with(path)));
     stale.extend(gone.map(|(path, _)| format!("LAYERS has {path}, and there is no such file")));
     stale
@@ -334,9 +347,11 @@ fn no_ignored_tests(source: &Source) -> Vec<String> {
 
 /// In tests. Product code that waits does so on an event or a deadline and is not looked at here.
 fn no_sleeping(source: &Source) -> Vec<String> {
-    let sleeps = ["thread::sleep", "time::sleep"].map(|word| Source::lines_with(&source.code, word)).concat();
-    let product = ["thread::sleep", "time::sleep"].map(|word| Source::lines_with(&source.product, word)).concat();
-    let in_tests = sleeps.into_iter().filter(|line| !product.contains(line));
+    let parking = PARKING_FILES.iter().any(|(path, _)| *path == source.path);
+    let words = ["thread::sleep", "time::sleep", PARKING].into_iter().filter(|word| !parking || *word != PARKING);
+    let lines = |view: &str| words.clone().flat_map(|word| Source::lines_with(view, word)).collect::<Vec<_>>();
+    let product = lines(&source.product);
+    let in_tests = lines(&source.code).into_iter().filter(|line| !product.contains(line));
     in_tests
         .map(|line| finding(source, line, "a test that sleeps: wait for what it waits for, with a deadline"))
         .collect()

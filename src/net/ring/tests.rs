@@ -1,5 +1,6 @@
 //! The ring against the kernel. What concerns the whole process (its limit of descriptors) runs in a process of its own.
 
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
@@ -63,7 +64,12 @@ fn a_ring_that_stops_accepting_refuses_what_comes() {
     let _first = TcpStream::connect(address).unwrap();
     assert_eq!(accepted(&mut ring, 3), 1);
     ring.stop_accepting();
-    let _late = TcpStream::connect(address).expect("the listener is the accept's until that has ended");
-    accepted(&mut ring, 3);
+    let mut late = TcpStream::connect(address).expect("the listener is the accept's until that has ended");
+    assert_eq!(accepted(&mut ring, 3), 0);
+    late.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    match late.read(&mut [0]) {
+        Ok(read) => assert_eq!(read, 0, "nobody serves it"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
     assert!(TcpStream::connect(address).is_err());
 }
