@@ -153,10 +153,6 @@ impl Server {
         kill_process(pid, signal).expect("our child");
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our child").is_none()
     }
@@ -218,7 +214,7 @@ impl Server {
 
     /// The most memory that it ever had in RAM.
     pub fn peak_memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
         1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
     }

@@ -119,7 +119,7 @@ fn a_memory_that_was_full_at_a_kill_sheds_and_never_refuses_a_fresh_click() {
         let reply = connection.reply().expect("it answers").expect("it answers");
         let text = String::from_utf8_lossy(&reply.body);
         assert_eq!(reply.status, 503, "fresh click {number}: {text}");
-        assert!(reply.head.contains("\r\nRetry-After: 10\r\n"), "{}", reply.head);
+        assert!(reply.head.contains("\r\nRetry-After: 30\r\n"), "{}", reply.head);
     }
     server.stop();
     audited(&data_dir);
