@@ -240,7 +240,7 @@ mod tests {
         let settings = Settings { memory_bytes: tollgate::dedup::MEMORY_BYTES_MIN, clicks: 20_000, rounds: 2 };
         run(&settings, &mut out).expect("writing to memory");
         let text = String::from_utf8(out).expect("text");
-        assert_eq!(text.lines().count(), 9, "{text}");
+        assert_eq!(text.lines().count(), 10, "{text}");
         assert!(text.contains("first key without room: at load 0.9"), "{text}");
     }
 }

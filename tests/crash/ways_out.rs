@@ -124,7 +124,7 @@ fn a_segment_that_cannot_be_prepared_72() {
     command.args(["-c", script, "sh", binary(), "up", "--segment-bytes", "4MiB", "--listen", "127.0.0.1:0"]);
     command.args(["--query-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     let ended = Server::spawn_command(command, &data_dir).ended_within(PATIENCE);
-    ends(&ended, 72, &["segment 1", "could not be prepared", "large"]);
+    ends(&ended, 72, &["segment 0000000001", "could not be prepared", "large"]);
 
     let (data_dir, away) = (folder.path().join("later"), folder.path().join("away"));
     let mut server = Server::start(&data_dir, &EXPORTS);
