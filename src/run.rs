@@ -225,7 +225,7 @@ impl Threads {
     fn start(self, config: &Config, started: Started) -> Result<(), Failure> {
         let Threads { bound, wake_reader, started_at, .. } = self;
         let (jobs_sender, jobs) = mpsc::channel();
-        let keeper = Keeper::new(config, started.log_dir.clone(), jobs, self.inbox.clone());
+        let keeper = Keeper::new(config, started.log_dir.clone(), start::store_path(config), jobs, self.inbox.clone());
         let disk = Arc::clone(&keeper.disk);
         spawn("keeper", move || keeper.run())?;
 

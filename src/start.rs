@@ -62,7 +62,8 @@ pub struct Started {
     pub exporter: ExportThread,
 }
 
-fn store_path(config: &Config) -> PathBuf {
+/// The embedded store.
+pub fn store_path(config: &Config) -> PathBuf {
     config.data_dir.join("store.redb")
 }
 
@@ -101,7 +102,9 @@ pub fn start(
     let log = the_log(config, data_dir, &recovered)?;
     wait_for_the_clock(config, log.built_ms, started_at);
     if incarnation::key_rule_changed(config, &recovered) {
-        tracing::warn!("the rule that makes click keys has changed: clicks from before now are refused as too old");
+        tracing::warn!(
+            "the rule that makes click keys has changed, or is not known of all: what is older than the newest click in the log is refused as too old"
+        );
     }
     incarnation::keep_horizon(&mut table, config, &recovered, now(started_at));
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();

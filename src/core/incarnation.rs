@@ -37,10 +37,10 @@ pub fn restore(table: &mut dedup::Table, frame: &ReplayedFrame<'_>) -> u64 {
     clicks
 }
 
-/// Whether the log's keys were made by another rule than the one in force.
+/// Whether some of the log's keys were, or may have been, made by another rule than the one in force.
 pub fn key_rule_changed(config: &Config, recovered: &[RecoveredLog]) -> bool {
     let rule = config.click.dedup_key as u32;
-    recovered.iter().any(|log| log.dedup_key.is_some_and(|found| found != rule))
+    recovered.iter().any(|log| log.rule_unknown || log.dedup_key.is_some_and(|found| found != rule))
 }
 
 /// Raises the horizon to the highest of any frame: what was forgotten stays refused. Keys made by another rule are no use:

@@ -11,8 +11,8 @@ const ANEW: &str = "start with an empty --data-dir, keep this one, and read its 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     #[error(
-        "the checkpoint is of edge {found:?}, this is edge {ours:?}. Put the store.redb of this directory back; or move the one \
-         that is there away, and what the log holds is exported anew; or {way}",
+        "the checkpoint is of edge {found:?}, this is edge {ours:?}. Put the store.redb of this directory back; or, if the log's \
+         first segment is still there, move the one that is there away, and all is exported anew; or {way}",
         way = ANEW
     )]
     ForeignEdge { found: String, ours: String },

@@ -60,6 +60,8 @@ impl Room {
 pub struct Keeper {
     pub log_dir: PathBuf,
     pub data_dir: PathBuf,
+    /// For the metric.
+    store: PathBuf,
     pub segment_bytes: u64,
     pub bytes_max: u64,
     pub jobs: Receiver<Job>,
@@ -71,15 +73,18 @@ pub struct Keeper {
     /// The one whose delete has failed, and was told of.
     stuck: Option<u64>,
     room: Room,
+    /// The last look at the room failed, and was told of.
+    blind: bool,
     /// When a segment was last asked for.
     asked_at: Option<Instant>,
 }
 
 impl Keeper {
-    pub fn new(config: &Config, log_dir: PathBuf, jobs: Receiver<Job>, inbox: Inbox) -> Keeper {
+    pub fn new(config: &Config, log_dir: PathBuf, store: PathBuf, jobs: Receiver<Job>, inbox: Inbox) -> Keeper {
         Keeper {
             log_dir,
             data_dir: config.data_dir.clone(),
+            store,
             segment_bytes: config.log.segment_bytes,
             bytes_max: config.log.wal_bytes_max,
             jobs,
@@ -88,6 +93,7 @@ impl Keeper {
             freed: VecDeque::new(),
             stuck: None,
             room: Room { open: true, segments_over: 0 },
+            blind: false,
             asked_at: None,
         }
     }
@@ -156,15 +162,19 @@ impl Keeper {
 
     /// What has changed; and at each look as long as segments should go.
     fn tell_room(&mut self, look: bool) {
-        let (log_bytes, all_bytes, free_bytes) = match self.sizes() {
+        let (log_bytes, free_bytes) = match self.sizes() {
             Ok(sizes) => sizes,
             Err(error) => {
                 // What was known last goes on: a look that fails is no room.
-                tracing::warn!(directory = %self.data_dir.display(), "the room on the disk cannot be looked at, tried again: {error}");
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!(directory = %self.data_dir.display(), "the log's room cannot be looked at, tried again: {error}");
+                }
                 return;
             }
         };
-        let store_bytes = all_bytes.saturating_sub(log_bytes);
+        self.blind = false;
+        let store = std::fs::metadata(&self.store);
+        let store_bytes = store.map_or(0, |metadata| metadata.blocks() * 512);
         self.disk.log_bytes.store(log_bytes, Ordering::Relaxed);
         self.disk.store_bytes.store(store_bytes, Ordering::Relaxed);
         let mut room = Room::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
@@ -189,9 +199,10 @@ impl Keeper {
         }
     }
 
-    /// Bytes of the logs, of the whole data directory, and free on the disk.
-    fn sizes(&self) -> io::Result<(u64, u64, u64)> {
-        Ok((disk_usage(&self.data_dir.join("logs"))?, disk_usage(&self.data_dir)?, disk_free(&self.data_dir)?))
+    /// Bytes of the logs, and free on their disk.
+    fn sizes(&self) -> io::Result<(u64, u64)> {
+        let logs = self.data_dir.join("logs");
+        Ok((disk_usage(&logs)?, disk_free(&logs)?))
     }
 }
 
@@ -221,7 +232,13 @@ mod tests {
     fn keeper(dir: &Path) -> Keeper {
         let (wake, _) = Wake::pair().expect("an eventfd");
         let config = Config { data_dir: dir.to_owned(), ..Config::default() };
-        Keeper::new(&config, dir.to_owned(), channel().1, Inbox::new(channel().0, Arc::new(wake)))
+        Keeper::new(
+            &config,
+            dir.to_owned(),
+            dir.join("store.redb"),
+            channel().1,
+            Inbox::new(channel().0, Arc::new(wake)),
+        )
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Walked {
     pub headerless: Vec<u64>,
     /// Header of the newest segment that has a frame: a header alone says what was meant, and nothing was accepted by it.
     pub header_in_force: Option<SegmentHeader>,
+    /// Frames were taken from a segment whose header is damaged: by which rule their keys were made is not known.
+    pub rule_unknown: bool,
     /// Of every incarnation that a start or a segment's header still names.
     pub nonces: BTreeSet<[u8; 16]>,
     /// Repairs that the walk went over.
@@ -72,8 +74,9 @@ pub struct RecoveredLog {
     pub watermark_ms: i64,
     /// When the newest frame was built: a clock behind it is wrong.
     pub built_ms: i64,
-    /// Code of the rule that made the keys; `None` where the log is empty.
+    /// Code of the rule that made the keys, `None` where the log is empty; and, with a damaged header, perhaps another one.
     pub dedup_key: Option<u32>,
+    pub rule_unknown: bool,
     /// Of every incarnation that a start or a segment's header still names.
     pub nonces: BTreeSet<[u8; 16]>,
     /// An operator gave records up as lost.
@@ -134,6 +137,7 @@ fn recovered_log(log: LogDir, walked: Walked) -> Result<RecoveredLog, LogError> 
         watermark_ms: replay.watermark_ms,
         built_ms: replay.built_ms,
         dedup_key: walked.header_in_force.map(|header| header.dedup_key),
+        rule_unknown: walked.rule_unknown,
         nonces: walked.nonces,
         repaired: !walked.repairs.is_empty(),
         stopped: replay.flags & FLAG_STOPPED != 0,
@@ -286,6 +290,7 @@ impl<'m> Walk<'m> {
                 segments: Vec::new(),
                 headerless: Vec::new(),
                 header_in_force: None,
+                rule_unknown: false,
                 nonces: BTreeSet::new(),
                 repairs: Vec::new(),
                 records: 0,
@@ -363,10 +368,10 @@ impl<'m> Walk<'m> {
         }
     }
 
-    /// Checks the header against where the walk is; the offset of the first frame to read, `None` where a repair leads
-    /// past the segment.
+    /// Checks the header; the offset of the first frame to read, `None` where a repair leads past the segment.
     fn begin_segment(&mut self, probe: &Probe) -> Result<Option<u64>, LogError> {
         self.summary(probe.segment);
+        self.header = None;
         if let Ok(header) = probe.header {
             self.check_header(probe, &header)?;
         }
@@ -430,7 +435,8 @@ impl<'m> Walk<'m> {
 
     fn frame_taken(&mut self, frame: &ReplayedFrame<'_>) {
         self.meet_checkpoint();
-        self.walked.header_in_force = self.header;
+        self.walked.rule_unknown |= self.header.is_none();
+        self.walked.header_in_force = self.header.or(self.walked.header_in_force);
         self.walked.records += u64::from(frame.header.records);
         self.walked.nonces.extend(frame.records.iter().filter_map(|record| match record {
             Record::Start(start) => Some(start.nonce),
