@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::campaign::{check_counts, load, wait_for_export};
 use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, while_sending};
-use crate::server::{Server, audited, now_ms, wait_until};
+use crate::server::{Server, answer, audited, now_ms, wait_until};
 
 fn clients(seed: u64) -> Vec<Client> {
     let shapes = [Shape::Single, Shape::Pipelined(8), Shape::Lines(40)];
@@ -110,6 +110,8 @@ fn a_memory_that_was_full_at_a_kill_sheds_and_never_refuses_a_fresh_click() {
         status == 503 && keys() > 522_000
     });
     assert!(filled, "{} keys in 524,288 slots", keys());
+    let (head, body) = answer(server.admin, "/readyz");
+    assert!(head.starts_with("HTTP/1.1 503") && body.contains("--dedup-memory-bytes"), "{head} {body}");
     server.kill();
     let server = Server::start(&data_dir, &flags);
     let mut connection = Connection::open(server.clicks).expect("it listens");
