@@ -154,9 +154,8 @@ pub const CLOCK_SKEW_MS_MAX: i64 = 3_600_000;
 /// Generations of a dedup window; an epoch is one of them.
 pub const GENERATIONS: i64 = 16;
 
-/// Frame buffers of a core. One is on its way to the disk, one sealed behind it, one open; and the largest request must
-/// find room where nothing else is in flight, or it would be shed for ever: 6 × 252 KiB of records for a body of 1 MiB
-/// with 5,000 clicks, which is 1.4 MiB (see [`HttpConfig::records_bytes_max`]).
+/// Frame buffers of a core. One is on its way to the disk, one sealed behind it, one open; the others let a burst be judged
+/// while a write is slow. A request that finds no more room goes on when one of them is written.
 pub const FRAME_BUFFERS: usize = 6;
 
 /// What is kept of a connection beside its lane and its buffers: its queue of replies, its slot in the driver, its deadline.

@@ -1,13 +1,10 @@
 //! Pure. What the values of a [`Config`] must satisfy together. Each value alone is bounded in `settings.rs`; here are the
 //! sums over several, each with the failure that it prevents.
 
-use crate::config::{Config, FRAME_BUFFERS, GENERATIONS};
+use crate::config::{Config, GENERATIONS};
 use crate::machine::Machine;
 use crate::memory;
 use crate::units::{about_bytes, format_bytes, format_duration_us};
-
-/// Bytes of a frame that hold no records: its header, and padding to 4 KiB at worst.
-const FRAME_OVERHEAD_BYTES: u64 = 4096;
 
 /// How far ahead of the clock event times may be, in dedup windows.
 const WINDOWS_AHEAD_MAX: i64 = 6;
@@ -19,8 +16,8 @@ pub struct LimitError(String);
 
 /// Checks the values against each other and against the machine.
 pub fn check(config: &Config, machine: &Machine) -> Result<(), LimitError> {
-    let rules: [fn(&Config, &Machine) -> Option<String>; 10] =
-        [cores, addresses, batch, body, assembly, segment, budget, window, skew, memory_sum];
+    let rules: [fn(&Config, &Machine) -> Option<String>; 9] =
+        [cores, addresses, body, assembly, segment, budget, window, skew, memory_sum];
     rules.iter().find_map(|rule| rule(config, machine)).map_or(Ok(()), |why| Err(LimitError(why)))
 }
 
@@ -47,23 +44,6 @@ fn addresses(config: &Config, _: &Machine) -> Option<String> {
         }
     }
     None
-}
-
-/// A request over the frames' room would be shed however often it is sent again.
-fn batch(config: &Config, _: &Machine) -> Option<String> {
-    let records = config.http.records_bytes_max();
-    let room = FRAME_BUFFERS as u64 * u64::from(config.log.frame_bytes).saturating_sub(FRAME_OVERHEAD_BYTES);
-    (records > room).then(|| {
-        format!(
-            "--body-bytes-max {} and --batch-clicks-max {} allow {} of records in one request, but {FRAME_BUFFERS} frame \
-             buffers of --frame-bytes {} hold {}; lower the first two or raise the last",
-            format_bytes(config.http.body_bytes_max.into()),
-            config.http.batch_clicks_max,
-            about_bytes(records),
-            format_bytes(config.log.frame_bytes.into()),
-            about_bytes(room),
-        )
-    })
 }
 
 fn body(config: &Config, _: &Machine) -> Option<String> {
@@ -188,8 +168,6 @@ mod tests {
         refused(|c| c.cpus = vec![0, 1], &["2 cores", "runs one"]);
         refused(|c| c.cpus = vec![7], &["CPU 7", "[0, 1]"]);
         refused(|c| c.query_listen = c.listen, &["--query-listen", "--listen", "8080"]);
-        refused(|c| c.log.frame_bytes = 64 << 10, &["--frame-bytes 64KiB", "--body-bytes-max 1MiB"]);
-        refused(|c| c.http.batch_clicks_max = 50_000, &["--batch-clicks-max 50000"]);
         refused(|c| c.http.body_bytes_max = 4096, &["--head-bytes-max 8KiB", "4KiB"]);
         refused(|c| c.http.assembly_bytes_max = 1 << 20, &["--assembly-bytes-max 1MiB"]);
         refused(|c| c.log.segment_bytes = 512 << 10, &["--segment-bytes 512KiB", "1MiB"]);

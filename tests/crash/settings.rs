@@ -19,16 +19,7 @@ fn other_settings_over_the_same_directory_change_no_count() {
     let settings: [&[&str]; 9] = [
         &[],
         &["--frame-bytes", "1MiB", "--segment-bytes", "8MiB"],
-        &[
-            "--frame-bytes",
-            "64KiB",
-            "--body-bytes-max",
-            "64KiB",
-            "--batch-clicks-max",
-            "500",
-            "--segment-bytes",
-            "1MiB",
-        ],
+        &["--frame-bytes", "64KiB", "--segment-bytes", "1MiB"],
         &["--dedup-window", "2m"],
         &["--dedup-window", "6h"],
         &["--dedup-memory-bytes", "8MiB"],
@@ -49,6 +40,33 @@ fn other_settings_over_the_same_directory_change_no_count() {
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);
     assert!(check_counts(&server, &sums(&clients)) > 1_000, "too little load to prove anything");
+    server.stop();
+    audited(&data_dir);
+}
+
+/// Its records fill every frame buffer several times over: it goes on as they are written.
+#[test]
+fn one_request_larger_than_all_frame_buffers_is_taken_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let flags = ["--frame-bytes", "16KiB", "--segment-bytes", "1MiB", "--export-interval", "100ms"];
+    let server = Server::start(&data_dir, &flags);
+    let mut connection = Connection::open(server.clicks).expect("it listens");
+    let at = now_ms();
+    let click = |number| format!("{{\"ad_id\":\"a\",\"timestamp\":{at},\"request_id\":\"click {number}\"}}\n");
+    let body: String = (0..5_000).map(click).collect();
+    assert!(body.len() > 2 * 6 * (16 << 10), "{} B", body.len());
+    for expected in [(5_000, 0), (0, 5_000)] {
+        connection.send(request("application/x-ndjson", &body).as_bytes()).expect("it reads");
+        let reply = connection.reply().expect("it answers").expect("it answers");
+        let counts: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+        let counted = |name: &str| counts[name].as_u64();
+        assert_eq!(
+            (reply.status, counted("accepted"), counted("duplicates")),
+            (202, Some(expected.0), Some(expected.1))
+        );
+    }
+    server.wait_for_gross(5_000);
     server.stop();
     audited(&data_dir);
 }
