@@ -20,7 +20,7 @@ use crate::core::clock::Clock;
 use crate::core::home::{Bench, Home};
 use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
-use crate::core::room::Room;
+use crate::core::room::LogRoom;
 use crate::core::staging::Staging;
 use crate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, Now, WriteEnd};
 use crate::exit::Exit;
@@ -54,7 +54,7 @@ pub struct Core {
     ledger: Ledger,
     snapshot: Box<Snapshot>,
     phase: Phase,
-    room: Room,
+    room: LogRoom,
     clock: Clock,
     /// The memory of ids was full less than a second before this.
     full_until_ns: u64,
@@ -98,7 +98,7 @@ impl Core {
             ledger: Ledger::default(),
             snapshot: Box::default(),
             phase: Phase::Serving,
-            room: Room::default(),
+            room: LogRoom::default(),
             clock: Clock::new(config.click.clock_skew_ms, config.dedup.window_ms, now),
             full_until_ns: 0,
             next_cut_ns: now.mono_ns + config.export.interval_ms * 1_000_000,
@@ -191,7 +191,7 @@ impl Core {
             }
             Event::LogWritten { buffer, end } => self.log_written(buffer, end, now, actions),
             Event::SegmentReady { segment } => self.home.writer.segment_ready(segment),
-            Event::Room { open, segments_over } => self.room.told(open, segments_over),
+            Event::Room { open, segments_over, frees_seen } => self.room.told(open, segments_over, frees_seen),
             Event::CutInterval { ms } => self.cut_interval_ms = ms,
             Event::Exported(exported) => self.home.cuts.exported(*exported),
             Event::Scrape => self.scrape = true,

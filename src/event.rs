@@ -122,10 +122,12 @@ pub enum Event<'a> {
         segment: u64,
     },
     /// The log's files and the reserve against their mark and the disk. Not `open`: clicks must be shed. Before that,
-    /// `segments_over` of the oldest segments should go early, if they are exported.
+    /// `segments_over` of the oldest segments should go early, if they are exported; what came of the first `frees_seen` that were
+    /// freed is in it.
     Room {
         open: bool,
         segments_over: u32,
+        frees_seen: u64,
     },
     /// From now on cuts are this far apart: what they cost the exporter has changed.
     CutInterval {

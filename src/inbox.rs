@@ -18,6 +18,7 @@ pub enum Inbound {
     Room {
         open: bool,
         segments_over: u32,
+        frees_seen: u64,
     },
     Stop,
     /// Another thread cannot go on; nothing more may be acknowledged.

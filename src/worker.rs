@@ -149,7 +149,7 @@ impl Worker {
                     }
                     Event::Exported(exported)
                 }
-                Inbound::Room { open, segments_over } => Event::Room { open, segments_over },
+                Inbound::Room { open, segments_over, frees_seen } => Event::Room { open, segments_over, frees_seen },
                 Inbound::Stop => Event::Stop,
                 Inbound::Halt { exit, why } => {
                     self.actions.push(Action::Halt { exit, why });

@@ -14,7 +14,7 @@ use crate::net::reply::ListedError;
 use crate::preagg::Table as Partials;
 use crate::wal::frame::{FLAG_CUT, FLAG_IDLE};
 use crate::wal::record::{self, Cause, ClickRecord, KIND_CLICK, KIND_DEAD_LETTER};
-use crate::wal::writer::{FrameMeta, Room, Writer};
+use crate::wal::writer::{FrameMeta, FrameRoom, Writer};
 
 /// A dead letter that wraps a whole click record is at most this much longer: its head, and one length byte for each 255.
 const DEAD_LETTER_EXTRA_BYTES: usize = 128;
@@ -154,11 +154,11 @@ impl Home {
     /// Room in the log for that many bytes, and in the table for one click.
     fn make_room(&mut self, bytes: usize, now: Now) -> bool {
         match self.writer.room(bytes) {
-            Room::Now => {}
-            Room::AfterSeal => {
+            FrameRoom::Now => {}
+            FrameRoom::AfterSeal => {
                 self.seal(now, 0);
             }
-            Room::AfterWrite => return false,
+            FrameRoom::AfterWrite => return false,
         }
         if !self.partials.has_room(1) {
             // Never a reason to shed: the exporter rebuilds the range from the log.

@@ -7,25 +7,28 @@ use crate::wal::writer::SegmentSummary;
 
 /// The log's room as the core was told it last, and what it has cost.
 #[derive(Debug)]
-pub struct Room {
+pub struct LogRoom {
     open: bool,
     /// Oldest segments that should still go early.
     segments_over: u32,
     /// The newest segment for which the horizon was raised.
     raised_for: u64,
     freed_early: u64,
+    /// Segments that went, for whatever reason.
+    freed: u64,
 }
 
-impl Default for Room {
-    fn default() -> Room {
-        Room { open: true, segments_over: 0, raised_for: 0, freed_early: 0 }
+impl Default for LogRoom {
+    fn default() -> LogRoom {
+        LogRoom { open: true, segments_over: 0, raised_for: 0, freed_early: 0, freed: 0 }
     }
 }
 
-impl Room {
-    /// Each report replaces the last one: what was freed since shows in it.
-    pub fn told(&mut self, open: bool, segments_over: u32) {
-        (self.open, self.segments_over) = (open, segments_over);
+impl LogRoom {
+    /// Each report replaces the last one. What was freed after the first `frees_seen` does not show in it yet.
+    pub fn told(&mut self, open: bool, segments_over: u32, frees_seen: u64) {
+        let unseen = u32::try_from(self.freed.saturating_sub(frees_seen)).unwrap_or(u32::MAX);
+        (self.open, self.segments_over) = (open, segments_over.saturating_sub(unseen));
     }
 
     /// Whether clicks may be taken.
@@ -53,6 +56,7 @@ impl Room {
         let early = segment.built_ms >= retention_from_ms || self.raised_for == segment.segment;
         self.freed_early += u64::from(early && self.segments_over > 0);
         self.segments_over = self.segments_over.saturating_sub(1);
+        self.freed += 1;
     }
 
     /// Segments that went before `--retention` or `--dedup-window` was over.
@@ -104,9 +108,9 @@ mod tests {
 
     #[test]
     fn retention_and_window_yield_for_as_many_segments_as_are_asked_for() {
-        let mut room = Room::default();
+        let mut room = LogRoom::default();
         assert_eq!((room.keep_from_ms(7), room.horizon_for(&segment(1), 100, 9_000)), (7, None));
-        room.told(true, 2);
+        room.told(true, 2, 0);
         for number in [1, 2] {
             assert_eq!(room.keep_from_ms(7), i64::MAX);
             let oldest = segment(number);
@@ -120,9 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_freed_since_a_report_was_made_is_not_asked_for_again() {
+        let mut room = LogRoom::default();
+        room.told(true, 1, 0);
+        room.freed(&segment(1), 7);
+        room.told(true, 1, 0);
+        assert_eq!(room.keep_from_ms(7), 7, "the report is of before the free");
+        room.told(true, 1, 1);
+        assert_eq!(room.keep_from_ms(7), i64::MAX);
+    }
+
+    #[test]
     fn neither_what_is_not_exported_nor_the_least_window_yields() {
-        let mut room = Room::default();
-        room.told(false, 5);
+        let mut room = LogRoom::default();
+        room.told(false, 5, 0);
         assert_eq!(room.horizon_for(&segment(4), 50, 9_000), None, "its last record is the last one exported");
         assert_eq!(room.horizon_for(&segment(4), 100, 4_000), None, "within the least window");
         assert_eq!(room.horizon_for(&segment(4), 100, 4_001), Some(4_001));

@@ -37,20 +37,20 @@ pub struct DiskMeter {
 ///                                        │ oldest go early     │ clicks are shed until eased
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct DiskRoom {
     open: bool,
     segments_over: u32,
 }
 
-impl Room {
+impl DiskRoom {
     /// The mark bounds the logs and a segment of reserve. The store is not in it: it is never pruned, so clicks would be shed
     /// for ever. Both must leave two segments of the disk free.
-    fn judge(was_open: bool, log_bytes: u64, free_bytes: u64, bytes_max: u64, segment_bytes: u64) -> Room {
+    fn judge(was_open: bool, log_bytes: u64, free_bytes: u64, bytes_max: u64, segment_bytes: u64) -> DiskRoom {
         let used = log_bytes + segment_bytes;
         let eased = bytes_max.saturating_sub(segment_bytes);
         let mark = if was_open { bytes_max } else { eased };
         let over = used.saturating_sub(eased).max((3 * segment_bytes).saturating_sub(free_bytes));
-        Room {
+        DiskRoom {
             open: used <= mark && free_bytes >= 2 * segment_bytes,
             segments_over: u32::try_from(over.div_ceil(segment_bytes)).unwrap_or(u32::MAX),
         }
@@ -58,21 +58,23 @@ impl Room {
 }
 
 pub struct Keeper {
-    pub log_dir: PathBuf,
-    pub data_dir: PathBuf,
+    log_dir: PathBuf,
+    data_dir: PathBuf,
     /// For the metric.
     store: PathBuf,
-    pub segment_bytes: u64,
-    pub bytes_max: u64,
-    pub jobs: Receiver<Job>,
-    pub inbox: Inbox,
+    segment_bytes: u64,
+    bytes_max: u64,
+    jobs: Receiver<Job>,
+    inbox: Inbox,
     pub disk: Arc<DiskMeter>,
     /// Segments to delete, oldest first. None goes before an older one is gone for good: a gap would be damage to the next
     /// start.
     freed: VecDeque<u64>,
+    /// Segments that the worker has freed, deleted or not.
+    frees_seen: u64,
     /// The one whose delete has failed, and was told of.
     stuck: Option<u64>,
-    room: Room,
+    room: DiskRoom,
     /// The last look at the room failed, and was told of.
     blind: bool,
     /// When a segment was last asked for.
@@ -91,8 +93,9 @@ impl Keeper {
             inbox,
             disk: Arc::default(),
             freed: VecDeque::new(),
+            frees_seen: 0,
             stuck: None,
-            room: Room { open: true, segments_over: 0 },
+            room: DiskRoom { open: true, segments_over: 0 },
             blind: false,
             asked_at: None,
         }
@@ -115,7 +118,10 @@ impl Keeper {
                             return;
                         }
                     }
-                    Job::Free { segment } => self.freed.push_back(segment),
+                    Job::Free { segment } => {
+                        self.freed.push_back(segment);
+                        self.frees_seen += 1;
+                    }
                 }
                 next = self.jobs.try_recv().ok();
             }
@@ -177,7 +183,7 @@ impl Keeper {
         let store_bytes = store.map_or(0, |metadata| metadata.blocks() * 512);
         self.disk.log_bytes.store(log_bytes, Ordering::Relaxed);
         self.disk.store_bytes.store(store_bytes, Ordering::Relaxed);
-        let mut room = Room::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
+        let mut room = DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
         // Those on their way are not asked for twice.
         room.segments_over = room.segments_over.saturating_sub(self.freed.len() as u32);
         let was = std::mem::replace(&mut self.room, room);
@@ -194,8 +200,8 @@ impl Keeper {
             );
         }
         if room != was || look && room.segments_over > 0 {
-            let Room { open, segments_over } = room;
-            self.inbox.send(Inbound::Room { open, segments_over });
+            let DiskRoom { open, segments_over } = room;
+            self.inbox.send(Inbound::Room { open, segments_over, frees_seen: self.frees_seen });
         }
     }
 
@@ -266,7 +272,7 @@ mod tests {
     #[test]
     fn the_oldest_segments_are_asked_for_before_clicks_are_shed() {
         let judge = |was_open, log, free| {
-            let Room { open, segments_over } = Room::judge(was_open, log, free, 10, 1);
+            let DiskRoom { open, segments_over } = DiskRoom::judge(was_open, log, free, 10, 1);
             (open, segments_over)
         };
         assert_eq!(judge(true, 8, 100), (true, 0));

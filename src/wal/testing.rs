@@ -7,7 +7,7 @@ use super::frame::FLAG_IDLE;
 use super::record::{Start, encode_click, encode_start};
 use super::recover::{Progress, RecoveredLog, recover};
 use super::segments::{LogDir, LogError, list_logs};
-use super::writer::{FrameMeta, LogStart, Room, Writer, WriterConfig, buffer_bytes};
+use super::writer::{FrameMeta, FrameRoom, LogStart, Writer, WriterConfig, buffer_bytes};
 use crate::click::{Agent, Class, Click, ClickKey, Device, EventTime, Extras};
 use crate::cut::LogId;
 use crate::event::FrameBuffer;
@@ -96,7 +96,7 @@ impl TestLog {
     }
 
     pub fn append(&mut self, record: &[u8]) -> u64 {
-        if self.writer.room(record.len()) != Room::Now {
+        if self.writer.room(record.len()) != FrameRoom::Now {
             self.commit(0);
         }
         self.writer.append(record)

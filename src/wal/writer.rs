@@ -89,7 +89,7 @@ pub fn buffer_bytes(frame_bytes: u32) -> usize {
 
 /// Whether a record can be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum FrameRoom {
     /// Now.
     Now,
     /// After `seal`: the open frame is full, and there is a buffer for the next one.
@@ -211,18 +211,18 @@ impl Writer {
 
     /// Whether a record of this size can be appended now.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.room(bytes) == Room::Now
+        self.room(bytes) == FrameRoom::Now
     }
 
-    pub fn room(&self, bytes: usize) -> Room {
+    pub fn room(&self, bytes: usize) -> FrameRoom {
         debug_assert!(bytes <= self.record_bytes_max(), "the caller refuses records that fit into no frame");
         match &self.open {
             Some(open) if open.payload_bytes + bytes <= self.record_bytes_max() && open.records < FRAME_RECORDS_MAX => {
-                Room::Now
+                FrameRoom::Now
             }
-            Some(_) if !self.free.is_empty() => Room::AfterSeal,
-            None if !self.free.is_empty() => Room::Now,
-            Some(_) | None => Room::AfterWrite,
+            Some(_) if !self.free.is_empty() => FrameRoom::AfterSeal,
+            None if !self.free.is_empty() => FrameRoom::Now,
+            Some(_) | None => FrameRoom::AfterWrite,
         }
     }
 

@@ -97,15 +97,15 @@ fn room_ends_with_the_buffers_and_returns_with_a_write() {
         }
     };
     fill(&mut writer);
-    assert_eq!(writer.room(record.len()), Room::AfterSeal);
+    assert_eq!(writer.room(record.len()), FrameRoom::AfterSeal);
     writer.seal(meta(1, 0));
-    assert_eq!(writer.room(record.len()), Room::Now);
+    assert_eq!(writer.room(record.len()), FrameRoom::Now);
     fill(&mut writer);
-    assert_eq!(writer.room(record.len()), Room::AfterWrite);
+    assert_eq!(writer.room(record.len()), FrameRoom::AfterWrite);
     let (buffer, write) = writer.next_write(0).expect("the disk is idle");
     assert!(write.length as u64 <= u64::from(FRAME_BYTES) + SEGMENT_HEADER_BYTES as u64);
     writer.written(buffer, true).expect("a good write");
-    assert_eq!(writer.room(record.len()), Room::AfterSeal);
+    assert_eq!(writer.room(record.len()), FrameRoom::AfterSeal);
 }
 
 #[test]
@@ -182,7 +182,7 @@ impl Model {
             Op::Append(count) => {
                 for _ in 0..*count {
                     let record = click_record(self.records.len() as u64 + 1);
-                    if self.writer.room(record.len()) == Room::AfterSeal {
+                    if self.writer.room(record.len()) == FrameRoom::AfterSeal {
                         self.writer.seal(meta(1, 0));
                     }
                     if self.writer.has_room(record.len()) {

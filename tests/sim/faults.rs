@@ -70,7 +70,7 @@ impl World {
         if self.options.short_log {
             let segments_over = 1 + self.rng.below(3) as u32;
             self.note("log short", &[u64::from(segments_over)]);
-            self.tell(In::Event(Event::Room { open: true, segments_over }));
+            self.tell(In::Event(Event::Room { open: true, segments_over, frees_seen: u64::MAX }));
             return;
         }
         self.set_room(false);
@@ -81,7 +81,7 @@ impl World {
     fn set_room(&mut self, open: bool) {
         self.room = open;
         self.note("room", &[u64::from(open)]);
-        self.tell(In::Event(Event::Room { open, segments_over: 0 }));
+        self.tell(In::Event(Event::Room { open, segments_over: 0, frees_seen: u64::MAX }));
     }
 
     fn lose_sink(&mut self) {

@@ -83,7 +83,7 @@ impl World {
         let segment_bytes = config.log.segment_bytes;
         let core = Core::new(config, home, crate::options::SLOTS, now);
         self.server = Some(Box::new(Server::new(core, exporting, data_dir, log, segment_bytes)));
-        self.tell(In::Event(Event::Room { open: self.room, segments_over: 0 }));
+        self.tell(In::Event(Event::Room { open: self.room, segments_over: 0, frees_seen: u64::MAX }));
         self.pump();
     }
 
