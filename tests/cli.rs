@@ -30,6 +30,20 @@ fn a_wrong_value_stops_with_one_line_and_64() {
     refused(&run(&[], &[]), &["subcommand"]);
 }
 
+/// What lies in memory would be acknowledged and lost with it.
+#[test]
+fn a_data_directory_in_memory_is_refused() {
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a file system in memory");
+    let data_dir = folder.path().join("data");
+    let any = "127.0.0.1:0";
+    let addresses = ["--listen", any, "--query-listen", any, "--admin-listen", any];
+    let data_dir_flag = ["--data-dir", data_dir.to_str().expect("UTF-8"), "--dedup-memory-bytes", "8MiB"];
+    let output = run(&[&["up"], &addresses[..], &data_dir_flag].concat(), &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains("past the page cache") && output.stdout.is_empty(), "{text}");
+}
+
 #[test]
 fn a_file_and_the_environment_reach_check_with_their_sources() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -242,7 +242,7 @@ pub fn verify(dir: &Path, json: bool, checkpoints: &[Position], out: &mut dyn Wr
         if json {
             views.push(verified_view(&log, &verified));
         } else {
-            print_verified(dir, &log, &verified, out)?;
+            print_verified(dir, &log, &verified, checkpoint, out)?;
         }
     }
     if json {
@@ -251,7 +251,13 @@ pub fn verify(dir: &Path, json: bool, checkpoints: &[Position], out: &mut dyn Wr
     Ok(exit)
 }
 
-fn print_verified(dir: &Path, log: &LogDir, verified: &Verified, out: &mut dyn Write) -> std::io::Result<()> {
+fn print_verified(
+    dir: &Path,
+    log: &LogDir,
+    verified: &Verified,
+    checkpoint: Option<&Position>,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     let id = hex(&log.log_id);
     if let Some(walked) = &verified.walked {
         let (records, lsn) = (walked.records, walked.replay.lsn);
@@ -265,13 +271,18 @@ fn print_verified(dir: &Path, log: &LogDir, verified: &Verified, out: &mut dyn W
     }
     for finding in &verified.findings {
         writeln!(out, "  {}", finding.damage)?;
-        print_extent(dir, finding, out)?;
+        print_extent(dir, finding, checkpoint, out)?;
     }
     Ok(())
 }
 
-/// What is lost, and the command that goes on.
-pub fn print_extent(dir: &Path, finding: &Finding, out: &mut dyn Write) -> std::io::Result<()> {
+/// What is lost, and the command that goes on: by the checkpoint it is known which of the two applies.
+pub fn print_extent(
+    dir: &Path,
+    finding: &Finding,
+    checkpoint: Option<&Position>,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     let damage = &finding.damage;
     let Some(extent) = &finding.extent else {
         return writeln!(
@@ -284,11 +295,24 @@ pub fn print_extent(dir: &Path, finding: &Finding, out: &mut dyn Write) -> std::
         writeln!(out, "    still readable: ad {ad:?}, pane {pane_ms}: {clicks} clicks")?;
     }
     let (id, from, dir) = (hex(&damage.log_id), damage.lsn + 1, named(dir));
-    writeln!(out, "    exported already: `tollgate wal repair {dir} --raise-horizon`")?;
-    if extent.to_lsn >= from {
-        writeln!(out, "    otherwise:        `tollgate wal repair {dir} --accept-loss {id}:{from}-{}`", extent.to_lsn)?;
-    }
-    Ok(())
+    let to = extent.to_lsn;
+    let exported = match checkpoint {
+        _ if to < from => "nothing has to be given up",
+        Some(position) if position.lsn >= to => "all of it was exported, so no count is lost",
+        Some(_) => {
+            return writeln!(
+                out,
+                "    not all of it was exported; to give it up: `tollgate wal repair {dir} --accept-loss {id}:{from}-{to}`"
+            );
+        }
+        None => {
+            return writeln!(
+                out,
+                "    nothing says that it was exported; to give it up: `tollgate wal repair {dir} --accept-loss {id}:{from}-{to}`"
+            );
+        }
+    };
+    writeln!(out, "    {exported}: `tollgate wal repair {dir} --raise-horizon`")
 }
 
 fn lost_sentence(lsn: u64, extent: &Extent) -> String {

@@ -25,6 +25,7 @@ pub enum Way {
 /// One damaged place and the horizon after its repair.
 struct Planned<'a> {
     log: &'a LogDir,
+    checkpoint: Option<&'a Position>,
     finding: &'a Finding,
     extent: &'a Extent,
     horizon_ms: i64,
@@ -54,7 +55,13 @@ pub fn repair(
                 CommandError::Refused(format!("{damage}\nno repair of {dir} can go on after this; put the files back"))
             })?;
             allowed(dir, way, finding, extent, *checkpoint)?;
-            planned.push(Planned { log, finding, extent, horizon_ms: horizon_after(finding, extent, now_ms) });
+            planned.push(Planned {
+                log,
+                checkpoint: *checkpoint,
+                finding,
+                extent,
+                horizon_ms: horizon_after(finding, extent, now_ms),
+            });
         }
     }
     if planned.is_empty() {
@@ -63,7 +70,7 @@ pub fn repair(
     }
     for plan in &planned {
         writeln!(out, "{}", plan.finding.damage)?;
-        print_extent(dir, plan.finding, out)?;
+        print_extent(dir, plan.finding, plan.checkpoint, out)?;
         let way = match plan.extent.resume {
             Some((segment, offset)) => format!("goes on at byte {offset} of segment {segment}"),
             None => "goes on in a new segment".to_owned(),
