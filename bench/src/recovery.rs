@@ -16,7 +16,7 @@ use tollgate::event::FrameBuffer;
 use tollgate::wal::record::encode_click;
 use tollgate::wal::recover::recover;
 use tollgate::wal::segments::{DataDir, LogDir, open_segment_for_writing, prepare_segment};
-use tollgate::wal::writer::{FrameMeta, LogStart, Room, Writer, WriterConfig, buffer_bytes};
+use tollgate::wal::writer::{FrameMeta, FrameRoom, LogStart, Writer, WriterConfig, buffer_bytes};
 use tollgate_loadgen::ads::Ads;
 use tollgate_loadgen::cpu;
 use tollgate_loadgen::text::mix;
@@ -124,7 +124,7 @@ fn write_log(dir: &Path, clicks: u64) -> Result<u64, Box<dyn std::error::Error>>
     for number in 0..clicks {
         record.clear();
         encode(number, &ads, &mut record);
-        if writer.room(record.len()) != Room::Now {
+        if writer.room(record.len()) != FrameRoom::Now {
             disk.frame(&mut writer, at_ms(number))?;
         }
         writer.append(&record);
