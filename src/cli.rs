@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::Config;
-use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, data_dir, load};
+use crate::config::{Config, KafkaConfig};
+use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, data_dir, kafka_config, load};
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
 
@@ -31,6 +31,8 @@ pub enum Command {
     Check(CheckArgs),
     /// What a data directory holds, and the ways out of a halt
     Wal(WalArgs),
+    /// Kafka's topics, as the protocol needs them
+    Topics(TopicsArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
 }
@@ -53,6 +55,35 @@ pub enum WalCommand {
     Repair(RepairArgs),
     /// Clicks as NDJSON on standard output
     Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TopicsArgs {
+    #[command(subcommand)]
+    pub command: TopicsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Makes the topics that are missing
+    Create(TopicsCreateArgs),
+    /// Looks at the topics: what loses counts is refused, exit status 1; what could is said
+    Check(SettingArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TopicsCreateArgs {
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    /// Partitions of the topics of partials and of raw clicks
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub partitions: i32,
+    /// Edges that will export: the topic of checkpoints gets a partition for each
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub edges: i32,
+    /// Replicas of each partition
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub replication: i32,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +177,17 @@ impl SettingArgs {
     }
 }
 
+impl SettingArgs {
+    /// What is said of Kafka alone, for commands that need no edge.
+    pub fn kafka(&self) -> Result<KafkaConfig, UsageError> {
+        kafka_config(&Said {
+            flags: self.flags.clone(),
+            environment: environment(),
+            file: read(self.config.as_deref())?,
+        })
+    }
+}
+
 impl LogArgs {
     /// The data directory. No other setting is looked at: the directory may be of another machine.
     pub fn data_dir(&self) -> Result<PathBuf, UsageError> {
@@ -171,7 +213,10 @@ fn read(flag: Option<&Path>) -> Result<Option<ConfigFile>, UsageError> {
 
 impl FromArgMatches for SettingArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let said = |setting: &'static Setting| Some((setting.name, matches.get_one::<String>(setting.name)?.clone()));
+        let said = |setting: &'static Setting| {
+            let values: Vec<String> = matches.get_many::<String>(setting.name)?.cloned().collect();
+            Some((setting.name, values.join("\n")))
+        };
         let config = matches.get_one::<PathBuf>("config").cloned();
         Ok(SettingArgs { config, flags: SETTINGS.iter().filter_map(said).collect() })
     }
@@ -191,7 +236,8 @@ impl Args for SettingArgs {
         let flags = SETTINGS.iter().map(|setting| {
             let id = setting.name;
             let help = help(setting);
-            Arg::new(id).long(id).value_name(setting.placeholder()).help(help).allow_negative_numbers(true)
+            let arg = Arg::new(id).long(id).value_name(setting.placeholder()).help(help).allow_negative_numbers(true);
+            if setting.repeats() { arg.action(clap::ArgAction::Append) } else { arg }
         });
         command.next_help_heading("Settings").arg(file).args(flags).next_help_heading(None)
     }
@@ -269,6 +315,8 @@ mod tests {
             "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",
             "tollgate wal --data-dir d export --dead-letters",
             "tollgate audit --config f.toml",
+            "tollgate topics create --kafka-brokers a:9092 --edges 3",
+            "tollgate topics check --kafka-brokers a:9092 --kafka-set a=b --kafka-set c=d",
         ] {
             assert!(matches!(parse(line), Ok(Read::Command(_))), "{line}");
         }

@@ -142,6 +142,39 @@ pub struct ExportConfig {
     pub edge_id: String,
     pub interval_ms: u64,
     pub watermark_delay_ms: i64,
+    pub sink: SinkKind,
+    pub kafka: KafkaConfig,
+}
+
+/// What exports end in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// The store in the data directory.
+    Embedded,
+    Kafka,
+}
+
+impl SinkKind {
+    pub const ALL: [SinkKind; 2] = [SinkKind::Embedded, SinkKind::Kafka];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkKind::Embedded => "embedded",
+            SinkKind::Kafka => "kafka",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// `host:port`, separated by commas; empty where the sink is another.
+    pub brokers: String,
+    /// librdkafka's properties, beside those that the protocol decides.
+    pub properties: Vec<(String, String)>,
+    pub topic_partials: String,
+    pub topic_checkpoints: String,
+    /// Empty: no raw clicks are sent.
+    pub topic_raw: String,
 }
 
 const KIB: u64 = 1 << 10;
@@ -260,7 +293,17 @@ impl Default for Config {
                 dead_letter_bytes_max: 256 * MIB,
             },
             dedup: DedupConfig { window_ms: 600_000, window_min_ms: 60_000, memory_bytes: 256 * MIB },
-            export: ExportConfig { edge_id: "edge".to_owned(), interval_ms: 1_000, watermark_delay_ms: 5_000 },
+            export: ExportConfig {
+                edge_id: "edge".to_owned(),
+                interval_ms: 1_000,
+                watermark_delay_ms: 5_000,
+                sink: SinkKind::Embedded,
+                kafka: KafkaConfig {
+                    topic_partials: "clicks.partials".to_owned(),
+                    topic_checkpoints: "clicks.checkpoints".to_owned(),
+                    ..KafkaConfig::default()
+                },
+            },
             drain_delay_ms: 0,
             log_format: LogFormat::Text,
         }

@@ -26,6 +26,8 @@ pub enum Exit {
     Stuck = 75,
     /// The store of the embedded global tier failed, or did not take the last cut in time.
     Store = 76,
+    /// The brokers or topics that are named cannot be exported to: not those of before, or not kept as the protocol needs.
+    Kafka = 77,
 }
 
 impl Exit {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::{Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN};
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, KafkaConfig, SinkKind};
 use crate::limits;
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
@@ -93,6 +93,7 @@ pub fn load(role: Role, said: &Said, machine: &Machine) -> Result<Loaded, UsageE
         })?;
         sources.push((setting, given.source));
     }
+    kafka(role, &config, &sources)?;
     limits::check(&config, machine).map_err(|error| UsageError(error.to_string()))?;
     Ok(Loaded { config, sources })
 }
@@ -102,6 +103,22 @@ pub fn data_dir(said: &Said) -> Result<PathBuf, UsageError> {
     let file = said.file.as_ref().map(read_file).transpose()?.unwrap_or_default();
     let setting = Setting::named("data-dir").expect("a setting");
     Ok(pick(setting, said, &file).map_or(Config::default().data_dir, |given| given.text.into()))
+}
+
+/// What is said of Kafka alone, for the commands that speak to it without an edge.
+pub fn kafka_config(said: &Said) -> Result<KafkaConfig, UsageError> {
+    let file = said.file.as_ref().map(read_file).transpose()?.unwrap_or_default();
+    let (mut config, machine) = (Config::default(), Machine::read());
+    for setting in SETTINGS.iter().filter(|setting| setting.name.starts_with("kafka-") || setting.name == "raw-topic") {
+        let Some(given) = pick(setting, said, &file) else { continue };
+        setting.put(&mut config, &given.text, &machine).map_err(|refused| {
+            UsageError(format!("{} {:?}: {}", spoken_name(setting, given.source, said), given.text, refused.0))
+        })?;
+    }
+    if config.export.kafka.brokers.is_empty() {
+        return Err(UsageError("say --kafka-brokers host:port,…".to_owned()));
+    }
+    Ok(config.export.kafka)
 }
 
 /// The defaults of a command on this machine.
@@ -124,6 +141,26 @@ fn pick(setting: &'static Setting, said: &Said, file: &BTreeMap<&'static str, St
     let in_file = || file.get(setting.name).map(|text| (text, Source::File));
     let (text, source) = flag.or_else(environment).or_else(in_file)?;
     Some(Given { text: text.clone(), source })
+}
+
+/// Kafka is for many edges, so each needs a name of its own; and `up` has its own store to show.
+fn kafka(role: Role, config: &Config, sources: &[(&'static Setting, Source)]) -> Result<(), UsageError> {
+    let named = |name: &str| sources.iter().any(|(setting, source)| setting.name == name && *source != Source::Default);
+    let why = match config.export.sink {
+        SinkKind::Embedded if named("raw-topic") || named("kafka-brokers") => {
+            "--kafka-brokers and --raw-topic are for --sink kafka; say that too, or leave them out"
+        }
+        SinkKind::Embedded => return Ok(()),
+        SinkKind::Kafka if role == Role::Up => {
+            "--sink kafka: `tollgate up` counts in its own store; use `tollgate serve --sink kafka`"
+        }
+        SinkKind::Kafka if !named("kafka-brokers") => "--sink kafka: say --kafka-brokers host:port,…",
+        SinkKind::Kafka if !named("edge-id") => {
+            "--sink kafka: say --edge-id; it names this edge among all that export to the same topics, for ever"
+        }
+        SinkKind::Kafka => return Ok(()),
+    };
+    Err(UsageError(why.to_owned()))
 }
 
 /// Both set the same thing: the one from the stronger source stays, and two from the same source contradict each other.
@@ -171,7 +208,8 @@ fn read_file(file: &ConfigFile) -> Result<BTreeMap<&'static str, String>, UsageE
             let hint = close.unwrap_or_else(|| "; keys are the names of the flags in `tollgate up --help`".to_owned());
             return Err(UsageError(format!("{name}: unknown key {key:?}{hint}")));
         };
-        let text = as_text(&value).ok_or_else(|| {
+        let between = if setting.repeats() { "\n" } else { "," };
+        let text = as_text(&value, between).ok_or_else(|| {
             UsageError(format!("{name}: {key} is a {}; it must be {}", value.type_str(), setting.bounds()))
         })?;
         values.insert(setting.name, text);
@@ -180,11 +218,14 @@ fn read_file(file: &ConfigFile) -> Result<BTreeMap<&'static str, String>, UsageE
 }
 
 /// Strings and whole numbers stand for themselves, an array of them for a list.
-fn as_text(value: &toml::Value) -> Option<String> {
+fn as_text(value: &toml::Value, between: &str) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Array(values) => Some(values.iter().map(as_text).collect::<Option<Vec<_>>>()?.join(",")),
+        toml::Value::Array(values) => {
+            let texts = values.iter().map(|value| as_text(value, between)).collect::<Option<Vec<_>>>()?;
+            Some(texts.join(between))
+        }
         toml::Value::Float(_) | toml::Value::Boolean(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }
@@ -266,11 +307,15 @@ mod tests {
     fn every_setting_reads_back_what_it_shows() {
         for setting in SETTINGS {
             let mut config = Config::default();
+            if setting.name == "kafka-brokers" {
+                config.export.kafka.brokers = "one:9092,[::1]:9093".to_owned();
+            }
             if setting.name == "cpus" {
                 config.cpus = vec![4];
             }
             let text = setting.show(&config);
             let mut again = Config { cpus: config.cpus.clone(), ..Config::default() };
+            again.export.kafka.brokers = config.export.kafka.brokers.clone();
             if setting.name != "cores" {
                 setting.put(&mut again, &text, &machine()).unwrap_or_else(|e| panic!("{} {text}: {e:?}", setting.name));
             }

@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 
-use tollgate::cli::{Command, Read, read_command_line};
+use tollgate::cli::{Command, Read, TopicsCommand, TopicsCreateArgs, read_command_line};
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
 use tollgate::exit::Exit;
+use tollgate::export::kafka::TopicsPlan;
 use tollgate::flags::{Role, UsageError};
 use tollgate::machine::Machine;
 use tollgate::worker::wall_ms;
@@ -46,6 +47,17 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
         Command::Wal(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::wal::run(&args.command, &dir, wall_ms(), &mut std::io::stdout().lock())))
+        }
+        Command::Topics(args) => {
+            let out = &mut std::io::stdout().lock();
+            Ok(ended(match &args.command {
+                TopicsCommand::Create(args) => {
+                    let TopicsCreateArgs { partitions, edges, replication, .. } = *args;
+                    let plan = TopicsPlan { partitions, edges, replication };
+                    commands::topics::create(&args.settings.kafka()?, &plan, out)
+                }
+                TopicsCommand::Check(settings) => commands::topics::check(&settings.kafka()?, out),
+            }))
         }
         Command::Audit(args) => {
             let dir = args.log.data_dir()?;

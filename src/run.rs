@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tollgate_global::Store;
 
 use crate::admin::{self, Phase, Readiness, ScrapeAnswer, ScrapeSender};
-use crate::config::{Config, EXPORT_CREDITS, LogFormat};
+use crate::config::{Config, EXPORT_CREDITS, LogFormat, SinkKind};
 use crate::core::Core;
 use crate::exit::Exit;
 use crate::export::pacing::Pacing;
@@ -55,7 +55,8 @@ enum Told {
 
 struct Listeners {
     clicks: Bound,
-    query: TcpListener,
+    /// Where there is a store to ask.
+    query: Option<TcpListener>,
     admin: TcpListener,
 }
 
@@ -80,16 +81,7 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         return Err(Failure { exit: Exit::Unavailable, text });
     }
     leave_to_workers(&config.cpus).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
-    let listeners = Listeners {
-        clicks: bind_clicks(config.listen)?,
-        query: bind_tcp("--query-listen", config.query_listen)?,
-        admin: bind_tcp("--admin-listen", config.admin_listen)?,
-    };
-    let addresses = (
-        listeners.clicks.address(),
-        listeners.query.local_addr().map_err(Failure::unavailable("the query address"))?,
-        listeners.admin.local_addr().map_err(Failure::unavailable("the admin address"))?,
-    );
+    let (listeners, addresses) = listen(config)?;
     let readiness = Arc::new(Readiness::default());
     let (wake, wake_reader) = Wake::pair().map_err(Failure::unavailable("an eventfd"))?;
     let (scrapes_sender, scrapes) = mpsc::sync_channel(16);
@@ -105,7 +97,10 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
     catch_signals(told_sender.clone())?;
     let (inbox_sender, inbox_receiver) = mpsc::channel();
     let inbox = Inbox::new(inbox_sender, Arc::new(wake));
-    let query_stop = serve_queries(Arc::clone(&started.store), listeners.query)?;
+    let query_stop = match (&started.store, listeners.query) {
+        (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
+        (None, _) | (_, None) => None,
+    };
     let heartbeat = Arc::new(AtomicU64::new(0));
 
     let threads = Threads {
@@ -122,16 +117,35 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
     // The worker's thread listens before it is said to have started.
     threads.start(config, started)?;
     readiness.set(Phase::Ready);
-    println!("ready listen={} query={} admin={}", addresses.0, addresses.1, addresses.2);
+    println!("ready {addresses}");
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
 
     let exit = wait(config, &told, &inbox, &readiness, &heartbeat);
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
-    let _ = query_stop.send(());
+    if let Some(stop) = query_stop {
+        let _ = stop.send(());
+    }
     drop(data_dir);
     Ok(exit)
+}
+
+/// Every port, before anything else is begun; and what the ready line says of them.
+fn listen(config: &Config) -> Result<(Listeners, String), Failure> {
+    let query = match config.export.sink {
+        SinkKind::Embedded => Some(bind_tcp("--query-listen", config.query_listen)?),
+        SinkKind::Kafka => None,
+    };
+    let admin = bind_tcp("--admin-listen", config.admin_listen)?;
+    let listeners = Listeners { clicks: bind_clicks(config.listen)?, query, admin };
+    let mut addresses = format!("listen={}", listeners.clicks.address());
+    for (name, listener) in [("query", listeners.query.as_ref()), ("admin", Some(&listeners.admin))] {
+        let Some(listener) = listener else { continue };
+        let address = listener.local_addr().map_err(Failure::unavailable("a port's address"))?;
+        addresses = format!("{addresses} {name}={address}");
+    }
+    Ok((listeners, addresses))
 }
 
 /// Until the worker has ended: passes a signal on, watches for progress.

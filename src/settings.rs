@@ -1,10 +1,12 @@
 //! Pure. Every value that can be set: its name, unit, bounds and what it does, in one table. Flags, environment, file, help,
 //! `tollgate check` and `docs/OPERATING.md` all come from it, so none can disagree with another.
 
+mod properties;
 mod table;
 
 pub use table::SETTINGS;
 
+use self::properties::is_property;
 use crate::click::REGION_BYTES_MAX;
 use crate::config::Config;
 use crate::machine::{Machine, parse_cpu_list};
@@ -52,6 +54,13 @@ enum Kind {
     Choice(&'static [&'static str]),
     Regions,
     Cpus,
+    /// `host:port,host:port`.
+    Brokers,
+    Topic {
+        optional: bool,
+    },
+    /// `key=value`, a line each.
+    Properties,
 }
 
 enum Value {
@@ -129,7 +138,15 @@ impl Setting {
                 format!("up to 1000 names of 1 to {REGION_BYTES_MAX} letters, digits, dashes and underscores")
             }
             Kind::Cpus => "CPU numbers, ascending, such as 3 or 0-2,8".to_owned(),
+            Kind::Brokers => "host:port, separated by commas".to_owned(),
+            Kind::Topic { .. } => "1 to 249 letters, digits, dots, dashes and underscores".to_owned(),
+            Kind::Properties => "key=value, of those that librdkafka has and the protocol does not decide".to_owned(),
         }
+    }
+
+    /// Said several times it is a list, instead of a contradiction.
+    pub fn repeats(&self) -> bool {
+        matches!(self.kind, Kind::Properties)
     }
 
     /// The word for the value in the help.
@@ -140,8 +157,9 @@ impl Setting {
             Kind::Duration { .. } => "TIME",
             Kind::Address => "ADDRESS",
             Kind::Path => "PATH",
-            Kind::Name | Kind::Choice(_) => "NAME",
-            Kind::Regions | Kind::Cpus => "LIST",
+            Kind::Name | Kind::Choice(_) | Kind::Topic { .. } => "NAME",
+            Kind::Regions | Kind::Cpus | Kind::Brokers => "LIST",
+            Kind::Properties => "KEY=VALUE",
         }
     }
 }
@@ -179,8 +197,19 @@ impl Kind {
                 checked(names.len() <= 1000 && names.iter().all(|name| is_name(name, REGION_BYTES_MAX, b"_-")))
             }
             Kind::Cpus => checked(parse_cpu_list(text).is_some()),
+            Kind::Brokers => checked(text.split(',').all(is_broker)),
+            Kind::Topic { optional } => {
+                let dots = text.bytes().all(|byte| byte == b'.');
+                checked(optional && text.is_empty() || is_name(text, 249, b"._-") && !dots)
+            }
+            Kind::Properties => checked(text.lines().all(is_property)),
         }
     }
+}
+
+fn is_broker(text: &str) -> bool {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    !host.is_empty() && !host.contains([' ', '/']) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn is_name(text: &str, bytes_max: usize, beside: &[u8]) -> bool {

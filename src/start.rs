@@ -14,17 +14,20 @@ use tollgate_wire::Checkpoint;
 
 use crate::admin::{Phase, Readiness};
 use crate::commands::{halt_text, store_text};
-use crate::config::{Config, FRAME_BUFFERS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
+use crate::config::{Config, FRAME_BUFFERS, SinkKind, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::core::home::Home;
 use crate::core::incarnation::{self, Edge, Incarnation, LogEnd};
 use crate::cut::Position;
 use crate::dedup;
 use crate::event::{FrameBuffer, Now};
 use crate::exit::Exit;
-use crate::export;
 use crate::export::embedded::Embedded;
+use crate::export::kafka::{Client, Kafka};
+use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
+use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
+use crate::export::{self, Mirror};
 use crate::preagg;
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
@@ -55,7 +58,8 @@ impl From<LogError> for Failure {
 /// Everything that the threads begin with.
 pub struct Started {
     pub home: Home,
-    pub store: Arc<Store>,
+    /// Where the sink is the embedded one.
+    pub store: Option<Arc<Store>>,
     /// The segment in use: its first frame is on disk.
     pub segment: (u64, File),
     pub log_dir: PathBuf,
@@ -75,10 +79,7 @@ pub fn start(
     readiness: &Readiness,
 ) -> Result<Started, Failure> {
     let uuid = identify(config, data_dir)?;
-    let path = store_path(config);
-    let failed = |error| Failure { exit: Exit::Store, text: store_text(&error, &path) };
-    let store = Store::open(&path).map_err(failed)?;
-    let checkpoint = store.checkpoint(&config.export.edge_id).map_err(failed)?;
+    let (end, checkpoint) = open_sink(config)?;
     let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
 
     let mut table = dedup_table(config, now(started_at))?;
@@ -108,8 +109,62 @@ pub fn start(
     }
     incarnation::keep_horizon(&mut table, config, &recovered, now(started_at));
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
-    let edge = Edge { data_dir: uuid, nonce: random()?, nonces };
-    begin(config, started_at, Recovered { edge, store: Arc::new(store), confirmed, table, log })
+    let edge = Edge { data_dir: uuid, nonce: random()?, nonces, mirror: end.mirror };
+    begin(config, started_at, Recovered { edge, store: end.store, sink: end.sink, confirmed, table, log })
+}
+
+/// The protocol's other end, and what this directory knows of it.
+struct End {
+    sink: Box<dyn Sink>,
+    store: Option<Arc<Store>>,
+    mirror: Mirror,
+}
+
+/// With the last checkpoint that is known without asking anybody. A directory belongs to the sink that it exported to.
+fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
+    let (path, export) = (store_path(config), &config.export);
+    let mirror = MirrorFile::read(&config.data_dir)?;
+    let failed = |error| Failure { exit: Exit::Store, text: store_text(&error, &path) };
+    let refused = |text| Failure { exit: Exit::DataDir, text };
+    let dir = config.data_dir.display();
+    match export.sink {
+        SinkKind::Embedded => {
+            if let Some(mirror) = mirror {
+                let cluster = mirror.place.cluster;
+                return Err(refused(format!(
+                    "{dir} exported to the Kafka cluster {cluster}, and would export all again: say --sink kafka; or, to change the \
+                     sink, stop this edge with `tollgate serve --until-exported`, and start with an empty --data-dir"
+                )));
+            }
+            let store = Arc::new(Store::open(&path).map_err(failed)?);
+            let checkpoint = store.checkpoint(&export.edge_id).map_err(failed)?;
+            let sink = Box::new(Embedded::new(Arc::clone(&store), path, export.edge_id.clone()));
+            Ok((End { sink, store: Some(store), mirror: Mirror::Unkept }, checkpoint))
+        }
+        SinkKind::Kafka => {
+            if path.is_file() {
+                return Err(refused(format!(
+                    "{dir} exported to its own store ({}), and would export all again: say --sink embedded; or, to change the sink, \
+                     stop this edge with SIGTERM, and start with an empty --data-dir",
+                    path.display()
+                )));
+            }
+            let (kafka, place) = (&export.kafka, mirror.as_ref().map(|mirror| &mirror.place));
+            if let Some(place) = place.filter(|place| {
+                (&place.topic_partials, &place.topic_checkpoints) != (&kafka.topic_partials, &kafka.topic_checkpoints)
+            }) {
+                return Err(refused(format!(
+                    "{dir} exported to the topics {} and {}: name them with --kafka-topic-partials and --kafka-topic-checkpoints",
+                    place.topic_partials, place.topic_checkpoints
+                )));
+            }
+            let client = Client::new(kafka).map_err(|error| Failure { exit: Exit::Usage, text: error.to_string() })?;
+            let (kept, checkpoint) =
+                (MirrorFile::for_the_protocol(mirror.as_ref()), mirror.as_ref().and_then(MirrorFile::checkpoint));
+            let sink = Box::new(Kafka::new(client, export, config.data_dir.clone(), mirror));
+            Ok((End { sink, store: None, mirror: kept }, checkpoint))
+        }
+    }
 }
 
 /// A loss at a log's end takes the frames with it that said how many clicks there were, and which incarnation exported
@@ -198,7 +253,8 @@ fn dedup_table(config: &Config, now: Now) -> Result<dedup::Table, Failure> {
 /// What recovery and the memory have come to.
 struct Recovered {
     edge: Edge,
-    store: Arc<Store>,
+    store: Option<Arc<Store>>,
+    sink: Box<dyn Sink>,
     /// The positions of the stored checkpoint; recovery met each in its log.
     confirmed: Vec<Position>,
     table: dedup::Table,
@@ -207,7 +263,7 @@ struct Recovered {
 
 /// Writes this incarnation's first frame: it proves that the disk takes a direct, synced write.
 fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
-    let Recovered { edge, store, confirmed, table, log } = recovered;
+    let Recovered { edge, store, sink, confirmed, table, log } = recovered;
     let (dir, segment) = (log.dir, log.end.start.segment);
     let unprepared = |source| Failure {
         exit: Exit::LogWriteFailed,
@@ -236,7 +292,7 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
     let (home, exporter) = incarnation.begun(config, buffer, partials);
     let exporter = ExportThread {
         exporter,
-        sink: Embedded::new(Arc::clone(&store), store_path(config), config.export.edge_id.clone()),
+        sink,
         confirmed,
         rebuilder: Rebuilder::new(u64::from_le_bytes(random()?)),
         read_frames: read_frames(dir.clone()),

@@ -85,6 +85,7 @@ pub struct Edge {
     /// 128 random bits of this incarnation, and those of the ones before it.
     pub nonce: [u8; 16],
     pub nonces: Vec<[u8; 16]>,
+    pub mirror: export::Mirror,
 }
 
 /// An incarnation whose first frame is on its way to the disk.
@@ -125,13 +126,14 @@ impl Incarnation {
         let written = self.writer.written(buffer, true);
         assert!(written.is_ok(), "the write succeeded");
         let (end, watermark_ms) = (self.writer.position(), self.watermark_ms);
-        let Edge { data_dir, nonce, mut nonces } = self.edge;
+        let Edge { data_dir, nonce, mut nonces, mirror } = self.edge;
         nonces.push(nonce);
         let exporter = Exporter::new(export::Start {
             edge_id: config.export.edge_id.clone(),
             data_dir,
             nonce,
             nonces,
+            mirror,
             logs: vec![export::LogStart {
                 end,
                 totals: self.writer.totals(),

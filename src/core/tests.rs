@@ -37,7 +37,7 @@ fn bench() -> Bench {
         Box::new(FrameBuffer { memory, id: id as u32 })
     };
     let buffers = (0..FRAME_BUFFERS).map(buffer).collect();
-    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new() };
+    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new(), mirror: Default::default() };
     let (begun, buffer, _) = Incarnation::begin(&config, edge, table, LogEnd::new([3; 16]), buffers, now);
     let (home, _) = begun.begun(&config, buffer, preagg::Table::new(100, 100, 5));
     let core = Core::new(config, home, SLOTS, now);

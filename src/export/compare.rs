@@ -1,6 +1,7 @@
 //! Pure. The stored checkpoint against what this host holds: whoever exports on after a contradiction counts twice or not.
 
 use crate::cut::{LogId, Position};
+use crate::export::ranges::Mirror;
 use crate::export::{Found, Halt, Start};
 use tollgate_wire::Checkpoint;
 
@@ -13,6 +14,20 @@ pub(super) fn owner(start: &Start, checkpoint: &Checkpoint) -> Result<(), Halt> 
         return Err(Halt::ForeignDataDir { found: checkpoint.data_dir_uuid.clone(), ours: start.data_dir });
     }
     Ok(())
+}
+
+/// The sink against what this directory remembers. One more than remembered was committed by us and not yet remembered; more
+/// was not by us.
+pub(super) fn mirror(start: &Start, found: Option<&Checkpoint>) -> Result<(), Halt> {
+    let Mirror::Kept { checkpoint: mirrored, .. } = &start.mirror else { return Ok(()) };
+    let (ours, theirs) = (start.mirror.txn_seq(), found.map_or(0, |checkpoint| checkpoint.txn_seq));
+    match found {
+        None if ours > 0 => Err(Halt::Vanished { ours }),
+        Some(_) if theirs < ours => Err(Halt::Rewound { found: theirs, ours }),
+        Some(_) if theirs > ours + 1 => Err(Halt::Overtaken { found: theirs, ours }),
+        Some(found) if theirs == ours && mirrored.as_ref() != Some(found) => Err(Halt::Replaced { seq: ours }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether the checkpoint is one that our logs can have led to, as far as that shows without reading them. A log that it

@@ -1,6 +1,8 @@
 //! Drives. The protocol's end in this process: the store of the global tier, which takes a transaction in one atomic commit.
 //! Runs on the exporter's thread.
 
+use crate::export::sink::Sink;
+use crate::export::thread::ReadFrames;
 use crate::export::{Outcome, SinkError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +25,14 @@ impl Embedded {
         Embedded { store, path, edge_id, broken: None }
     }
 
-    /// The stored checkpoint. Nothing has to be fenced: the data directory's lock keeps other writers out, and a commit is
-    /// over when it returns.
-    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, SinkError> {
+    fn named(&self, error: &StoreError) -> String {
+        format!("{}: {error}", self.path.display())
+    }
+}
+
+impl Sink for Embedded {
+    /// Nothing has to be fenced: the data directory's lock keeps other writers out, and a commit is over when it returns.
+    fn checkpoint(&mut self, _fence: bool) -> Result<Option<Checkpoint>, SinkError> {
         if let Some(why) = &self.broken {
             return Err(SinkError::Broken(why.clone()));
         }
@@ -38,7 +45,7 @@ impl Embedded {
     }
 
     /// Commits. Whatever the error, the exporter settles it by reading the checkpoint.
-    pub fn commit(&mut self, transaction: &Transaction) -> Outcome {
+    fn commit(&mut self, transaction: &Transaction, _log: &mut ReadFrames) -> Outcome {
         let Err(error) = self.store.commit(transaction) else { return Outcome::Committed };
         tracing::warn!(txn_seq = transaction.end.txn_seq, "the outcome of an export is in doubt: {error}");
         match &error {
@@ -52,7 +59,7 @@ impl Embedded {
         Outcome::Unknown
     }
 
-    fn named(&self, error: &StoreError) -> String {
-        format!("{}: {error}", self.path.display())
+    fn remember(&mut self, _checkpoint: &Checkpoint) -> Result<(), String> {
+        Ok(())
     }
 }

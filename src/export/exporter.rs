@@ -1,20 +1,23 @@
 //! Pure. The export protocol: told what happened, it says what to do next. One thread drives it; see `export::thread`.
 //!
 //! ```text
-//!  Unknown ─▶ read (unfenced) ─▶ read (fenced) ─▶ look up ─▶ Ready ◀──▶ rebuild
-//!     ▲                              │  known ───────────────▲  │
-//!     └──────── any doubt ───────────┴───────────────────────┼─ commit ─▶ Stopped
+//!  Unknown ─▶ read, look up (unfenced) ─▶ read, look up (fenced) ─▶ Ready ◀──▶ rebuild, remember, check
+//!     ▲                                     │  known ────────────────▲  │
+//!     └──────── any doubt ──────────────────┴────────────────────────┼─ commit ─▶ Stopped
 //! ```
+//!
+//! The first read fences nobody, and all of it is compared: a host set up wrongly, or a copy of a directory, must not stop the
+//! right one.
 //!
 //! The stored checkpoint is the only truth about what was exported. A commit that did not cleanly succeed is an unknown
 //! outcome, whatever the error: fence, read, and the checkpoint found is either the last one known (nothing of the
 //! transaction is in) or the one just sent (all of it is); any other is a rival's, and the process ends.
 
-use crate::cut::{Cut, CutTable, LogId, Position};
+use crate::cut::{Cut, CutTable, LogId};
 use crate::event::{Exported, Now};
 use crate::export::build::{self, Head, Part, TokensByRow};
 use crate::export::ranges::{Content, Log, Start, Times};
-use crate::export::{Found, Halt, Outcome, Rebuilt, SinkError, Step, Told, compare};
+use crate::export::{Halt, Outcome, Rebuilt, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
 use tollgate_wire::{Checkpoint, FORMAT_VERSION, Transaction};
 
@@ -33,17 +36,20 @@ pub const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 /// The rows of one whole table; so much of partials; so many cuts that a lag of a minute is caught up at once.
 const BOUNDS: Bounds = Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: TRANSACTION_BYTES_MAX, ranges: 64 };
 
-const HALVINGS_MAX: u32 = 6;
+pub(super) const HALVINGS_MAX: u32 = 6;
 
 /// An edge with nothing to export still says so this often.
 const IDLE_NS: u64 = 3_000_000_000;
+
+/// The stored checkpoint is read again this often: a sink that lost it, or took another's, is noticed.
+pub(super) const CHECK_NS: u64 = 3_600_000_000_000;
 
 /// Between tries at a sink that does not answer or does not commit.
 const RETRY_NS_MIN: u64 = 100_000_000;
 const RETRY_NS_MAX: u64 = 5_000_000_000;
 
 #[derive(Debug, PartialEq)]
-enum State {
+pub(super) enum State {
     /// What is stored is in doubt, from the start or since a commit; read it, but not before then.
     Unknown {
         retry_ns: u64,
@@ -53,6 +59,8 @@ enum State {
     Compared(Box<Checkpoint>),
     LookingUp(Box<Checkpoint>),
     Ready,
+    /// Reads again what is known to be stored.
+    Checking,
     Rebuilding {
         log: LogId,
         rows_max: usize,
@@ -64,29 +72,33 @@ enum State {
 
 /// A transaction whose outcome is not yet known.
 #[derive(Debug)]
-struct Sent {
-    checkpoint: Checkpoint,
-    stopped: bool,
+pub(super) struct Sent {
+    pub checkpoint: Checkpoint,
+    pub stopped: bool,
 }
 
 pub struct Exporter {
-    start: Start,
-    logs: BTreeMap<LogId, Log>,
-    state: State,
+    pub(super) start: Start,
+    pub(super) logs: BTreeMap<LogId, Log>,
+    pub(super) state: State,
     /// The sink was once read without fencing anyone, and is ours.
-    peeked: bool,
+    pub(super) peeked: bool,
+    /// `known` is not in the mirror yet; and whether that was asked for.
+    pub(super) unremembered: bool,
+    pub(super) remembering: bool,
+    pub(super) check_at_ns: u64,
     /// The stored checkpoint, once it was compared with the logs; `Some(None)`: there is none.
-    known: Option<Option<Checkpoint>>,
-    sent: Option<Sent>,
+    pub(super) known: Option<Option<Checkpoint>>,
+    pub(super) sent: Option<Sent>,
     /// What goes back to cores: tables, and how many export credits.
-    outputs: VecDeque<(LogId, Option<CutTable>, u32)>,
+    pub(super) outputs: VecDeque<(LogId, Option<CutTable>, u32)>,
     pub(super) bounds: Bounds,
-    halvings: u32,
-    retry_after_ns: u64,
-    idle_at_ns: u64,
+    pub(super) halvings: u32,
+    pub(super) retry_after_ns: u64,
+    pub(super) idle_at_ns: u64,
     /// Whose turn it is to be first in a transaction.
-    turn: usize,
-    tokens: TokensByRow,
+    pub(super) turn: usize,
+    pub(super) tokens: TokensByRow,
 }
 
 impl Exporter {
@@ -103,6 +115,9 @@ impl Exporter {
             logs,
             state: State::Unknown { retry_ns: 0 },
             peeked: false,
+            unremembered: false,
+            remembering: false,
+            check_at_ns: 0,
             known: None,
             sent: None,
             outputs: VecDeque::new(),
@@ -129,6 +144,7 @@ impl Exporter {
                 self.committed(outcome, now);
                 Ok(())
             }
+            Told::Remembered(result) => self.remembered(result),
         };
         if let Err(halt) = result {
             self.state = State::Halted(halt);
@@ -139,6 +155,15 @@ impl Exporter {
     pub fn next(&mut self, now: Now) -> Step {
         if let State::Halted(halt) = &self.state {
             return Step::Halt(halt.clone());
+        }
+        if self.unremembered
+            && let Some(Some(checkpoint)) = &self.known
+        {
+            if self.remembering {
+                return Step::Wait { until_ns: u64::MAX };
+            }
+            self.remembering = true;
+            return Step::Remember(Box::new(checkpoint.clone()));
         }
         // An exported LSN never goes back: before the checkpoint is known none is named.
         if self.known.is_some()
@@ -165,7 +190,7 @@ impl Exporter {
                 self.state = State::Halted(halt.clone());
                 Step::Halt(halt)
             }),
-            State::Reading | State::LookingUp(_) | State::Rebuilding { .. } | State::Committing => {
+            State::Reading | State::LookingUp(_) | State::Checking | State::Rebuilding { .. } | State::Committing => {
                 Step::Wait { until_ns: u64::MAX }
             }
             State::Stopped => Step::Stopped,
@@ -186,82 +211,6 @@ impl Exporter {
         }
     }
 
-    fn checkpoint_read(&mut self, read: Result<Option<Checkpoint>, SinkError>, now: Now) -> Result<(), Halt> {
-        assert_eq!(self.state, State::Reading, "a checkpoint nobody asked for");
-        let found = match read {
-            Ok(found) => found,
-            Err(SinkError::Broken(why)) => return Err(Halt::Sink(why)),
-            Err(SinkError::Unreachable(_)) => {
-                self.retry_later(now);
-                return Ok(());
-            }
-        };
-        if let Some(checkpoint) = &found {
-            compare::owner(&self.start, checkpoint)?;
-        }
-        if !self.peeked {
-            self.peeked = true;
-            self.state = State::Unknown { retry_ns: 0 };
-            return Ok(());
-        }
-        match &self.known {
-            Some(known) => self.settle(*known == found, found, now),
-            None => self.compare(found),
-        }
-    }
-
-    /// First contact of this incarnation: whether the checkpoint is one that our logs can have led to.
-    fn compare(&mut self, found: Option<Checkpoint>) -> Result<(), Halt> {
-        compare::listed_logs(&self.start, found.as_ref())?;
-        match found {
-            Some(checkpoint) if !compare::positions(&checkpoint).is_empty() => {
-                self.state = State::Compared(Box::new(checkpoint));
-                Ok(())
-            }
-            found => self.resume(found),
-        }
-    }
-
-    fn looked_up(&mut self, found: Result<Vec<Found>, String>) -> Result<(), Halt> {
-        let State::LookingUp(checkpoint) = &self.state else { panic!("a look-up nobody asked for") };
-        let checkpoint = Checkpoint::clone(checkpoint);
-        let found = found.map_err(Halt::Log)?;
-        compare::chains(&checkpoint, &found)?;
-        self.resume(Some(checkpoint))
-    }
-
-    /// The checkpoint and the logs agree: what lies behind it is to be exported.
-    fn resume(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), Halt> {
-        for log in self.logs.values_mut() {
-            let listed =
-                checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs).find(|listed| listed.log_uuid == log.id());
-            let (lsn, chain, clicks) =
-                listed.map_or((0, 0, 0), |listed| (listed.lsn, listed.chain, listed.clicks_total));
-            log.resume(Position { log_id: log.id(), lsn, chain }, clicks)?;
-        }
-        self.known = Some(checkpoint);
-        self.state = State::Ready;
-        Ok(())
-    }
-
-    /// After a doubt: all of the transaction is in, or nothing of it, or somebody else writes here.
-    fn settle(&mut self, unchanged: bool, found: Option<Checkpoint>, now: Now) -> Result<(), Halt> {
-        let committed = self.sent.as_ref().is_some_and(|sent| found.as_ref() == Some(&sent.checkpoint));
-        if committed {
-            self.finish(now);
-        } else if unchanged {
-            self.sent = None;
-            self.logs.values_mut().for_each(|log| log.sent = 0);
-            self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
-            self.state = State::Ready;
-        } else {
-            let seq = |checkpoint: Option<&Checkpoint>| checkpoint.map_or(0, |checkpoint| checkpoint.txn_seq);
-            let ours = seq(self.known.as_ref().and_then(Option::as_ref));
-            return Err(Halt::Rival { found: seq(found.as_ref()), ours });
-        }
-        Ok(())
-    }
-
     fn rebuilt(&mut self, rebuilt: Result<Rebuilt, String>) -> Result<(), Halt> {
         let State::Rebuilding { log, rows_max } = self.state else { panic!("a rebuild nobody asked for") };
         let log = self.logs.get_mut(&log).expect("logs are never removed");
@@ -278,13 +227,13 @@ impl Exporter {
         }
     }
 
-    fn retry_later(&mut self, now: Now) {
+    pub(super) fn retry_later(&mut self, now: Now) {
         self.state = State::Unknown { retry_ns: now.mono_ns.saturating_add(self.retry_after_ns) };
         self.retry_after_ns = (self.retry_after_ns * 2).min(RETRY_NS_MAX);
     }
 
     /// The transaction sent is stored: its ranges are done, its tables go back.
-    fn finish(&mut self, now: Now) {
+    pub(super) fn finish(&mut self, now: Now) {
         let sent = self.sent.take().expect("only a transaction that was sent can be finished");
         for (id, log) in &mut self.logs {
             for range in log.queue.drain(..log.sent) {
@@ -300,6 +249,7 @@ impl Exporter {
             log.sent = 0;
         }
         self.known = Some(Some(sent.checkpoint));
+        self.unremembered = self.keeps_mirror();
         self.halvings = self.halvings.saturating_sub(1);
         self.retry_after_ns = RETRY_NS_MIN;
         self.idle_at_ns = now.mono_ns.saturating_add(IDLE_NS);
@@ -309,6 +259,12 @@ impl Exporter {
 
     fn ready(&mut self, now: Now) -> Result<Step, Halt> {
         let ranges = || self.logs.values().flat_map(|log| &log.queue);
+        if self.check_at_ns == 0 {
+            self.check_at_ns = now.mono_ns.saturating_add(CHECK_NS);
+        } else if now.mono_ns >= self.check_at_ns {
+            self.state = State::Checking;
+            return Ok(Step::ReadCheckpoint { fence: false });
+        }
         let due = ranges().any(|range| range.clicks() > 0 || range.last) || now.mono_ns >= self.idle_at_ns;
         if !due {
             return Ok(Step::Wait { until_ns: self.idle_at_ns });
@@ -367,7 +323,9 @@ impl Exporter {
         let logs = || self.logs.values();
         let times = || logs().filter_map(|log| log.times_after(log.sent));
         let known = self.known.as_ref().expect("nothing is built before the checkpoint is known");
-        let txn_seq = known.as_ref().map_or(0, |checkpoint| checkpoint.txn_seq) + 1;
+        // Never a number that was used, also where the sink has lost it.
+        let stored = known.as_ref().map_or(0, |checkpoint| checkpoint.txn_seq);
+        let txn_seq = stored.max(self.start.mirror.txn_seq()) + 1;
         // Stopped: every open log's last cut is in, and nothing stays behind.
         let ends = |log: &Log| log.sent == log.queue.len() && (!log.start.open || log.has_last_cut());
         let head = Head {

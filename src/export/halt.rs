@@ -60,6 +60,28 @@ pub enum Halt {
     )]
     Totals { log: LogId, found: u64, expected: u64 },
     #[error(
+        "there is no checkpoint of this edge, but this directory remembers transaction {ours}: the topic was made anew, or is another          one. Name the right brokers and topics; or `tollgate adopt` shows what going on would mean"
+    )]
+    Vanished { ours: u64 },
+    #[error(
+        "the stored checkpoint is of transaction {found}, but this directory remembers {ours}: the topic was rewound. Bring back what          it lost; or `tollgate adopt` shows what going on would mean"
+    )]
+    Rewound { found: u64, ours: u64 },
+    #[error(
+        "the stored checkpoint is of transaction {found}, but this directory remembers {ours} as its last: it is a copy, or was          restored from a snapshot, and another one exported after it. Start that one; or `tollgate adopt` shows what going on would mean"
+    )]
+    Overtaken { found: u64, ours: u64 },
+    #[error(
+        "the stored checkpoint of transaction {seq} is not the one that this directory remembers: a copy of it exported after they          parted. Start that one; or `tollgate adopt` shows what going on would mean"
+    )]
+    Replaced { seq: u64 },
+    #[error("{0}")]
+    ForeignSink(String),
+    #[error(
+        "what was exported could not be remembered in the data directory: {0}. Look at the disk and its room (dmesg, df), then start          again: the sink has it"
+    )]
+    Mirror(String),
+    #[error(
         "the stored checkpoint is of transaction {found}, but we stand at {ours} and nobody else may write it: another \
          process exports as this edge; stop one of them"
     )]
@@ -83,6 +105,7 @@ pub enum Halt {
 impl Halt {
     pub fn exit(&self) -> Exit {
         match self {
+            Halt::ForeignSink(_) => Exit::Kafka,
             Halt::ForeignEdge { .. }
             | Halt::ForeignDataDir { .. }
             | Halt::ForeignLog { .. }
@@ -91,10 +114,14 @@ impl Halt {
             | Halt::BeyondEnd { .. }
             | Halt::BelowStart { .. }
             | Halt::Totals { .. }
+            | Halt::Vanished { .. }
+            | Halt::Rewound { .. }
+            | Halt::Overtaken { .. }
+            | Halt::Replaced { .. }
             | Halt::Rival { .. } => Exit::Checkpoint,
             Halt::Unbalanced { .. } => Exit::Bug,
             Halt::Row { .. } | Halt::Log(_) => Exit::LogDamaged,
-            Halt::Sink(_) => Exit::Store,
+            Halt::Sink(_) | Halt::Mirror(_) => Exit::Store,
         }
     }
 }

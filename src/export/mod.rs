@@ -2,12 +2,16 @@
 
 pub mod build;
 mod compare;
+mod contact;
 pub mod embedded;
 pub mod exporter;
 mod halt;
+pub mod kafka;
+pub mod mirror;
 pub mod pacing;
 mod ranges;
 pub mod rebuild;
+pub mod sink;
 mod steps;
 pub mod thread;
 
@@ -19,5 +23,5 @@ mod tests;
 pub use compare::positions;
 pub use exporter::Exporter;
 pub use halt::Halt;
-pub use ranges::{LogStart, Start};
+pub use ranges::{Adopted, LogStart, Mirror, Start};
 pub use steps::{Found, Outcome, Rebuilt, SinkError, Step, Told};

@@ -3,7 +3,7 @@
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
 use crate::export::{Halt, Rebuilt};
 use std::collections::VecDeque;
-use tollgate_wire::LogPosition;
+use tollgate_wire::{Checkpoint, LogPosition};
 
 /// What the exporter knows of its own host when it starts, from recovery.
 #[derive(Clone, Debug)]
@@ -15,6 +15,38 @@ pub struct Start {
     /// Of every incarnation that this data directory remembers, ours included.
     pub nonces: Vec<[u8; 16]>,
     pub logs: Vec<LogStart>,
+    pub mirror: Mirror,
+}
+
+/// What this data directory itself remembers of its last transaction. The sink's checkpoint is the truth; the mirror tells a sink
+/// that lost, or gained, what we did not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Mirror {
+    /// The sink lies in the data directory and cannot part from it.
+    #[default]
+    Unkept,
+    Kept {
+        /// Synced after each transaction, before the next begins.
+        checkpoint: Option<Checkpoint>,
+        adopted: Option<Adopted>,
+    },
+}
+
+impl Mirror {
+    /// The last sequence number that is known to be used: the sink must have it, or the one after it.
+    pub fn txn_seq(&self) -> u64 {
+        let Mirror::Kept { checkpoint, adopted } = self else { return 0 };
+        let ours = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.txn_seq);
+        ours.max(adopted.as_ref().and_then(|adopted| adopted.found).unwrap_or(0))
+    }
+}
+
+/// An operator's word (`tollgate adopt`): where the sink says this, export goes on from there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adopted {
+    /// Sequence number of the sink's checkpoint that the word is about; `None`: it has none.
+    pub found: Option<u64>,
+    pub logs: Vec<LogPosition>,
 }
 
 /// One log as recovery found it.

@@ -17,6 +17,8 @@ pub enum Told {
     Rebuilt(Result<Rebuilt, String>),
     /// Answers [`Step::Commit`].
     Committed(Outcome),
+    /// Answers [`Step::Remember`].
+    Remembered(Result<(), String>),
 }
 
 /// Why a sink gave no checkpoint.
@@ -26,6 +28,8 @@ pub enum SinkError {
     Unreachable(String),
     /// It will not answer again without a person.
     Broken(String),
+    /// It is another one than this directory exported to.
+    Foreign(String),
 }
 
 /// What a log holds at a position of the checkpoint.
@@ -77,6 +81,8 @@ pub enum Step {
         rows_max: usize,
     },
     Commit(Box<Transaction>),
+    /// Put the stored checkpoint into the mirror, synced: nothing more is sent, and nothing freed, before it is there.
+    Remember(Box<Checkpoint>),
     /// Tell the core that writes this log.
     Exported(LogId, Box<Exported>),
     /// Until then there is nothing to do but take cuts.

@@ -6,7 +6,7 @@ use crate::cut::{Cut, CutTable, LogId, Position, Totals};
 use crate::event::Now;
 use crate::exit::Exit;
 use crate::export::exporter::Bounds;
-use crate::export::{Exporter, Found, Halt, LogStart, Outcome, Rebuilt, SinkError, Start, Step, Told};
+use crate::export::{Adopted, Exporter, Found, Halt, LogStart, Mirror, Outcome, Rebuilt, SinkError, Start, Step, Told};
 use crate::preagg::{Table, key::PartialKey};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -138,6 +138,10 @@ struct World {
     sink: Sink,
     late_lands: bool,
     exporter: Exporter,
+    mirror: Option<Checkpoint>,
+    /// Reads that fenced nobody.
+    looks: u32,
+    look_fate: Fate,
     nonces: Vec<[u8; 16]>,
     now: Now,
     /// Tables and cuts that cores handed over and did not get back.
@@ -152,8 +156,21 @@ impl World {
         let now = Now { wall_ms: 1_000_000, mono_ns: 0 };
         let exporter = Exporter::new(start(&[], vec![[0; 16]]));
         let (sink, nonces) = (Sink::default(), vec![]);
-        let mut world =
-            World { logs, sink, late_lands: false, exporter, nonces, now, tables_out: 0, cuts_out: 0, stopped: false };
+        let (late_lands, mirror, tables_out, cuts_out, stopped) = (false, None, 0, 0, false);
+        let mut world = World {
+            logs,
+            sink,
+            late_lands,
+            exporter,
+            mirror,
+            looks: 0,
+            look_fate: Fate::Good,
+            nonces,
+            now,
+            tables_out,
+            cuts_out,
+            stopped,
+        };
         world.crash();
         world
     }
@@ -162,7 +179,8 @@ impl World {
     fn crash(&mut self) {
         self.nonces.push([self.nonces.len() as u8 + 1; 16]);
         self.logs.iter_mut().for_each(|log| log.cut = log.frames.len());
-        self.exporter = Exporter::new(start(&self.logs, self.nonces.clone()));
+        let mirror = Mirror::Kept { checkpoint: self.mirror.clone(), adopted: None };
+        self.exporter = Exporter::new(Start { mirror, ..start(&self.logs, self.nonces.clone()) });
         self.exporter.bounds = Bounds { rows: 8, bytes: 4_000, ranges: 4 };
         (self.tables_out, self.cuts_out, self.stopped) = (0, 0, false);
     }
@@ -190,7 +208,10 @@ impl World {
     /// Does what the exporter asks for next, or what fate makes of it.
     fn step(&mut self, fate: Fate) -> Option<Halt> {
         let told = match self.exporter.next(self.now) {
-            Step::ReadCheckpoint { fence } => Told::Checkpoint(self.read(fence, fate)),
+            Step::ReadCheckpoint { fence } => {
+                self.looks += u32::from(!fence);
+                Told::Checkpoint(self.read(fence, if fence { fate } else { self.look_fate }))
+            }
             Step::LookUp(positions) => {
                 let same = |position: &Position| {
                     let log = self.logs.iter().find(|log| log.id == position.log_id).unwrap();
@@ -203,7 +224,15 @@ impl World {
                 Told::Rebuilt(Ok(self.rebuild(log, from_lsn, to_lsn, rows_max)))
             }
             Step::Commit(transaction) => Told::Committed(self.commit(*transaction, fate)),
+            Step::Remember(checkpoint) => {
+                self.mirror = Some(*checkpoint);
+                Told::Remembered(Ok(()))
+            }
             Step::Exported(log, exported) => {
+                let remembered =
+                    self.mirror.iter().flat_map(|mirror| &mirror.logs).find(|listed| *listed.log_uuid == log);
+                let remembered = remembered.map_or(0, |listed| listed.lsn);
+                assert!(exported.lsn <= remembered, "nothing is freed before it is remembered");
                 assert!(exported.lsn <= self.sink.exported(&log), "only what is stored is exported");
                 let came_back = exported.table.as_ref().is_some_and(|table| table.rows.is_empty());
                 self.tables_out -= i64::from(came_back);
@@ -211,7 +240,11 @@ impl World {
                 return None;
             }
             Step::Wait { until_ns } => {
-                assert!(until_ns > self.now.mono_ns && until_ns < u64::MAX, "nobody would wake the exporter");
+                assert!(
+                    until_ns > self.now.mono_ns && until_ns < u64::MAX,
+                    "nobody would wake the exporter: {until_ns} at {:?}",
+                    self.now
+                );
                 self.now.mono_ns = until_ns;
                 return None;
             }
@@ -299,6 +332,7 @@ fn start(logs: &[Log], nonces: Vec<[u8; 16]>) -> Start {
         nonce: *nonces.last().unwrap(),
         nonces,
         logs: logs.iter().map(Log::start).collect(),
+        mirror: Mirror::Unkept,
     }
 }
 
@@ -441,6 +475,101 @@ fn a_foreign_edge_is_seen_before_anyone_is_fenced() {
     assert!(matches!(world.exporter.next(world.now), Step::ReadCheckpoint { fence: false }));
     world.exporter.apply(Told::Checkpoint(Ok(world.sink.checkpoint())), world.now);
     assert!(matches!(world.exporter.next(world.now), Step::Halt(Halt::ForeignEdge { .. })));
+}
+
+/// A new incarnation over the same directory, whose mirror says this.
+fn halt_over(world: &mut World, checkpoint: Option<Checkpoint>, adopted: Option<Adopted>) -> Option<Halt> {
+    let mirror = Mirror::Kept { checkpoint, adopted };
+    let start = Start { mirror, ..start(&world.logs, world.nonces.clone()) };
+    halt_of(world, start)
+}
+
+#[test]
+fn a_sink_that_parted_from_the_mirror_halts() {
+    let told = |change: fn(&mut Checkpoint)| {
+        let mut world = exported_world();
+        let mut mirror = world.sink.checkpoint().expect("exported");
+        change(&mut mirror);
+        halt_over(&mut world, Some(mirror), None)
+    };
+    let now = exported_world().sink.checkpoint().expect("exported").txn_seq;
+    assert_eq!(told(|_| ()), None);
+    assert_eq!(told(|mirror| mirror.txn_seq -= 1), None, "committed, and killed before it was remembered");
+    assert_eq!(told(|mirror| mirror.txn_seq += 1), Some(Halt::Rewound { found: now, ours: now + 1 }));
+    assert_eq!(told(|mirror| mirror.written_ms += 1), Some(Halt::Replaced { seq: now }));
+    let mut world = exported_world();
+    for _ in 0..2 {
+        world.cut(0, true, false);
+        world.append(0, vec![3]);
+        let next = world.sink.transactions.len() + 1;
+        while world.sink.transactions.len() < next {
+            assert_eq!(world.step(Fate::Good), None);
+        }
+    }
+    let found = world.sink.transactions.len() as u64;
+    let copied = world.sink.transactions[found as usize - 3].checkpoint.clone();
+    let ours = copied.txn_seq;
+    assert_eq!(halt_over(&mut world, Some(copied.clone()), None), Some(Halt::Overtaken { found, ours }));
+    world.sink.transactions.clear();
+    assert_eq!(halt_over(&mut world, Some(copied), None), Some(Halt::Vanished { ours }));
+}
+
+#[test]
+fn what_an_operator_adopted_is_followed_once_and_numbers_are_not_used_again() {
+    let mut world = exported_world();
+    let checkpoint = world.sink.checkpoint().expect("exported");
+    world.sink.transactions.clear();
+    let adopted = Adopted { found: None, logs: checkpoint.logs.clone() };
+    let mirror = Mirror::Kept { checkpoint: Some(checkpoint.clone()), adopted: Some(adopted.clone()) };
+    let mut exporter = Exporter::new(Start { mirror, ..start(&world.logs, world.nonces.clone()) });
+    let mut reads = 0;
+    let sent = loop {
+        match exporter.next(world.now) {
+            Step::ReadCheckpoint { .. } => {
+                reads += 1;
+                exporter.apply(Told::Checkpoint(Ok(None)), world.now);
+            }
+            Step::Rebuild { log, from_lsn, to_lsn, rows_max, .. } => {
+                assert_eq!((from_lsn, to_lsn), (10, 20), "what was exported before is not exported again");
+                let rebuilt = world.rebuild(log, from_lsn, to_lsn, rows_max);
+                exporter.apply(Told::Rebuilt(Ok(rebuilt)), world.now);
+            }
+            Step::Commit(transaction) => break transaction,
+            Step::Exported(_, exported) => assert_eq!(exported.lsn, 0, "nothing is freed on somebody's word"),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((reads, sent.end.txn_seq, sent.end.ranges[0].from_lsn), (2, checkpoint.txn_seq + 1, 10));
+    // The word was about another checkpoint than the one that is there now.
+    let mut world = exported_world();
+    let found = world.sink.checkpoint().expect("exported").txn_seq;
+    let copied = Checkpoint { txn_seq: found + 5, ..checkpoint };
+    let word = Adopted { found: Some(found + 1), ..adopted };
+    assert_eq!(halt_over(&mut world, Some(copied), Some(word)), Some(Halt::Rewound { found, ours: found + 5 }));
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_is_noticed_within_the_hour() {
+    let mut world = exported_world();
+    let ours = |world: &World| world.sink.transactions.len() as u64;
+    let looked_again = |world: &mut World, fate| {
+        (world.look_fate, world.looks) = (fate, 0);
+        while world.looks == 0 {
+            assert_eq!(world.step(Fate::Good), None);
+            assert!(world.now.mono_ns < 4_000_000_000_000, "never looked at again");
+        }
+        world.now.mono_ns / 1_000_000_000
+    };
+    let first_s = looked_again(&mut world, Fate::Lost);
+    assert!((3_590..3_650).contains(&first_s), "{first_s} s");
+    let second_s = looked_again(&mut world, Fate::Good);
+    assert!((10..100).contains(&(second_s - first_s)), "away once: looked at again soon, not after {second_s} s");
+    // Nothing is sent in between that would see it first.
+    let ours = ours(&world);
+    world.now.mono_ns += 3_601_000_000_000;
+    world.sink.transactions.clear();
+    let halt = (0..10).find_map(|_| world.step(Fate::Good));
+    assert_eq!(halt, Some(Halt::Vanished { ours }));
 }
 
 #[test]

@@ -4,15 +4,15 @@
 use crate::cut::{Cut, LogId, Position};
 use crate::event::Exported;
 use crate::exit::Exit;
-use crate::export::embedded::Embedded;
 use crate::export::rebuild::Rebuilder;
-use crate::export::{Exporter, Found, Rebuilt, Step, Told};
+use crate::export::sink::Sink;
+use crate::export::{Exporter, Found, Rebuilt, SinkError, Step, Told};
 use crate::inbox::{Inbound, Inbox};
 use crate::wal::replay::ReplayedFrame;
-use crate::worker::{now, thread_cpu_ns};
+use crate::worker::{now, thread_cpu_ns, wall_ms};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Lowers the thread below the workers where they share a CPU.
@@ -32,6 +32,9 @@ pub struct Meter {
     pub partials: AtomicU64,
     /// Commits whose outcome had to be read.
     pub doubts: AtomicU64,
+    pub sink_away: AtomicBool,
+    /// Wall clock at the last commit; 0 before the first.
+    pub committed_ms: AtomicI64,
     /// Clicks handed over or found at the start, and not yet exported.
     pub clicks_behind: AtomicU64,
     /// CPU of this thread.
@@ -41,7 +44,7 @@ pub struct Meter {
 /// Everything that the thread owns.
 pub struct ExportThread {
     pub exporter: Exporter,
-    pub sink: Embedded,
+    pub sink: Box<dyn Sink>,
     /// The checkpoint's positions that recovery met in the logs.
     pub confirmed: Vec<Position>,
     pub rebuilder: Rebuilder,
@@ -65,10 +68,14 @@ impl ExportThread {
                 self.tell(Told::Cut(cut));
             }
             match self.exporter.next(now(self.started)) {
-                Step::ReadCheckpoint { .. } => self.tell(Told::Checkpoint(self.sink.checkpoint())),
+                Step::ReadCheckpoint { fence } => {
+                    let read = self.sink.checkpoint(fence);
+                    self.note_sink(read.as_ref().err());
+                    self.tell(Told::Checkpoint(read));
+                }
                 Step::LookUp(positions) => {
-                    let found = |position| if self.confirmed.contains(position) { Found::Same } else { Found::Other };
-                    self.tell(Told::LookedUp(Ok(positions.iter().map(found).collect())));
+                    let found = positions.iter().map(|position| self.look_up(position)).collect();
+                    self.tell(Told::LookedUp(found));
                 }
                 Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max } => {
                     self.rebuilder.begin(from_lsn, from_clicks, rows_max);
@@ -76,9 +83,13 @@ impl ExportThread {
                     self.tell(Told::Rebuilt(rebuilt));
                 }
                 Step::Commit(transaction) => {
-                    let outcome = self.sink.commit(&transaction);
+                    let outcome = self.sink.commit(&transaction, &mut *self.read_frames);
                     self.count(transaction.partials.len() as u64, outcome);
                     self.tell(Told::Committed(outcome));
+                }
+                Step::Remember(checkpoint) => {
+                    let remembered = self.sink.remember(&checkpoint);
+                    self.tell(Told::Remembered(remembered));
                 }
                 Step::Exported(_, exported) => send(inbox, exported),
                 Step::Wait { until_ns } => {
@@ -102,6 +113,37 @@ impl ExportThread {
         self.meter.clicks_behind.store(self.exporter.clicks_behind(), Ordering::Relaxed);
     }
 
+    /// Recovery met the positions that were known then; others are looked for in the log.
+    fn look_up(&mut self, position: &Position) -> Result<Found, String> {
+        if self.confirmed.contains(position) {
+            return Ok(Found::Same);
+        }
+        let mut found = Found::Other;
+        (self.read_frames)(position.log_id, position.lsn.saturating_sub(1), position.lsn, &mut |frame| {
+            if frame.header.last_lsn() == position.lsn && frame.chain == position.chain {
+                found = Found::Same;
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Tells of a sink that is away once, and once that it is back.
+    fn note_sink(&mut self, error: Option<&SinkError>) {
+        let away = error.is_some();
+        if self.meter.sink_away.swap(away, Ordering::Relaxed) == away {
+            return;
+        }
+        match error {
+            Some(SinkError::Unreachable(why)) => {
+                tracing::warn!("counts wait in the log, and are tried again: {why}");
+            }
+            // The halt says it.
+            Some(SinkError::Broken(_) | SinkError::Foreign(_)) => {}
+            None => tracing::info!("counts leave again"),
+        }
+    }
+
     fn rebuild(&mut self, log: LogId, from_lsn: u64, to_lsn: u64) -> Result<Rebuilt, String> {
         let rebuilder = &mut self.rebuilder;
         (self.read_frames)(log, from_lsn, to_lsn, &mut |frame| rebuilder.frame(frame))?;
@@ -114,6 +156,7 @@ impl ExportThread {
             crate::export::Outcome::Committed => {
                 meter.transactions.fetch_add(1, Ordering::Relaxed);
                 meter.partials.fetch_add(partials, Ordering::Relaxed);
+                meter.committed_ms.store(wall_ms(), Ordering::Relaxed);
             }
             crate::export::Outcome::Unknown => {
                 meter.doubts.fetch_add(1, Ordering::Relaxed);

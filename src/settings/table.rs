@@ -1,7 +1,8 @@
 //! Pure. The table of settings, in the order of the help. The bounds keep every cast from losing anything; a test proves it.
 
+use super::properties::{properties, shown};
 use super::{Kind, Setting, Value, first_cpus, join, names_sorted};
-use crate::config::{CLOCK_SKEW_MS_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat};
+use crate::config::{CLOCK_SKEW_MS_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat, SinkKind};
 use crate::machine::parse_cpu_list;
 
 const US: u64 = 1;
@@ -53,6 +54,19 @@ macro_rules! address {
             kind: Kind::Address,
             get: |config| Value::Text(config.$field.to_string()),
             set: |config, value, _| config.$field = value.text().parse().expect("the address was checked"),
+        }
+    };
+}
+
+/// A text of the Kafka sink.
+macro_rules! kafka {
+    ($name:literal, $kind:expr, $field:ident, $about:literal) => {
+        Setting {
+            name: $name,
+            about: $about,
+            kind: $kind,
+            get: |config| Value::Text(config.export.kafka.$field.clone()),
+            set: |config, value, _| config.export.kafka.$field = value.text(),
         }
     };
 }
@@ -276,6 +290,39 @@ pub static SETTINGS: &[Setting] = &[
         millis(0, DAY),
         export.watermark_delay_ms,
         "How far the watermark stays behind the clock: a window closes when the watermark passes its end"
+    ),
+    choice!(
+        "sink",
+        &["embedded", "kafka"],
+        SinkKind,
+        export.sink,
+        "Where counts go: the store in the data directory, or Kafka (serve only; --edge-id must be said)"
+    ),
+    kafka!("kafka-brokers", Kind::Brokers, brokers, "Kafka's brokers to begin with, host:port, separated by commas"),
+    Setting {
+        name: "kafka-set",
+        about: "A property of librdkafka, key=value; may be repeated. A list in the file, a line each in the environment",
+        kind: Kind::Properties,
+        get: |config| Value::Text(shown(&config.export.kafka.properties)),
+        set: |config, value, _| config.export.kafka.properties = properties(&value.text()),
+    },
+    kafka!(
+        "kafka-topic-partials",
+        Kind::Topic { optional: false },
+        topic_partials,
+        "Topic of partials and end records"
+    ),
+    kafka!(
+        "kafka-topic-checkpoints",
+        Kind::Topic { optional: false },
+        topic_checkpoints,
+        "Topic of checkpoints; must be compacted"
+    ),
+    kafka!(
+        "raw-topic",
+        Kind::Topic { optional: true },
+        topic_raw,
+        "Topic that every accepted click is sent to as well, in the same transactions; costs a record a click"
     ),
     number!(
         "drain-delay",

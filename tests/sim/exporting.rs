@@ -2,13 +2,14 @@
 //! done, not done, or not yet, without saying so. It stands where `export/thread.rs` stands in production.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 use tollgate::cut::{Cut, Position};
 use tollgate::event::{Event, Exported};
 use tollgate::export::rebuild::Rebuilder;
-use tollgate::export::{Exporter, Found, Outcome, Rebuilt, SinkError, Step, Told};
+use tollgate::export::{Exporter, Found, Mirror, Outcome, Rebuilt, SinkError, Step, Told};
 use tollgate::wal::reader::LogReader;
-use tollgate_wire::Transaction;
+use tollgate_wire::{Checkpoint, Transaction};
 
 use crate::faults::Ambush;
 use crate::server::In;
@@ -34,6 +35,7 @@ enum Pending {
     Read { fence: bool },
     Rebuilt(Result<Rebuilt, String>),
     Commit(Box<Transaction>, Plan),
+    Remember(Box<Checkpoint>),
 }
 
 /// What will become of a commit.
@@ -67,6 +69,20 @@ impl Exporting {
         format!("exporter: {cuts} cuts on their way, {clicks} clicks behind, blocked {}", self.pending.is_some())
     }
 
+    fn look_up(&mut self, position: &Position) -> Result<Found, String> {
+        if self.confirmed.contains(position) {
+            return Ok(Found::Same);
+        }
+        let mut found = Found::Other;
+        let read = self.reader.read_frames(position.lsn - 1, position.lsn, &mut |frame| {
+            if (frame.header.last_lsn(), frame.chain) == (position.lsn, position.chain) {
+                found = Found::Same;
+            }
+            ControlFlow::Continue(())
+        });
+        read.map(|()| found).map_err(|error| error.to_string())
+    }
+
     fn rebuild(&mut self, from_lsn: u64, to_lsn: u64) -> Result<Rebuilt, String> {
         let rebuilder = &mut self.rebuilder;
         let read = self.reader.read_frames(from_lsn, to_lsn, &mut |frame| rebuilder.frame(frame));
@@ -76,6 +92,14 @@ impl Exporting {
 }
 
 impl World {
+    /// What the data directory remembers of its exports.
+    pub fn mirror(&self) -> Mirror {
+        if !self.options.remote {
+            return Mirror::Unkept;
+        }
+        Mirror::Kept { checkpoint: self.mirrored.clone(), adopted: None }
+    }
+
     fn exporting(&mut self) -> &mut Exporting {
         &mut self.server.as_mut().expect("only a live process exports").exporting
     }
@@ -114,10 +138,8 @@ impl World {
             match exporting.exporter.next(now) {
                 Step::ReadCheckpoint { fence } => self.block(Pending::Read { fence }, 5 * MS),
                 Step::LookUp(positions) => {
-                    let confirmed = &exporting.confirmed;
-                    let found = |position| if confirmed.contains(position) { Found::Same } else { Found::Other };
-                    let told = Told::LookedUp(Ok(positions.iter().map(found).collect()));
-                    exporting.exporter.apply(told, now);
+                    let found = positions.iter().map(|position| exporting.look_up(position)).collect();
+                    exporting.exporter.apply(Told::LookedUp(found), now);
                 }
                 Step::Rebuild { from_lsn, to_lsn, from_clicks, rows_max, .. } => {
                     exporting.rebuilder.begin(from_lsn, from_clicks, rows_max);
@@ -130,6 +152,7 @@ impl World {
                     let plan = self.plan_of_commit();
                     self.block(Pending::Commit(transaction, plan), self.options.commit_ns_max);
                 }
+                Step::Remember(checkpoint) => self.block(Pending::Remember(checkpoint), 5 * MS),
                 Step::Exported(_, exported) => self.exported_leaves(exported),
                 Step::Wait { until_ns } => {
                     exporting.token += 1;
@@ -177,6 +200,10 @@ impl World {
             }
             Pending::Rebuilt(rebuilt) => Told::Rebuilt(rebuilt),
             Pending::Commit(transaction, plan) => Told::Committed(self.commit(transaction, plan)),
+            Pending::Remember(checkpoint) => {
+                self.mirrored = Some(*checkpoint);
+                Told::Remembered(Ok(()))
+            }
         };
         self.exporting().exporter.apply(told, now);
         self.pump();
@@ -235,11 +262,14 @@ impl World {
 
     /// The process ends in the middle of a commit: whether that lands shows at the next start.
     pub fn exporter_dies(&mut self, exporting: &mut Exporting) {
-        if let Some(Pending::Commit(transaction, plan)) = exporting.pending.take()
-            && plan != Plan::NotDone
-        {
-            self.trace.cover("killed in a commit");
-            self.sink.in_doubt = Some(transaction);
+        match exporting.pending.take() {
+            Some(Pending::Commit(transaction, plan)) if plan != Plan::NotDone => {
+                self.trace.cover("killed in a commit");
+                self.sink.in_doubt = Some(transaction);
+            }
+            // The file is the old one or the new one.
+            Some(Pending::Remember(checkpoint)) if self.rng.percent(50) => self.mirrored = Some(*checkpoint),
+            Some(_) | None => {}
         }
     }
 }

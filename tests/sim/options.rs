@@ -42,6 +42,8 @@ pub struct Options {
     /// Dedup windows that incarnations draw from.
     pub windows_ms: Vec<i64>,
     pub commit_spacing_us: u64,
+    /// The sink is not in the data directory: a start knows what the mirror says, and asks when it can.
+    pub remote: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +99,7 @@ impl Options {
             short_log: rng.percent(6),
             windows_ms,
             commit_spacing_us: rng.pick(&[0, 200, 2_000]),
+            remote: rng.percent(50),
         }
     }
 

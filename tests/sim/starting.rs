@@ -30,8 +30,11 @@ impl World {
         let window_ms = self.rng.pick(&self.options.windows_ms);
         let config = self.options.config(window_ms);
         // Of the embedded sink, a start sees what is in and what is not.
-        self.settle_doubt();
-        let confirmed = self.sink.checkpoint.as_ref().map_or(Vec::new(), export::positions);
+        if !self.options.remote {
+            self.settle_doubt();
+        }
+        let known = if self.options.remote { &self.mirrored } else { &self.sink.checkpoint };
+        let confirmed = known.as_ref().map_or(Vec::new(), export::positions);
         let data_dir = self.open();
         let now = self.now();
         let memory = MmapMut::map_anon(config.dedup.memory_bytes as usize).expect("memory");
@@ -65,7 +68,7 @@ impl World {
         prepare_segment(&log.path, segment, config.log.segment_bytes, Duration::ZERO)
             .expect("the simulated disk takes it");
         let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
-        let edge = Edge { data_dir: self.data_dir, nonce: self.rng.bytes16(), nonces };
+        let edge = Edge { data_dir: self.data_dir, nonce: self.rng.bytes16(), nonces, mirror: self.mirror() };
         let buffers = frame_buffers(&config);
         let (begun, buffer, write) = Incarnation::begin(&config, edge, table, end, buffers, now);
         let from = write.buffer_offset as usize;

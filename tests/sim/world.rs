@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use tollgate::event::Now;
+use tollgate_wire::Checkpoint;
 
 use crate::clients::{Client, Request};
 use crate::disk::Disk;
@@ -80,6 +81,8 @@ pub struct World {
     pub disk: Disk,
     pub sink: Sink,
     pub sink_away: bool,
+    /// Where the sink is remote.
+    pub mirrored: Option<Checkpoint>,
     pub room: bool,
     /// Writes take so much longer until then.
     pub stalled_until_ns: u64,
@@ -126,6 +129,7 @@ impl World {
             disk: Disk::new(),
             sink: Sink::new(),
             sink_away: false,
+            mirrored: None,
             room: true,
             stalled_until_ns: 0,
             fail_next_write: false,

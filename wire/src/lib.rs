@@ -7,7 +7,7 @@ mod messages;
 pub mod users;
 
 pub use check::{DecodeError, TransactionError, crc_of, decode_checkpoint, decode_end_record, decode_partial};
-pub use messages::{Checkpoint, EndRecord, LogPosition, LogRange, Partial};
+pub use messages::{Checkpoint, Click, EndRecord, LogPosition, LogRange, Partial};
 
 /// Format version of [`Partial`], [`EndRecord`] and [`Checkpoint`]; a reader refuses a newer one.
 pub const FORMAT_VERSION: u32 = 1;

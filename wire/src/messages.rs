@@ -128,3 +128,58 @@ pub struct Checkpoint {
     #[prost(sint64, tag = "7")]
     pub written_ms: i64,
 }
+
+/// One accepted click, on the raw topic. (`log_uuid`, `lsn`) names it for ever.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Click {
+    #[prost(uint32, tag = "1")]
+    pub format_version: u32,
+    #[prost(string, tag = "2")]
+    pub edge_id: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub log_uuid: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub lsn: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub key: Vec<u8>,
+    #[prost(bool, tag = "6")]
+    pub key_hashed: bool,
+    #[prost(sint64, tag = "7")]
+    pub event_ms: i64,
+    #[prost(sint64, tag = "8")]
+    pub received_ms: i64,
+    #[prost(string, tag = "9")]
+    pub ad_id: String,
+    #[prost(string, tag = "10")]
+    pub campaign_id: String,
+    #[prost(string, tag = "11")]
+    pub advertiser_id: String,
+    #[prost(string, tag = "12")]
+    pub region: String,
+    #[prost(uint32, tag = "13")]
+    pub device: u32,
+    #[prost(uint32, tag = "14")]
+    pub agent: u32,
+    #[prost(uint32, tag = "15")]
+    pub class: u32,
+    #[prost(bytes = "vec", tag = "16")]
+    pub user_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "17")]
+    pub request_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "18")]
+    pub click_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "19")]
+    pub impression_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "20")]
+    pub event_type: Vec<u8>,
+    #[prost(bytes = "vec", tag = "21")]
+    pub ip: Vec<u8>,
+    #[prost(bytes = "vec", tag = "22")]
+    pub country: Vec<u8>,
+    #[prost(bytes = "vec", tag = "23")]
+    pub region_text: Vec<u8>,
+    #[prost(bytes = "vec", tag = "24")]
+    pub user_agent: Vec<u8>,
+    #[prost(bytes = "vec", tag = "25")]
+    pub signature: Vec<u8>,
+}

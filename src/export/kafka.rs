@@ -1,0 +1,217 @@
+//! Drives. The protocol's end in Kafka: partials, end record and checkpoint in one transaction of librdkafka. Nothing else knows
+//! rdkafka. Runs on the exporter's thread, whose calls block.
+//!
+//! ```text
+//! topic of partials      this edge's partition     partial, partial, …, end     key: the edge's id, header `type`
+//! topic of checkpoints   this edge's partition     checkpoint                   key: the edge's id, header `type`
+//! raw topic, if any      by key                    click, click, …              key: the ad's id, header `type`
+//! ```
+//!
+//! librdkafka repeats EndTxn by itself and knows no epoch a transaction, so a late one may end a later transaction of the same
+//! producer: after any doubt the producer is dropped, and a new one fences it.
+
+mod client;
+mod place;
+mod raw;
+mod topics;
+
+pub use client::{Client, ClientError};
+pub use topics::{TopicFinding, TopicsPlan, check_topics, create_topics};
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::util::Timeout;
+use tollgate_wire::{Checkpoint, Transaction};
+
+use self::client::Producer;
+use crate::config::ExportConfig;
+use crate::export::mirror::{MirrorFile, Place};
+use crate::export::sink::Sink;
+use crate::export::thread::ReadFrames;
+use crate::export::{Outcome, SinkError};
+
+/// The broker ends a transaction that is open for longer; librdkafka gives up on it then, too.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// For the coordinator to settle what the producer before us left open.
+const INIT_TIMEOUT: Duration = Duration::from_secs(20);
+/// librdkafka's queue is full: time for it to send.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
+
+pub struct Kafka {
+    client: Client,
+    edge_id: String,
+    topic_raw: Option<String>,
+    data_dir: PathBuf,
+    /// As the file is; none before the first contact.
+    mirror: Option<MirrorFile>,
+    producer: Option<Producer>,
+    /// The topics were looked at since the start.
+    checked: bool,
+    /// Why nothing more can be sent by this process.
+    broken: Option<String>,
+}
+
+impl Kafka {
+    pub fn new(client: Client, export: &ExportConfig, data_dir: PathBuf, mirror: Option<MirrorFile>) -> Kafka {
+        let topic_raw = Some(export.kafka.topic_raw.clone()).filter(|topic| !topic.is_empty());
+        Kafka {
+            client,
+            edge_id: export.edge_id.clone(),
+            topic_raw,
+            data_dir,
+            mirror,
+            producer: None,
+            checked: false,
+            broken: None,
+        }
+    }
+
+    /// Where our records go: as remembered, else as found or chosen now.
+    fn place(&mut self) -> Result<Place, SinkError> {
+        let cluster = self.client.cluster()?;
+        match &self.mirror {
+            Some(mirror) => place::same(&mirror.place, &cluster)?,
+            None => {
+                let place = place::choose(&self.client, &self.edge_id, cluster)?;
+                let mirror = MirrorFile::new(place);
+                mirror.write(&self.data_dir).map_err(|error| SinkError::Broken(error.to_string()))?;
+                self.mirror = Some(mirror);
+            }
+        }
+        Ok(self.mirror.as_ref().expect("it was there, or is now").place.clone())
+    }
+
+    fn read(&mut self, fence: bool) -> Result<Option<Checkpoint>, SinkError> {
+        if let Some(why) = &self.broken {
+            return Err(SinkError::Broken(why.clone()));
+        }
+        if fence {
+            self.producer = None;
+        }
+        let place = self.place()?;
+        if !self.checked {
+            topics::refuse_unsafe(&self.client)?;
+            self.checked = true;
+        }
+        if fence {
+            let producer = self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT)?;
+            producer.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
+            self.producer = Some(producer);
+        }
+        self.client.last_checkpoint(&place, &self.edge_id)
+    }
+
+    /// Sends everything and waits for every delivery report; then commits.
+    fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Result<(), SendError> {
+        let producer = self.producer.as_ref().expect("a commit follows a read that fenced");
+        let place = &self.mirror.as_ref().expect("a commit follows a read, which chose").place;
+        let until = Instant::now() + TRANSACTION_TIMEOUT;
+        producer.context().begin();
+        producer.begin_transaction()?;
+        let mut sent = Sent { producer, until, records: 0 };
+        let (partials, key) = ((place.topic_partials.as_str(), place.partition_partials), self.edge_id.as_bytes());
+        let mut bytes = Vec::new();
+        let headers = headers("partial");
+        for partial in &transaction.partials {
+            bytes.clear();
+            partial.encode_raw(&mut bytes);
+            sent.record(partials.0, Some(partials.1), key, &bytes, &headers)?;
+        }
+        if let Some(topic) = &self.topic_raw {
+            raw::send(transaction, log, &mut |ad, click, headers| sent.record(topic, None, ad, click, headers))?;
+        }
+        sent.record(partials.0, Some(partials.1), key, &transaction.end.encode_to_vec(), &self::headers("end"))?;
+        let (topic, partition) = (place.topic_checkpoints.as_str(), place.partition_checkpoints);
+        let checkpoint = transaction.checkpoint.encode_to_vec();
+        sent.record(topic, Some(partition), key, &checkpoint, &self::headers("checkpoint"))?;
+        let records = sent.records;
+        producer.flush(until.saturating_duration_since(Instant::now()))?;
+        let delivered = producer.context().delivered();
+        if delivered != records {
+            return Err(SendError::Undelivered { records, delivered });
+        }
+        // No time-out of ours: librdkafka's ends with the transaction's, and then the outcome is unknown.
+        Ok(producer.commit_transaction(Timeout::Never)?)
+    }
+}
+
+/// Why a transaction did not cleanly succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("{0}")]
+    Kafka(#[from] KafkaError),
+    #[error("{delivered} of {records} records were delivered in time")]
+    Undelivered { records: u64, delivered: u64 },
+    #[error("the log cannot be read back for the raw topic: {0}; `tollgate wal verify` says what is lost")]
+    Log(String),
+}
+
+/// A transaction on its way.
+struct Sent<'a> {
+    producer: &'a Producer,
+    until: Instant,
+    records: u64,
+}
+
+impl Sent<'_> {
+    fn record(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        key: &[u8],
+        payload: &[u8],
+        headers: &OwnedHeaders,
+    ) -> Result<(), KafkaError> {
+        let mut record = BaseRecord::to(topic).key(key).payload(payload).headers(headers.clone());
+        record.partition = partition;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again))
+                    if Instant::now() < self.until =>
+                {
+                    record = again;
+                    std::thread::park_timeout(QUEUE_FULL_PAUSE);
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+        self.records += 1;
+        Ok(())
+    }
+}
+
+fn headers(kind: &str) -> OwnedHeaders {
+    OwnedHeaders::new_with_capacity(1).insert(Header { key: "type", value: Some(kind) })
+}
+
+impl Sink for Kafka {
+    fn checkpoint(&mut self, fence: bool) -> Result<Option<Checkpoint>, SinkError> {
+        self.read(fence)
+    }
+
+    /// Whatever the error, and whatever its code says: the outcome is unknown.
+    fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome {
+        match self.send(transaction, log) {
+            Ok(()) => Outcome::Committed,
+            Err(error) => {
+                if let SendError::Log(_) = &error {
+                    self.broken = Some(error.to_string());
+                }
+                tracing::warn!(txn_seq = transaction.end.txn_seq, "the outcome of an export is in doubt: {error}");
+                Outcome::Unknown
+            }
+        }
+    }
+
+    fn remember(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
+        let mirror = self.mirror.as_mut().expect("a checkpoint was read from a place");
+        mirror.remember(checkpoint);
+        mirror.write(&self.data_dir).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,16 @@
+//! Pure. What the protocol ends in, as the exporter's thread drives it. Every call may block; none is retried by the sink itself.
+
+use crate::export::thread::ReadFrames;
+use crate::export::{Outcome, SinkError};
+use tollgate_wire::{Checkpoint, Transaction};
+
+pub trait Sink: Send {
+    /// The stored checkpoint of this edge. With `fence` nothing that an earlier writer sent can land any more when it is read.
+    fn checkpoint(&mut self, fence: bool) -> Result<Option<Checkpoint>, SinkError>;
+
+    /// All of the transaction, or nothing. `log` reads the records that its ranges name.
+    fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome;
+
+    /// Puts the stored checkpoint into the mirror, synced; a sink in the data directory keeps none.
+    fn remember(&mut self, checkpoint: &Checkpoint) -> Result<(), String>;
+}

@@ -1,0 +1,63 @@
+//! Pure. librdkafka's properties as an operator may set them: which are taken, which the protocol decides, which are secret.
+
+/// What exactly-once rests on, or what has a setting of its own.
+const DECIDED: [&str; 17] = [
+    "acks",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "isolation.level",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "message.timeout.ms",
+    "metadata.broker.list",
+    "request.required.acks",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
+/// Parts of the names of properties whose values are never shown.
+const SECRET: [&str; 5] = ["password", "secret", "key.pem", "oauthbearer.config", "token"];
+
+/// Whether a line is `key=value` of a property that may be set. Whether librdkafka has it, it says itself at the start.
+pub fn is_property(line: &str) -> bool {
+    let Some((key, _)) = line.split_once('=') else { return false };
+    let name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
+    !key.is_empty() && key.bytes().all(name) && !DECIDED.contains(&key)
+}
+
+/// `key=value`, a line each; of two for one key the last counts.
+pub fn properties(text: &str) -> Vec<(String, String)> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// As `tollgate check` shows them.
+pub fn shown(properties: &[(String, String)]) -> String {
+    let shown = |(key, value): &(String, String)| {
+        let secret = SECRET.iter().any(|part| key.contains(part));
+        format!("{key}={}", if secret { "(hidden)" } else { value })
+    };
+    properties.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_protocol_decides_is_not_taken_and_secrets_are_not_shown() {
+        assert!(is_property("compression.type=lz4") && is_property("sasl.password=a=b"));
+        for line in ["transactional.id=x", "acks=1", "isolation.level=read_uncommitted", "linger.ms", "=x", "A B=c"] {
+            assert!(!is_property(line), "{line}");
+        }
+        let set = properties("linger.ms=5\nsasl.password=p=q");
+        assert_eq!(set[1], ("sasl.password".to_owned(), "p=q".to_owned()));
+        assert_eq!(shown(&set), "linger.ms=5,sasl.password=(hidden)");
+    }
+}
