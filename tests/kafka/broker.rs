@@ -72,6 +72,15 @@ pub struct Broker {
     for_good: bool,
 }
 
+struct Listener {
+    name: String,
+    protocol: &'static str,
+    /// Where the broker listens.
+    bound: SocketAddr,
+    /// Where clients are told to go.
+    shown: SocketAddr,
+}
+
 impl Broker {
     /// Starts one in an empty directory, and waits until it answers.
     pub fn start(dir: &Path, setup: &Setup) -> Broker {
@@ -154,6 +163,15 @@ impl Broker {
         self.signal(Signal::CONT);
     }
 
+    /// As if this process were gone; waits for its end.
+    pub fn orphan(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        drop(child.stdin.take());
+        let ended = within(PATIENCE, || child.try_wait().expect("our child").is_some());
+        self.child = Some(child);
+        assert!(ended, "the broker lives on without who started it");
+    }
+
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         let pid = Pid::from_raw(child.id() as i32).expect("a process id");
@@ -185,25 +203,30 @@ impl Broker {
     fn settings(&self) -> String {
         let controller = ports::free();
         let mut listeners = vec![
-            ("DIRECT".to_owned(), "PLAINTEXT", self.direct, self.direct),
-            ("CONTROLLER".to_owned(), "PLAINTEXT", controller, controller),
+            Listener { name: "DIRECT".to_owned(), protocol: "PLAINTEXT", bound: self.direct, shown: self.direct },
+            Listener { name: "CONTROLLER".to_owned(), protocol: "PLAINTEXT", bound: controller, shown: controller },
         ];
         for (at, proxy) in self.proxies.iter().enumerate() {
-            listeners.push((format!("PROXIED{at}"), "PLAINTEXT", proxy.upstream(), proxy.address()));
+            let name = format!("PROXIED{at}");
+            listeners.push(Listener { name, protocol: "PLAINTEXT", bound: proxy.upstream(), shown: proxy.address() });
         }
         if let Some(secured) = &self.secured {
-            listeners.push(("SECURED".to_owned(), "SASL_SSL", secured.address(), secured.address()));
+            let address = secured.address();
+            listeners.push(Listener {
+                name: "SECURED".to_owned(),
+                protocol: "SASL_SSL",
+                bound: address,
+                shown: address,
+            });
         }
-        let listed = |line: &dyn Fn(&(String, &str, SocketAddr, SocketAddr)) -> String| {
-            listeners.iter().map(line).collect::<Vec<_>>().join(",")
-        };
+        let listed = |line: fn(&Listener) -> String| listeners.iter().map(line).collect::<Vec<_>>().join(",");
         let mut text = SETTINGS.to_owned();
         let lines = [
             ("log.dirs", self.dir.join("data").display().to_string()),
             ("controller.quorum.voters", format!("1@{controller}")),
-            ("listeners", listed(&|(name, _, bound, _)| format!("{name}://{bound}"))),
-            ("advertised.listeners", listed(&|(name, _, _, shown)| format!("{name}://{shown}"))),
-            ("listener.security.protocol.map", listed(&|(name, protocol, _, _)| format!("{name}:{protocol}"))),
+            ("listeners", listed(|it| format!("{}://{}", it.name, it.bound))),
+            ("advertised.listeners", listed(|it| format!("{}://{}", it.name, it.shown))),
+            ("listener.security.protocol.map", listed(|it| format!("{}:{}", it.name, it.protocol))),
         ];
         for (name, value) in lines {
             writeln!(text, "{name}={value}").expect("a String takes it");

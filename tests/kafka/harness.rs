@@ -101,6 +101,19 @@ fn a_killed_a_stopped_and_a_frozen_broker_keep_what_was_committed() {
     });
     let sum = topics.committed().sound();
     assert_eq!((sum.clicks(), sum.ends()), (clicks, 5));
+    broker.orphan();
+}
+
+#[test]
+fn a_transaction_that_is_left_open_holds_readers_back_until_it_times_out() {
+    let broker = shared::broker();
+    let topics = Topics::create(&broker.direct(), "open");
+    let clicks = produce(&topics, &broker.direct(), 2, &["--break", "open", "--set", "transaction.timeout.ms=1500"]);
+    // The topic of partials has 11 records more, that of checkpoints one.
+    assert_eq!(topics.committed().sound().undecided(), 12);
+    assert_eq!(topics.uncommitted().partials(), 20);
+    wait_until("the broker aborts it", || topics.committed().undecided() == 0);
+    assert_eq!(topics.committed().sound().clicks(), clicks);
 }
 
 /// Two transactions through a proxy with this rule; they are committed in spite of it, and once.
@@ -181,7 +194,9 @@ fn a_paused_proxy_lets_nobody_in_until_it_is_resumed() {
     let error = topics.produce(&address, &["--edge", "e", "--set", "max.block.ms=300"]).expect_err("nobody is there");
     assert!(error.contains("Timeout"), "{error}");
     proxy.resume();
+    let accepted = proxy.accepted();
     let clicks = produce(&topics, &address, 1, &[]);
+    assert!(proxy.accepted() > accepted);
     assert_eq!(topics.committed().sound().clicks(), clicks);
 }
 

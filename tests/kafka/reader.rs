@@ -130,10 +130,6 @@ impl Sum {
         self.0[name].as_u64().unwrap_or_else(|| panic!("{name} in {}", self.0))
     }
 
-    pub fn records(&self) -> u64 {
-        self.number("records")
-    }
-
     pub fn partials(&self) -> u64 {
         self.number("partials")
     }

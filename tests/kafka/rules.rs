@@ -1,11 +1,12 @@
 //! What a proxy does to requests: rules, when they fire, and how often they did.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A kind of request, by its key in Kafka's protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Api(pub i16);
 
 impl Api {
@@ -18,6 +19,27 @@ impl Api {
     pub const INIT_PRODUCER_ID: Api = Api(22);
     pub const ADD_PARTITIONS_TO_TXN: Api = Api(24);
     pub const END_TXN: Api = Api(26);
+
+    const NAMES: [(Api, &str); 9] = [
+        (Api::PRODUCE, "Produce"),
+        (Api::FETCH, "Fetch"),
+        (Api::LIST_OFFSETS, "ListOffsets"),
+        (Api::METADATA, "Metadata"),
+        (Api::FIND_COORDINATOR, "FindCoordinator"),
+        (Api::API_VERSIONS, "ApiVersions"),
+        (Api::INIT_PRODUCER_ID, "InitProducerId"),
+        (Api::ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn"),
+        (Api::END_TXN, "EndTxn"),
+    ];
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Api::NAMES.iter().find(|(api, _)| api == self) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "Api({})", self.0),
+        }
+    }
 }
 
 /// Which of the requests that a rule looks at.

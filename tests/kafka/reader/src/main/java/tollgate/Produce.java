@@ -3,6 +3,7 @@ package tollgate;
 import com.google.protobuf.ByteString;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Properties;
@@ -18,7 +19,7 @@ import tollgate.v1.Partials.Partial;
 
 /** Writes transactions as an edge does, so that the tests of the harness have something to read; or breaks them. */
 final class Produce {
-    /** How the last transaction breaks the contract. */
+    /** How the last transaction breaks the contract; OPEN: it is never decided. */
     private enum Break {
         NONE,
         SEQ,
@@ -31,6 +32,7 @@ final class Produce {
         REPEAT,
         PARTITION,
         TORN,
+        OPEN,
         CHECKPOINT,
         HEADER,
         KEY,
@@ -62,7 +64,8 @@ final class Produce {
 
     static Map<String, Object> run(Options options) throws IOException {
         Properties properties = options.client();
-        properties.putIfAbsent("transactional.id", "tollgate-" + options.text("edge"));
+        // Of these topics only: edges of one name in two tests must not fence each other.
+        properties.putIfAbsent("transactional.id", options.text("topic") + "-" + options.text("edge"));
         properties.putIfAbsent("client.id", options.text("edge"));
         properties.putIfAbsent("transaction.timeout.ms", "15000");
         properties.putIfAbsent("max.block.ms", "20000");
@@ -70,9 +73,13 @@ final class Produce {
         properties.putIfAbsent("retry.backoff.ms", "20");
         properties.putIfAbsent("reconnect.backoff.ms", "20");
         var bytes = new ByteArraySerializer();
-        try (var producer = new KafkaProducer<>(properties, bytes, bytes)) {
+        var producer = new KafkaProducer<>(properties, bytes, bytes);
+        try {
             producer.initTransactions();
             return new Produce(producer, options).all();
+        } finally {
+            // At once: it would abort what is open.
+            producer.close(Duration.ZERO);
         }
     }
 
@@ -85,7 +92,9 @@ final class Produce {
             boolean last = at == transactions;
             producer.beginTransaction();
             send(seq + 1, last ? breaking : Break.NONE);
-            if (abortEvery > 0 && at % abortEvery == 0) {
+            if (last && breaking == Break.OPEN) {
+                producer.flush();
+            } else if (abortEvery > 0 && at % abortEvery == 0) {
                 // What was not sent yet would not be in the log, and nobody could see that it was aborted.
                 producer.flush();
                 producer.abortTransaction();
