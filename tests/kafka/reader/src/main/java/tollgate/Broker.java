@@ -29,7 +29,7 @@ final class Broker {
         return Map.of("ended", true);
     }
 
-    private static void format(String properties, Options options) {
+    static void format(String properties, Options options) {
         List<String> words = new ArrayList<>(List.of("format", "-t", options.text("format"), "-c", properties));
         for (String user : options.all("scram")) {
             words.addAll(List.of("--add-scram", user));

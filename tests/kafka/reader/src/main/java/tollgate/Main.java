@@ -25,6 +25,7 @@ final class Main {
                        [--partition N] [--after SEQ] [--abort-every N] [--break KIND] [--properties FILE] [--set K=V]...
               topics   --bootstrap A --create T --partitions N [--config K=V]... | --delete T | --describe T
               broker   --properties FILE [--format CLUSTER-ID] [--scram TEXT] [--remove DIRECTORY]
+              rehearse --directory D --format CLUSTER-ID
               serve""";
 
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -43,6 +44,8 @@ final class Main {
         }
         try {
             line(out, run(Arrays.asList(arguments)));
+            // Not every thread of a broker that was rehearsed is a daemon.
+            System.exit(0);
         } catch (Options.Wrong wrong) {
             System.err.println(wrong.getMessage() + "\n" + USAGE);
             System.exit(64);
@@ -83,6 +86,7 @@ final class Main {
                     case "produce" -> Produce.run(options);
                     case "topics" -> Topics.run(options);
                     case "broker" -> Broker.run(options);
+                    case "rehearse" -> Rehearsal.run(options);
                     default -> throw new Options.Wrong("there is no subcommand " + words.get(0));
                 };
         return answer;

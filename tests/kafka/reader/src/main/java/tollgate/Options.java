@@ -33,6 +33,13 @@ final class Options {
         }
     }
 
+    /** These, and more of them. */
+    Options with(List<String> words) {
+        Options more = new Options(words);
+        values.forEach(more.values::putIfAbsent);
+        return more;
+    }
+
     boolean has(String name) {
         return values.containsKey(name);
     }
