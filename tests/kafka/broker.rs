@@ -57,8 +57,6 @@ broker.session.timeout.ms=1500
 pub struct Setup {
     pub proxies: usize,
     pub secured: bool,
-    /// Nobody drops it: it removes its directory when this process ends.
-    pub for_good: bool,
 }
 
 /// A running broker; dropped, it is killed. Its data stay in its directory.
@@ -69,7 +67,6 @@ pub struct Broker {
     direct: SocketAddr,
     proxies: Vec<Proxy>,
     secured: Option<Secured>,
-    for_good: bool,
 }
 
 struct Listener {
@@ -82,13 +79,13 @@ struct Listener {
 }
 
 impl Broker {
-    /// Starts one in an empty directory, and waits until it answers.
+    /// Starts one in an empty directory of its own, and waits until it answers. When this process ends without having dropped
+    /// it, the broker removes the directory.
     pub fn start(dir: &Path, setup: &Setup) -> Broker {
         let direct = ports::free();
         let proxies: Vec<Proxy> = (0..setup.proxies).map(|_| Proxy::start(ports::free())).collect();
         let secured = setup.secured.then(|| Secured::create(dir, ports::free()));
-        let broker =
-            Broker { dir: dir.to_owned(), child: None, starts: 0, direct, proxies, secured, for_good: setup.for_good };
+        let broker = Broker { dir: dir.to_owned(), child: None, starts: 0, direct, proxies, secured };
         let text = broker.settings();
         std::fs::write(broker.settings_path(), text).expect("the directory of the broker can be written");
         let mut broker = broker;
@@ -135,15 +132,12 @@ impl Broker {
         self.starts += 1;
         let log = File::create(self.log_path()).expect("the directory of the broker can be written");
         let mut command = java::reader(&JVM);
-        command.arg("broker").arg("--properties").arg(self.settings_path());
+        command.arg("broker").arg("--properties").arg(self.settings_path()).arg("--remove").arg(&self.dir);
         if self.starts == 1 {
             command.args(["--format", CLUSTER_ID]);
             if let Some(secured) = &self.secured {
                 command.args(["--scram", &secured.scram()]);
             }
-        }
-        if self.for_good {
-            command.arg("--remove").arg(&self.dir);
         }
         let also = log.try_clone().expect("a descriptor");
         // It ends when its standard input does, so it cannot outlive this process, however that ends. In a process group of

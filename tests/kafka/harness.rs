@@ -62,7 +62,8 @@ fn every_breach_of_the_contract_is_named() {
         ("partition", "partition: "),
         ("torn", "torn: "),
         ("checkpoint", "checkpoint: "),
-        ("header", "unknown type \"close\""),
+        ("type", "unknown type \"close\""),
+        ("header", "unknown header \"colour\""),
         ("key", "key \"e-other\""),
         ("version", "version: "),
     ] {

@@ -5,7 +5,7 @@
 //!     client ◀── notes ◀──responses── broker     an answer finds its note by its correlation id
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read, Result, Write};
+use std::io::{Error, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,6 +15,12 @@ use std::time::Duration;
 use crate::ports;
 use crate::rules::{Action, Api, Applied, Rule, Rules};
 use crate::wait::{PATIENCE, let_pass, wait_until};
+
+/// API key, version and correlation id; all that is looked at.
+const REQUEST_BYTES_MIN: usize = 8;
+
+/// Correlation id.
+const RESPONSE_BYTES_MIN: usize = 4;
 
 /// Beyond what Kafka takes; more is no frame.
 const FRAME_BYTES_MAX: usize = 200 << 20;
@@ -196,7 +202,7 @@ impl Shared {
     /// Until the connection ends, one way or the other.
     fn requests(self: &Arc<Shared>, connection: &Connection) -> Result<()> {
         loop {
-            let frame = read_frame(&connection.client)?;
+            let frame = read_frame(&connection.client, REQUEST_BYTES_MIN)?;
             let api = Api(i16::from_be_bytes([frame[4], frame[5]]));
             *lock(&self.requests).entry(api).or_default() += 1;
             let decided = lock(&self.rules).decide(api);
@@ -248,7 +254,7 @@ impl Shared {
         let mut stream = TcpStream::connect(self.upstream)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(frame)?;
-        let answer = read_frame(&stream)?;
+        let answer = read_frame(&stream, RESPONSE_BYTES_MIN)?;
         applied.count();
         Ok(answer[4..].to_vec())
     }
@@ -264,8 +270,8 @@ impl Connection {
 
     fn responses(&self) -> Result<()> {
         loop {
-            let frame = read_frame(&self.broker)?;
-            let answer = self.note(&frame[4..8]);
+            let frame = read_frame(&self.broker, RESPONSE_BYTES_MIN)?;
+            let answer = self.note(&frame[4..8])?;
             match answer {
                 Answer::Pass => (&self.client).write_all(&frame)?,
                 Answer::PassAfter(time, applied) => {
@@ -284,14 +290,14 @@ impl Connection {
     }
 
     /// Answers come in the order of their requests; notes before it are of requests that have none.
-    fn note(&self, correlation_id: &[u8]) -> Answer {
+    fn note(&self, correlation_id: &[u8]) -> Result<Answer> {
         let mut notes = lock(&self.notes);
         while let Some(note) = notes.pop_front() {
             if note.correlation_id == *correlation_id {
-                return note.answer;
+                return Ok(note.answer);
             }
         }
-        panic!("the broker answered {correlation_id:?}, which nobody asked");
+        Err(Error::other(format!("the broker answered {correlation_id:?}, which nobody asked")))
     }
 
     fn cut(&self) {
@@ -302,13 +308,13 @@ impl Connection {
     }
 }
 
-/// A request or a response with its length before it; long enough for its head.
-fn read_frame(mut stream: &TcpStream) -> Result<Vec<u8>> {
+/// A request or a response with its length before it.
+fn read_frame(mut stream: &TcpStream, bytes_min: usize) -> Result<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let bytes = u32::from_be_bytes(length) as usize;
-    if !(4..=FRAME_BYTES_MAX).contains(&bytes) {
-        return Err(std::io::Error::other(format!("a frame of {bytes} bytes: this is not Kafka's protocol")));
+    if !(bytes_min..=FRAME_BYTES_MAX).contains(&bytes) {
+        return Err(Error::other(format!("a frame of {bytes} bytes: this is not Kafka's protocol")));
     }
     let mut frame = vec![0; 4 + bytes];
     frame[..4].copy_from_slice(&length);

@@ -23,7 +23,7 @@ static IDLE: Mutex<Vec<Process>> = Mutex::new(Vec::new());
 
 impl Process {
     fn spawn() -> Process {
-        let mut command = java::reader(&["-Xmx256m"]);
+        let mut command = java::reader(&["-Xmx256m", "-Dlog.level=off"]);
         command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("java starts: install a JDK 17 or later");
         let questions = child.stdin.take().expect("piped");

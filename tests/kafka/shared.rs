@@ -15,12 +15,15 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("target/tmp can be written")
 }
 
-/// Give topics names of your own. It ends with this process.
+/// Give topics and edges names of your own. It ends with this process.
 pub fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     BROKER.get_or_init(|| {
-        let setup = Setup { proxies: PROXIES, secured: true, for_good: true };
-        Broker::start(&folder().keep(), &setup)
+        let folder = folder();
+        let broker = Broker::start(folder.path(), &Setup { proxies: PROXIES, secured: true });
+        // Nobody drops it: it removes its directory when this process ends.
+        let _ = folder.keep();
+        broker
     })
 }
 

@@ -3,17 +3,22 @@ package tollgate;
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Queue;
+import java.util.concurrent.LinkedBlockingQueue;
 
 /**
  * The independent consumer: reads what edges wrote to Kafka with Apache's own client, and says whether it keeps the
  * contract of wire/partials.proto. Each subcommand prints one JSON object. `serve` reads subcommands from standard
- * input, one JSON array of words a line, and answers each with a line; it ends with its input.
+ * input, one JSON array of words a line, and answers each with a line; it ends at once when its
+ * input does.
  */
 final class Main {
     private static final String USAGE =
@@ -53,8 +58,12 @@ final class Main {
     }
 
     private static void serve(PrintStream out) throws Exception {
-        var in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        for (String line = in.readLine(); line != null; line = in.readLine()) {
+        var lines = new LinkedBlockingQueue<String>();
+        Thread input = new Thread(() -> take(lines), "input");
+        input.setDaemon(true);
+        input.start();
+        while (true) {
+            String line = lines.take();
             Map<String, Object> answer;
             try {
                 answer = Map.of("ok", run(JSON.readValue(line, new TypeReference<List<String>>() {})));
@@ -63,6 +72,16 @@ final class Main {
             }
             line(out, answer);
         }
+    }
+
+    /** Who asked is gone when the input ends: nobody waits for what is under way. */
+    private static void take(Queue<String> lines) {
+        try (var in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8))) {
+            in.lines().forEach(lines::add);
+        } catch (IOException | UncheckedIOException error) {
+            // As its end.
+        }
+        Runtime.getRuntime().halt(0);
     }
 
     private static String withCauses(Throwable error) {

@@ -34,6 +34,7 @@ final class Produce {
         TORN,
         OPEN,
         CHECKPOINT,
+        TYPE,
         HEADER,
         KEY,
         VERSION
@@ -145,7 +146,7 @@ final class Produce {
                     .setWatermarkMs(watermarkMs)
                     .setHorizonMs(START_MS)
                     .build();
-            send(options.text("topic"), partition, how == Break.HEADER ? "close" : "end", end.toByteArray(), how);
+            send(options.text("topic"), partition, how == Break.TYPE ? "close" : "end", end.toByteArray(), how);
         }
         LogPosition position = LogPosition.newBuilder()
                 .setLogUuid(log)
@@ -188,6 +189,9 @@ final class Produce {
         byte[] key = (how == Break.KEY ? edge + "-other" : edge).getBytes(StandardCharsets.UTF_8);
         var record = new ProducerRecord<>(topic, to, key, value);
         record.headers().add("type", type.getBytes(StandardCharsets.UTF_8));
+        if (how == Break.HEADER) {
+            record.headers().add("colour", new byte[] {1});
+        }
         producer.send(record);
     }
 }

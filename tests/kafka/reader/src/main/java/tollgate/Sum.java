@@ -115,7 +115,8 @@ final class Sum {
     private void take(ConsumerRecord<byte[], byte[]> record) {
         records++;
         try {
-            switch (type(record)) {
+            String type = type(record);
+            switch (type) {
                 case "partial" -> {
                     Partial partial = Partial.parseFrom(record.value());
                     partials++;
@@ -130,7 +131,7 @@ final class Sum {
                     ends++;
                     edge(record, end.getEdgeId()).end(end);
                 }
-                default -> problems.add(place(record) + ": unknown type \"" + type(record) + "\"");
+                default -> problems.add(place(record) + ": unknown type \"" + type + "\"");
             }
         } catch (com.google.protobuf.InvalidProtocolBufferException error) {
             problems.add(place(record) + ": does not decode: " + error.getMessage());
@@ -140,8 +141,9 @@ final class Sum {
     private void takeCheckpoint(ConsumerRecord<byte[], byte[]> record) {
         records++;
         try {
-            if (!type(record).equals("checkpoint")) {
-                problems.add(place(record) + ": unknown type \"" + type(record) + "\"");
+            String type = type(record);
+            if (!type.equals("checkpoint")) {
+                problems.add(place(record) + ": unknown type \"" + type + "\"");
                 return;
             }
             Checkpoint checkpoint = Checkpoint.parseFrom(record.value());
@@ -166,9 +168,17 @@ final class Sum {
         return edges.computeIfAbsent(id, name -> new Edge(name, problems));
     }
 
-    private static String type(ConsumerRecord<byte[], byte[]> record) {
-        Header type = record.headers().lastHeader("type");
-        return type == null ? "" : new String(type.value(), StandardCharsets.UTF_8);
+    /** The only header that there is. */
+    private String type(ConsumerRecord<byte[], byte[]> record) {
+        String type = "";
+        for (Header header : record.headers()) {
+            if (header.key().equals("type")) {
+                type = new String(header.value(), StandardCharsets.UTF_8);
+            } else {
+                problems.add(place(record) + ": unknown header \"" + header.key() + "\"");
+            }
+        }
+        return type;
     }
 
     private static String place(ConsumerRecord<byte[], byte[]> record) {
