@@ -85,10 +85,8 @@ impl Broker {
         let direct = ports::free();
         let proxies: Vec<Proxy> = (0..setup.proxies).map(|_| Proxy::start(ports::free())).collect();
         let secured = setup.secured.then(|| Secured::create(dir, ports::free()));
-        let broker = Broker { dir: dir.to_owned(), child: None, starts: 0, direct, proxies, secured };
-        let text = broker.settings();
-        std::fs::write(broker.settings_path(), text).expect("the directory of the broker can be written");
-        let mut broker = broker;
+        let mut broker = Broker { dir: dir.to_owned(), child: None, starts: 0, direct, proxies, secured };
+        std::fs::write(broker.settings_path(), broker.settings()).expect("the directory of the broker can be written");
         broker.restart();
         broker
     }

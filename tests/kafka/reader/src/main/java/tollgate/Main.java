@@ -17,8 +17,7 @@ import java.util.concurrent.LinkedBlockingQueue;
 /**
  * The independent consumer: reads what edges wrote to Kafka with Apache's own client, and says whether it keeps the
  * contract of wire/partials.proto. Each subcommand prints one JSON object. `serve` reads subcommands from standard
- * input, one JSON array of words a line, and answers each with a line; it ends at once when its
- * input does.
+ * input, one JSON array of words a line, and answers each with a line; it ends at once when its input does.
  */
 final class Main {
     private static final String USAGE =
@@ -54,6 +53,9 @@ final class Main {
         } catch (Options.Wrong wrong) {
             System.err.println(wrong.getMessage() + "\n" + USAGE);
             System.exit(64);
+        } catch (Exception error) {
+            error.printStackTrace();
+            System.exit(1);
         }
     }
 
