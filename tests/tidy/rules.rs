@@ -72,6 +72,7 @@ const PARKING_FILES: &[(&str, &str)] = &[
     ("tests/crash/contended.rs", "kills come at seeded moments, and a client tries again after a pause"),
     ("tests/crash/fresh.rs", "idling is measured over a time"),
     ("tests/crash/server.rs", "it has what waits with a deadline, for all the others"),
+    ("tests/kafka/wait.rs", "a broker is waited for with a deadline, and a proxy delays what it carries"),
 ];
 
 const FUNCTION_LINES_MAX: usize = 70;

@@ -1,0 +1,260 @@
+//! A real Kafka broker: one node, KRaft, loopback only. Each listener is its own way in, and clients stay on it:
+//!
+//!     DIRECT     clients that faults must not touch: the reader, topics
+//!     PROXIEDn   advertised as the address of the n-th proxy, so that who comes through it stays in it
+//!     SECURED    SASL_SSL with SCRAM-SHA-512, where asked for
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::proxy::Proxy;
+use crate::secured::Secured;
+use crate::wait::{PATIENCE, within};
+use crate::{java, ports};
+
+/// Any 16 bytes in Kafka's base64; each broker is a cluster of its own.
+const CLUSTER_ID: &str = "dG9sbGdhdGUtdGVzdC0wMQ";
+
+/// Little memory, and soon up: tests write megabytes, not gigabytes.
+const JVM: [&str; 4] = ["-Xmx384m", "-Xss512k", "-XX:TieredStopAtLevel=1", "-Dlog.level=info"];
+
+/// What does not differ from broker to broker.
+const SETTINGS: &str = "\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=DIRECT
+auto.create.topics.enable=false
+num.network.threads=1
+num.io.threads=2
+background.threads=2
+log.cleaner.dedupe.buffer.size=4194304
+log.retention.ms=-1
+log.segment.delete.delay.ms=1000
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=3
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+transaction.abort.timed.out.transaction.cleanup.interval.ms=500
+broker.heartbeat.interval.ms=300
+broker.session.timeout.ms=1500
+";
+
+/// What a broker is to have besides its direct listener.
+#[derive(Default)]
+pub struct Setup {
+    pub proxies: usize,
+    pub secured: bool,
+}
+
+/// A running broker; dropped, it is killed. Its data stay in its directory.
+pub struct Broker {
+    dir: PathBuf,
+    child: Option<Child>,
+    starts: u32,
+    direct: SocketAddr,
+    proxies: Vec<Proxy>,
+    secured: Option<Secured>,
+}
+
+struct Listener {
+    name: String,
+    protocol: &'static str,
+    /// Where the broker listens.
+    bound: SocketAddr,
+    /// Where clients are told to go.
+    shown: SocketAddr,
+}
+
+impl Broker {
+    /// Starts one in an empty directory of its own, and waits until it answers. When this process ends without having dropped
+    /// it, the broker removes the directory.
+    pub fn start(dir: &Path, setup: &Setup) -> Broker {
+        let direct = ports::free();
+        let proxies: Vec<Proxy> = (0..setup.proxies).map(|_| Proxy::start(ports::free())).collect();
+        let secured = setup.secured.then(|| Secured::create(dir, ports::free()));
+        let mut broker = Broker { dir: dir.to_owned(), child: None, starts: 0, direct, proxies, secured };
+        std::fs::write(broker.settings_path(), broker.settings()).expect("the directory of the broker can be written");
+        broker.restart();
+        broker
+    }
+
+    /// As bootstrap servers are written.
+    pub fn direct(&self) -> String {
+        self.direct.to_string()
+    }
+
+    pub fn proxy(&self, at: usize) -> &Proxy {
+        &self.proxies[at]
+    }
+
+    pub fn secured(&self) -> &Secured {
+        self.secured.as_ref().expect("Setup::secured was asked for")
+    }
+
+    /// As a crash.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+    }
+
+    /// In order, as a service manager does.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().expect("it runs");
+        let ended = within(PATIENCE, || child.try_wait().expect("our child").is_some());
+        if !ended {
+            // Ours to end, whatever holds it.
+            child.kill().expect("our child");
+            child.wait().expect("our child");
+        }
+        assert!(ended, "the broker did not stop within {PATIENCE:?}: {}", self.said());
+    }
+
+    /// After [`Broker::kill`] or [`Broker::stop`]: on the same ports and data.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        self.starts += 1;
+        let log = File::create(self.log_path()).expect("the directory of the broker can be written");
+        let mut command = java::reader(&JVM);
+        command.arg("broker").arg("--properties").arg(self.settings_path()).arg("--remove").arg(&self.dir);
+        if self.starts == 1 {
+            command.args(["--format", CLUSTER_ID]);
+            if let Some(secured) = &self.secured {
+                command.args(["--scram", &secured.scram()]);
+            }
+        }
+        let also = log.try_clone().expect("a descriptor");
+        // It ends when its standard input does, so it cannot outlive this process, however that ends. In a process group of
+        // its own: the kernel continues a stopped one when this process is gone.
+        command.stdin(Stdio::piped()).stdout(also).stderr(log).process_group(0);
+        self.child = Some(command.spawn().expect("java starts: install a JDK 17 or later"));
+        let ready = within(PATIENCE, || self.answers() || self.has_ended());
+        assert!(ready && !self.has_ended(), "the broker does not answer: {}", self.said());
+    }
+
+    /// Stops its process where it stands; it answers nobody, and its connections stay open.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// As if this process were gone; waits for its end.
+    pub fn orphan(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        drop(child.stdin.take());
+        let ended = within(PATIENCE, || child.try_wait().expect("our child").is_some());
+        self.child = Some(child);
+        assert!(ended, "the broker lives on without who started it");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = Pid::from_raw(child.id() as i32).expect("a process id");
+        kill_process(pid, signal).expect("our child");
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().expect("our child").is_some())
+    }
+
+    /// It says that it has started, and answers a request.
+    fn answers(&self) -> bool {
+        self.said().contains("Kafka Server started") && knows_versions(self.direct).is_some()
+    }
+
+    /// What it logged since it was started last.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join(format!("broker-{}.log", self.starts))
+    }
+
+    fn settings_path(&self) -> PathBuf {
+        self.dir.join("server.properties")
+    }
+
+    fn settings(&self) -> String {
+        let controller = ports::free();
+        let mut listeners = vec![
+            Listener { name: "DIRECT".to_owned(), protocol: "PLAINTEXT", bound: self.direct, shown: self.direct },
+            Listener { name: "CONTROLLER".to_owned(), protocol: "PLAINTEXT", bound: controller, shown: controller },
+        ];
+        for (at, proxy) in self.proxies.iter().enumerate() {
+            let name = format!("PROXIED{at}");
+            listeners.push(Listener { name, protocol: "PLAINTEXT", bound: proxy.upstream(), shown: proxy.address() });
+        }
+        if let Some(secured) = &self.secured {
+            let address = secured.address();
+            listeners.push(Listener {
+                name: "SECURED".to_owned(),
+                protocol: "SASL_SSL",
+                bound: address,
+                shown: address,
+            });
+        }
+        let listed = |line: fn(&Listener) -> String| listeners.iter().map(line).collect::<Vec<_>>().join(",");
+        let mut text = SETTINGS.to_owned();
+        let lines = [
+            ("log.dirs", self.dir.join("data").display().to_string()),
+            ("controller.quorum.voters", format!("1@{controller}")),
+            ("listeners", listed(|it| format!("{}://{}", it.name, it.bound))),
+            ("advertised.listeners", listed(|it| format!("{}://{}", it.name, it.shown))),
+            ("listener.security.protocol.map", listed(|it| format!("{}:{}", it.name, it.protocol))),
+        ];
+        for (name, value) in lines {
+            writeln!(text, "{name}={value}").expect("a String takes it");
+        }
+        if let Some(secured) = &self.secured {
+            text += &secured.settings();
+        }
+        text
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said();
+            let from = said.char_indices().rev().nth(2000).map_or(0, |(at, _)| at);
+            eprintln!("the broker's last words:\n{}", &said[from..]);
+        }
+        if let Some(mut child) = self.child.take() {
+            // It may have ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Asks for the versions that it speaks: the one request that every broker answers.
+fn knows_versions(address: SocketAddr) -> Option<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    // Length 10: ApiVersions (18) version 0, correlation id 7, no client id.
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(&REQUEST).ok()?;
+    // Length, correlation id, error code.
+    let mut head = [0; 10];
+    stream.read_exact(&mut head).ok()?;
+    (head[4..] == [0, 0, 0, 7, 0, 0]).then_some(())
+}

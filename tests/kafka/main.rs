@@ -1,0 +1,19 @@
+//! The edge against a real Kafka broker, through a proxy that loses, holds and doubles requests, read by a consumer that shares
+//! nothing with it (`reader/`, Java). Every process here is a child of the test and ends with it; all is on the loopback.
+//! `scripts/kafka-jars` brings what Java needs. A test takes what it uses from here:
+//!
+//!     shared::broker(), shared::proxy()    a broker and a way to it through faults, for tests that do not harm the broker
+//!     Broker::start(dir, &Setup { .. })    one of its own, to kill, stop, freeze and start again
+//!     Topics::create(direct, name)         topics, and `committed()`, `uncommitted()`, `counted()`: what stands on them
+//!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
+
+mod broker;
+mod harness;
+mod java;
+mod ports;
+mod proxy;
+mod reader;
+mod rules;
+mod secured;
+mod shared;
+mod wait;

@@ -1,0 +1,197 @@
+package tollgate;
+
+import com.google.protobuf.ByteString;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Properties;
+import java.util.zip.CRC32C;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+import tollgate.v1.Partials.Checkpoint;
+import tollgate.v1.Partials.EndRecord;
+import tollgate.v1.Partials.LogPosition;
+import tollgate.v1.Partials.LogRange;
+import tollgate.v1.Partials.Partial;
+
+/** Writes transactions as an edge does, so that the tests of the harness have something to read; or breaks them. */
+final class Produce {
+    /** How the last transaction breaks the contract; OPEN: it is never decided. */
+    private enum Break {
+        NONE,
+        SEQ,
+        INDEX,
+        CRC,
+        COUNT,
+        CLICKS,
+        RANGE,
+        TOTAL,
+        REPEAT,
+        PARTITION,
+        TORN,
+        OPEN,
+        CHECKPOINT,
+        TYPE,
+        HEADER,
+        KEY,
+        VERSION
+    }
+
+    private static final long PANE_MS = 10_000;
+    private static final long START_MS = 1_700_000_000_000L;
+
+    private final KafkaProducer<byte[], byte[]> producer;
+    private final Options options;
+    private final String edge;
+    private final int partition;
+    private final int partialsEach;
+    private final int clicksEach;
+    private final ByteString log;
+    private final Break breaking;
+
+    private Produce(KafkaProducer<byte[], byte[]> producer, Options options) {
+        this.producer = producer;
+        this.options = options;
+        edge = options.text("edge");
+        partition = options.number("partition", 0);
+        partialsEach = options.number("partials", 10);
+        clicksEach = options.number("clicks", 3);
+        log = ByteString.copyFromUtf8(String.format("%16.16s", edge));
+        breaking = Break.valueOf(options.text("break", "none").toUpperCase());
+    }
+
+    static Map<String, Object> run(Options options) throws IOException {
+        Properties properties = options.client();
+        // Of these topics only: edges of one name in two tests must not fence each other.
+        properties.putIfAbsent("transactional.id", options.text("topic") + "-" + options.text("edge"));
+        properties.putIfAbsent("client.id", options.text("edge"));
+        properties.putIfAbsent("transaction.timeout.ms", "15000");
+        properties.putIfAbsent("max.block.ms", "20000");
+        // A commit whose answer was lost is asked for again soon.
+        properties.putIfAbsent("retry.backoff.ms", "20");
+        properties.putIfAbsent("reconnect.backoff.ms", "20");
+        var bytes = new ByteArraySerializer();
+        var producer = new KafkaProducer<>(properties, bytes, bytes);
+        try {
+            producer.initTransactions();
+            return new Produce(producer, options).all();
+        } finally {
+            // At once: it would abort what is open.
+            producer.close(Duration.ZERO);
+        }
+    }
+
+    private Map<String, Object> all() {
+        int transactions = options.number("transactions", 1);
+        int abortEvery = options.number("abort-every", 0);
+        long seq = options.number("after", 0);
+        long committed = 0;
+        for (int at = 1; at <= transactions; at++) {
+            boolean last = at == transactions;
+            producer.beginTransaction();
+            send(seq + 1, last ? breaking : Break.NONE);
+            if (last && breaking == Break.OPEN) {
+                producer.flush();
+            } else if (abortEvery > 0 && at % abortEvery == 0) {
+                // What was not sent yet would not be in the log, and nobody could see that it was aborted.
+                producer.flush();
+                producer.abortTransaction();
+            } else {
+                producer.commitTransaction();
+                committed++;
+                seq++;
+            }
+        }
+        Map<String, Object> answer = new LinkedHashMap<>();
+        answer.put("transactions", transactions);
+        answer.put("committed", committed);
+        answer.put("last_seq", seq);
+        answer.put("clicks", committed * partialsEach * clicksEach);
+        return answer;
+    }
+
+    private void send(long seq, Break how) {
+        long named = how == Break.SEQ ? seq + 1 : seq;
+        long before = (seq - 1) * partialsEach * clicksEach;
+        long clicks = (long) partialsEach * clicksEach;
+        long watermarkMs = START_MS + seq * 1000;
+        CRC32C crc = new CRC32C();
+        for (int index = 0; index < partialsEach; index++) {
+            int shift = how == Break.INDEX && index == partialsEach - 1 ? 1 : 0;
+            byte[] value = partial(named, index + shift, watermarkMs, how).toByteArray();
+            crc.update(value);
+            sendPartial("partial", value, how);
+            if (how == Break.REPEAT && index == 0) {
+                sendPartial("partial", value, how);
+            }
+        }
+        if (how != Break.TORN) {
+            LogRange range = LogRange.newBuilder()
+                    .setLogUuid(log)
+                    .setFromLsn(before + (how == Break.RANGE ? 1 : 0))
+                    .setToLsn(before + clicks)
+                    .setClicks(clicks + (how == Break.CLICKS ? 1 : 0))
+                    .setClicksTotal(before + clicks + (how == Break.TOTAL || how == Break.CLICKS ? 1 : 0))
+                    .build();
+            EndRecord end = EndRecord.newBuilder()
+                    .setFormatVersion(1)
+                    .setEdgeId(edge)
+                    .setTxnSeq(named)
+                    .setPartials(partialsEach + (how == Break.COUNT ? 1 : 0))
+                    .setCrc((int) crc.getValue() ^ (how == Break.CRC ? 1 : 0))
+                    .addRanges(range)
+                    .setWatermarkMs(watermarkMs)
+                    .setHorizonMs(START_MS)
+                    .build();
+            send(options.text("topic"), partition, how == Break.TYPE ? "close" : "end", end.toByteArray(), how);
+        }
+        LogPosition position = LogPosition.newBuilder()
+                .setLogUuid(log)
+                .setLsn(before + clicks)
+                .setChain(seq)
+                .setClicksTotal(before + clicks)
+                .build();
+        Checkpoint checkpoint = Checkpoint.newBuilder()
+                .setFormatVersion(1)
+                .setEdgeId(edge)
+                .setTxnSeq(how == Break.CHECKPOINT ? named + 1 : named)
+                .addLogs(position)
+                .build();
+        send(options.text("checkpoints"), 0, "checkpoint", checkpoint.toByteArray(), Break.NONE);
+    }
+
+    private Partial partial(long seq, int index, long watermarkMs, Break how) {
+        return Partial.newBuilder()
+                .setFormatVersion(how == Break.VERSION ? 2 : 1)
+                .setEdgeId(edge)
+                .setLogUuid(log)
+                .setTxnSeq(seq)
+                .setIndex(index)
+                .setPaneStartMs((START_MS / PANE_MS + seq) * PANE_MS)
+                .setAdId("ad-" + index % 100)
+                .setRegion("DE")
+                .setDevice(index % 7)
+                .setAgent(index % 10)
+                .setClass_(index % 3)
+                .setClicks(clicksEach)
+                .setWatermarkMs(watermarkMs)
+                .build();
+    }
+
+    private void sendPartial(String type, byte[] value, Break how) {
+        send(options.text("topic"), how == Break.PARTITION ? partition + 1 : partition, type, value, how);
+    }
+
+    private void send(String topic, int to, String type, byte[] value, Break how) {
+        byte[] key = (how == Break.KEY ? edge + "-other" : edge).getBytes(StandardCharsets.UTF_8);
+        var record = new ProducerRecord<>(topic, to, key, value);
+        record.headers().add("type", type.getBytes(StandardCharsets.UTF_8));
+        if (how == Break.HEADER) {
+            record.headers().add("colour", new byte[] {1});
+        }
+        producer.send(record);
+    }
+}

@@ -1,0 +1,81 @@
+package tollgate;
+
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.TreeMap;
+import java.util.concurrent.ExecutionException;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.common.config.ConfigResource;
+
+/** Creates, deletes and describes topics. */
+final class Topics {
+    private Topics() {}
+
+    static Map<String, Object> run(Options options) throws Exception {
+        Properties properties = options.client();
+        properties.putIfAbsent("default.api.timeout.ms", "20000");
+        properties.putIfAbsent("request.timeout.ms", "20000");
+        try (Admin admin = Admin.create(properties)) {
+            if (options.has("create")) {
+                return create(admin, options);
+            }
+            if (options.has("delete")) {
+                String name = options.text("delete");
+                admin.deleteTopics(List.of(name)).all().get();
+                await(admin, name, 0);
+                return Map.of("deleted", name);
+            }
+            return describe(admin, options.text("describe"));
+        } catch (ExecutionException error) {
+            throw error.getCause() instanceof Exception cause ? cause : error;
+        }
+    }
+
+    private static Map<String, Object> create(Admin admin, Options options) throws Exception {
+        String name = options.text("create");
+        int partitions = options.number("partitions", 1);
+        NewTopic topic = new NewTopic(name, partitions, (short) 1).configs(options.pairs("config"));
+        admin.createTopics(List.of(topic)).all().get();
+        await(admin, name, partitions);
+        return Map.of("created", name, "partitions", partitions);
+    }
+
+    /** The broker hears of what the controller did a little later. */
+    private static void await(Admin admin, String name, int partitions) throws Exception {
+        while (partitions(admin, name) != partitions) {
+            Thread.sleep(5);
+        }
+    }
+
+    /** Partitions that have a leader; none where there is no such topic. */
+    private static int partitions(Admin admin, String name) throws Exception {
+        try {
+            var found = admin.describeTopics(List.of(name)).allTopicNames().get().get(name);
+            return (int) found.partitions().stream().filter(p -> p.leader() != null).count();
+        } catch (ExecutionException error) {
+            if (error.getCause() instanceof org.apache.kafka.common.errors.UnknownTopicOrPartitionException) {
+                return 0;
+            }
+            throw error;
+        }
+    }
+
+    private static Map<String, Object> describe(Admin admin, String name) throws Exception {
+        Map<String, Object> answer = new TreeMap<>();
+        int partitions = partitions(admin, name);
+        answer.put("topic", name);
+        answer.put("partitions", partitions);
+        Map<String, String> config = new TreeMap<>();
+        if (partitions > 0) {
+            var resource = new ConfigResource(ConfigResource.Type.TOPIC, name);
+            for (ConfigEntry entry : admin.describeConfigs(List.of(resource)).all().get().get(resource).entries()) {
+                config.put(entry.name(), entry.value());
+            }
+        }
+        answer.put("config", config);
+        return answer;
+    }
+}
