@@ -44,6 +44,7 @@ pub struct Server {
     first_line: Receiver<String>,
     errors: PathBuf,
     pub clicks: SocketAddr,
+    /// Port 0 where there is none to ask.
     pub query: SocketAddr,
     pub admin: SocketAddr,
 }
@@ -59,7 +60,8 @@ impl Server {
     /// Starts one; does not wait.
     pub fn spawn(data_dir: &Path, flags: &[&str]) -> Server {
         let mut command = Command::new(binary());
-        command.arg("up");
+        // Only an edge by itself exports elsewhere than to its own store.
+        command.arg(if flags.contains(&"--sink") { "serve" } else { "up" });
         for pair in SMALL.chunks(2).filter(|pair| !flags.contains(&pair[0])) {
             command.args(pair);
         }
@@ -107,11 +109,10 @@ impl Server {
             let word = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
             word.parse().ok()
         };
-        let found = (address("listen="), address("query="), address("admin="));
-        let (Some(clicks), Some(query), Some(admin)) = found else {
+        let (Some(clicks), Some(admin)) = (address("listen="), address("admin=")) else {
             panic!("no ready line but {line:?}: {:?}", self.ended());
         };
-        (self.clicks, self.query, self.admin) = (clicks, query, admin);
+        (self.clicks, self.query, self.admin) = (clicks, address("query=").unwrap_or(self.query), admin);
         true
     }
 

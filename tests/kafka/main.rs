@@ -8,6 +8,12 @@
 //!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
 
 mod broker;
+// The clients and the child process of the crash tests: each test uses some of what they can.
+#[allow(dead_code)]
+#[path = "../crash/client.rs"]
+mod client;
+mod edge;
+mod exactly_once;
 mod harness;
 mod java;
 mod ports;
@@ -15,5 +21,8 @@ mod proxy;
 mod reader;
 mod rules;
 mod secured;
+#[allow(dead_code)]
+#[path = "../crash/server.rs"]
+mod server;
 mod shared;
 mod wait;
