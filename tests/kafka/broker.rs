@@ -3,6 +3,10 @@
 //!     DIRECT     clients that faults must not touch: the reader, topics
 //!     PROXIEDn   advertised as the address of the n-th proxy, so that who comes through it stays in it
 //!     SECURED    SASL_SSL with SCRAM-SHA-512, where asked for
+//!
+//! Its controller is a process of its own, which is never killed, as in a cluster: a node that is both takes itself for the leader
+//! of everything when it is started again, drops the markers of transactions that it was committing ("couldn't find leader
+//! endpoint"), and what was acknowledged as committed stays undecided. Seen with Kafka 4.3.1.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -17,19 +21,21 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::proxy::Proxy;
 use crate::secured::Secured;
-use crate::wait::{PATIENCE, within};
+use crate::wait::{PATIENCE, wait_until, within};
 use crate::{java, ports};
 
 /// Any 16 bytes in Kafka's base64; each broker is a cluster of its own.
 const CLUSTER_ID: &str = "dG9sbGdhdGUtdGVzdC0wMQ";
+
+const CONTROLLER_ID: u32 = 100;
+
+const SETTINGS_FILE: &str = "server.properties";
 
 /// Little memory, and soon up: tests write megabytes, not gigabytes.
 const JVM: [&str; 4] = ["-Xmx384m", "-Xss512k", "-XX:TieredStopAtLevel=1", "-Dlog.level=info"];
 
 /// What does not differ from broker to broker.
 const SETTINGS: &str = "\
-process.roles=broker,controller
-node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=DIRECT
 auto.create.topics.enable=false
@@ -63,6 +69,9 @@ pub struct Setup {
 pub struct Broker {
     dir: PathBuf,
     child: Option<Child>,
+    /// The controller, from the first start to the last breath.
+    controller: Option<Child>,
+    voter: SocketAddr,
     starts: u32,
     direct: SocketAddr,
     proxies: Vec<Proxy>,
@@ -85,8 +94,16 @@ impl Broker {
         let direct = ports::free();
         let proxies: Vec<Proxy> = (0..setup.proxies).map(|_| Proxy::start(ports::free())).collect();
         let secured = setup.secured.then(|| Secured::create(dir, ports::free()));
-        let mut broker = Broker { dir: dir.to_owned(), child: None, starts: 0, direct, proxies, secured };
-        std::fs::write(broker.settings_path(), broker.settings()).expect("the directory of the broker can be written");
+        let (dir, voter) = (dir.to_owned(), ports::free());
+        let mut broker = Broker { dir, child: None, controller: None, voter, starts: 0, direct, proxies, secured };
+        let written = |name: &str, settings: String| {
+            let path = broker.dir.join(name);
+            std::fs::write(&path, settings).expect("the directory of the broker can be written");
+            path
+        };
+        written(SETTINGS_FILE, broker.settings());
+        let controller = written("controller.properties", broker.controller_settings());
+        broker.controller = Some(broker.spawn(&controller, "controller.log", true));
         broker.restart();
         broker
     }
@@ -127,11 +144,20 @@ impl Broker {
     /// After [`Broker::kill`] or [`Broker::stop`]: on the same ports and data.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs");
+        // Its last life is over when the controller says so: one that is back before takes itself for the leader that it was.
+        wait_until("the controller fences the broker that is gone", || self.fenced() >= self.starts);
         self.starts += 1;
-        let log = File::create(self.log_path()).expect("the directory of the broker can be written");
+        let log = format!("broker-{}.log", self.starts);
+        self.child = Some(self.spawn(&self.dir.join(SETTINGS_FILE), &log, self.starts == 1));
+        let ready = within(PATIENCE, || self.answers() || self.has_ended());
+        assert!(ready && !self.has_ended(), "the broker does not answer: {}", self.said());
+    }
+
+    fn spawn(&self, settings: &Path, log: &str, format: bool) -> Child {
+        let log = File::create(self.dir.join(log)).expect("the directory of the broker can be written");
         let mut command = java::reader(&JVM);
-        command.arg("broker").arg("--properties").arg(self.settings_path()).arg("--remove").arg(&self.dir);
-        if self.starts == 1 {
+        command.arg("broker").arg("--properties").arg(settings).arg("--remove").arg(&self.dir);
+        if format {
             command.args(["--format", CLUSTER_ID]);
             if let Some(secured) = &self.secured {
                 command.args(["--scram", &secured.scram()]);
@@ -141,9 +167,15 @@ impl Broker {
         // It ends when its standard input does, so it cannot outlive this process, however that ends. In a process group of
         // its own: the kernel continues a stopped one when this process is gone.
         command.stdin(Stdio::piped()).stdout(also).stderr(log).process_group(0);
-        self.child = Some(command.spawn().expect("java starts: install a JDK 17 or later"));
-        let ready = within(PATIENCE, || self.answers() || self.has_ended());
-        assert!(ready && !self.has_ended(), "the broker does not answer: {}", self.said());
+        command.spawn().expect("java starts: install a JDK 17 or later")
+    }
+
+    /// How often the controller has put it out: once a life.
+    fn fenced(&self) -> u32 {
+        let said = std::fs::read_to_string(self.dir.join("controller.log")).unwrap_or_default();
+        let fences =
+            |line: &&str| line.contains("Replayed BrokerRegistrationChangeRecord") && line.contains("fenced=1,");
+        said.lines().filter(fences).count() as u32
     }
 
     /// Stops its process where it stands; it answers nobody, and its connections stay open.
@@ -188,16 +220,25 @@ impl Broker {
         self.dir.join(format!("broker-{}.log", self.starts))
     }
 
-    fn settings_path(&self) -> PathBuf {
-        self.dir.join("server.properties")
+    fn controller_settings(&self) -> String {
+        let mut text = SETTINGS.replace("inter.broker.listener.name=DIRECT\n", "");
+        let (data, voter) = (self.dir.join("metadata"), self.voter);
+        let lines = [
+            ("process.roles", "controller".to_owned()),
+            ("node.id", CONTROLLER_ID.to_string()),
+            ("log.dirs", data.display().to_string()),
+            ("controller.quorum.voters", format!("{CONTROLLER_ID}@{voter}")),
+            ("listeners", format!("CONTROLLER://{voter}")),
+        ];
+        for (name, value) in lines {
+            writeln!(text, "{name}={value}").expect("a String takes it");
+        }
+        text
     }
 
     fn settings(&self) -> String {
-        let controller = ports::free();
-        let mut listeners = vec![
-            Listener { name: "DIRECT".to_owned(), protocol: "PLAINTEXT", bound: self.direct, shown: self.direct },
-            Listener { name: "CONTROLLER".to_owned(), protocol: "PLAINTEXT", bound: controller, shown: controller },
-        ];
+        let mut listeners =
+            vec![Listener { name: "DIRECT".to_owned(), protocol: "PLAINTEXT", bound: self.direct, shown: self.direct }];
         for (at, proxy) in self.proxies.iter().enumerate() {
             let name = format!("PROXIED{at}");
             listeners.push(Listener { name, protocol: "PLAINTEXT", bound: proxy.upstream(), shown: proxy.address() });
@@ -213,12 +254,15 @@ impl Broker {
         }
         let listed = |line: fn(&Listener) -> String| listeners.iter().map(line).collect::<Vec<_>>().join(",");
         let mut text = SETTINGS.to_owned();
+        let protocols = listed(|it| format!("{}:{}", it.name, it.protocol));
         let lines = [
+            ("process.roles", "broker".to_owned()),
+            ("node.id", "1".to_owned()),
             ("log.dirs", self.dir.join("data").display().to_string()),
-            ("controller.quorum.voters", format!("1@{controller}")),
+            ("controller.quorum.voters", format!("{CONTROLLER_ID}@{}", self.voter)),
             ("listeners", listed(|it| format!("{}://{}", it.name, it.bound))),
             ("advertised.listeners", listed(|it| format!("{}://{}", it.name, it.shown))),
-            ("listener.security.protocol.map", listed(|it| format!("{}:{}", it.name, it.protocol))),
+            ("listener.security.protocol.map", format!("CONTROLLER:PLAINTEXT,{protocols}")),
         ];
         for (name, value) in lines {
             writeln!(text, "{name}={value}").expect("a String takes it");
@@ -237,7 +281,7 @@ impl Drop for Broker {
             let from = said.char_indices().rev().nth(2000).map_or(0, |(at, _)| at);
             eprintln!("the broker's last words:\n{}", &said[from..]);
         }
-        if let Some(mut child) = self.child.take() {
+        for mut child in [self.child.take(), self.controller.take()].into_iter().flatten() {
             // It may have ended.
             let _ = child.kill();
             let _ = child.wait();

@@ -95,9 +95,18 @@ final class Edge {
         if (openPartials > 0 && end.getWatermarkMs() != openWatermarkMs) {
             problem("watermark: " + name + " says " + end.getWatermarkMs() + ", its partials " + openWatermarkMs);
         }
+        Map<ByteString, Long> ranged = new HashMap<>();
         for (LogRange range : end.getRangesList()) {
             range(name, range);
+            ranged.merge(range.getLogUuid(), range.getClicks(), Long::sum);
         }
+        ranged.forEach((log, clicks) -> {
+            Long sum = openClicks.remove(log);
+            if (clicks != (sum == null ? 0 : sum)) {
+                String says = name + ", log " + hex(log) + " says " + clicks;
+                problem("clicks: " + says + ", its partials " + (sum == null ? 0 : sum));
+            }
+        });
         openClicks.forEach((log, sum) -> problem("clicks: " + name + " has no range of log " + hex(log)));
         lastEnd = end;
         watermarkMs = Math.max(watermarkMs, end.getWatermarkMs());
@@ -116,10 +125,6 @@ final class Edge {
         long total = before.clicksTotal + range.getClicks();
         if (range.getClicksTotal() != total) {
             problem("total: " + log + " says " + range.getClicksTotal() + " clicks, it is " + total);
-        }
-        Long sum = openClicks.remove(range.getLogUuid());
-        if (range.getClicks() != (sum == null ? 0 : sum)) {
-            problem("clicks: " + log + " says " + range.getClicks() + ", its partials " + (sum == null ? 0 : sum));
         }
         logs.put(range.getLogUuid(), new Position(range.getToLsn(), range.getClicksTotal()));
     }
