@@ -7,8 +7,8 @@
 //! raw topic, if any      by key                    click, click, …              key: the ad's id, header `type`
 //! ```
 //!
-//! librdkafka repeats EndTxn by itself and knows no epoch a transaction, so a late one may end a later transaction of the same
-//! producer: after any doubt the producer is dropped, and a new one fences it.
+//! librdkafka repeats EndTxn by itself, and a late one of its tries may end a later transaction of the same producer epoch, behind
+//! a commit that looked clean. So each transaction has a producer of its own, which fences the one before it.
 
 mod client;
 mod place;
@@ -42,6 +42,9 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// librdkafka's queue is full: time for it to send.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
+/// Between two looks at the delivery reports.
+const REPORT_PAUSE: Duration = Duration::from_micros(500);
+
 pub struct Kafka {
     client: Client,
     edge_id: String,
@@ -49,7 +52,10 @@ pub struct Kafka {
     data_dir: PathBuf,
     /// As the file is; none before the first contact.
     mirror: Option<MirrorFile>,
+    /// Has fenced every earlier one, and was not used yet.
     producer: Option<Producer>,
+    /// Made ahead, so that its connections are there when it is its turn to fence.
+    next: Option<Producer>,
     /// The topics were looked at since the start.
     checked: bool,
     /// Why nothing more can be sent by this process.
@@ -66,6 +72,7 @@ impl Kafka {
             data_dir,
             mirror,
             producer: None,
+            next: None,
             checked: false,
             broken: None,
         }
@@ -91,7 +98,7 @@ impl Kafka {
             return Err(SinkError::Broken(why.clone()));
         }
         if fence {
-            self.producer = None;
+            (self.producer, self.next) = (None, None);
         }
         let place = self.place()?;
         if !self.checked {
@@ -99,21 +106,32 @@ impl Kafka {
             self.checked = true;
         }
         if fence {
-            let producer = self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT)?;
-            producer.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
-            self.producer = Some(producer);
+            self.producer = Some(self.fenced()?);
         }
         self.client.last_checkpoint(&place, &self.edge_id)
     }
 
+    /// A new producer: no earlier one can end a transaction any more.
+    fn fenced(&mut self) -> Result<Producer, SinkError> {
+        let producer = match self.next.take() {
+            Some(producer) => producer,
+            None => self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT)?,
+        };
+        producer.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
+        Ok(producer)
+    }
+
     /// Sends everything and waits for every delivery report; then commits.
     fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Result<(), SendError> {
-        let producer = self.producer.as_ref().expect("a commit follows a read that fenced");
-        let place = &self.mirror.as_ref().expect("a commit follows a read, which chose").place;
+        // Of one use: what is late of the transaction before cannot end this one.
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => self.fenced().map_err(SendError::Producer)?,
+        };
+        let place = self.mirror.as_ref().expect("a commit follows a read, which chose").place.clone();
         let until = Instant::now() + TRANSACTION_TIMEOUT;
-        producer.context().begin();
         producer.begin_transaction()?;
-        let mut sent = Sent { producer, until, records: 0 };
+        let mut sent = Sent { producer: &producer, until, records: 0 };
         let (partials, key) = ((place.topic_partials.as_str(), place.partition_partials), self.edge_id.as_bytes());
         let mut bytes = Vec::new();
         let headers = headers("partial");
@@ -130,13 +148,18 @@ impl Kafka {
         let checkpoint = transaction.checkpoint.encode_to_vec();
         sent.record(topic, Some(partition), key, &checkpoint, &self::headers("checkpoint"))?;
         let records = sent.records;
-        producer.flush(until.saturating_duration_since(Instant::now()))?;
+        // librdkafka's flush looks every 100 ms; the reports are counted as they come.
+        while producer.context().reported() < records && Instant::now() < until {
+            std::thread::park_timeout(REPORT_PAUSE);
+        }
         let delivered = producer.context().delivered();
         if delivered != records {
             return Err(SendError::Undelivered { records, delivered });
         }
         // No time-out of ours: librdkafka's ends with the transaction's, and then the outcome is unknown.
-        Ok(producer.commit_transaction(Timeout::Never)?)
+        producer.commit_transaction(Timeout::Never)?;
+        self.next = Some(self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT).map_err(SendError::Producer)?);
+        Ok(())
     }
 }
 
@@ -145,6 +168,8 @@ impl Kafka {
 pub enum SendError {
     #[error("{0}")]
     Kafka(#[from] KafkaError),
+    #[error("no producer: {0:?}")]
+    Producer(SinkError),
     #[error("{delivered} of {records} records were delivered in time")]
     Undelivered { records: u64, delivered: u64 },
     #[error("the log cannot be read back for the raw topic: {0}; `tollgate wal verify` says what is lost")]

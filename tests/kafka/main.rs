@@ -14,6 +14,7 @@ mod broker;
 mod client;
 mod edge;
 mod exactly_once;
+mod faults;
 mod harness;
 mod java;
 mod ports;

@@ -34,15 +34,17 @@ pub struct ClientError(String);
 #[derive(Default)]
 pub struct Reports {
     delivered: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Reports {
-    pub fn begin(&self) {
-        self.delivered.store(0, Ordering::Relaxed);
-    }
-
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Acquire)
+    }
+
+    /// Delivered or not.
+    pub fn reported(&self) -> u64 {
+        self.delivered() + self.failed.load(Ordering::Acquire)
     }
 }
 
@@ -60,9 +62,8 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if result.is_ok() {
-            self.delivered.fetch_add(1, Ordering::Release);
-        }
+        let count = if result.is_ok() { &self.delivered } else { &self.failed };
+        count.fetch_add(1, Ordering::Release);
     }
 }
 
