@@ -14,6 +14,7 @@ mod client;
 mod place;
 mod raw;
 mod topics;
+mod watch;
 
 pub use client::{Client, ClientError};
 pub use topics::{TopicFinding, TopicsPlan, check_topics, create_topics};
@@ -29,6 +30,7 @@ use rdkafka::util::Timeout;
 use tollgate_wire::{Checkpoint, Transaction};
 
 use self::client::Producer;
+use self::watch::Watch;
 use crate::config::ExportConfig;
 use crate::export::mirror::{MirrorFile, Place};
 use crate::export::sink::Sink;
@@ -56,6 +58,10 @@ pub struct Kafka {
     producer: Option<Producer>,
     /// Made ahead, so that its connections are there when it is its turn to fence.
     next: Option<Producer>,
+    /// Of this edge's checkpoints.
+    watch: Option<Watch>,
+    /// What the last of them is, as far as this process knows.
+    known: Option<Checkpoint>,
     /// The topics were looked at since the start.
     checked: bool,
     /// Why nothing more can be sent by this process.
@@ -73,6 +79,8 @@ impl Kafka {
             mirror,
             producer: None,
             next: None,
+            watch: None,
+            known: None,
             checked: false,
             broken: None,
         }
@@ -98,7 +106,7 @@ impl Kafka {
             return Err(SinkError::Broken(why.clone()));
         }
         if fence {
-            (self.producer, self.next) = (None, None);
+            (self.producer, self.next, self.watch) = (None, None, None);
         }
         let place = self.place()?;
         if !self.checked {
@@ -108,7 +116,30 @@ impl Kafka {
         if fence {
             self.producer = Some(self.fenced()?);
         }
-        self.client.last_checkpoint(&place, &self.edge_id)
+        self.known = self.last_checkpoint(&place)?;
+        Ok(self.known.clone())
+    }
+
+    fn last_checkpoint(&mut self, place: &Place) -> Result<Option<Checkpoint>, SinkError> {
+        let (topic, partition) = (&place.topic_checkpoints, place.partition_checkpoints);
+        let mut watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => Watch::open(&self.client, topic, partition, &self.edge_id)?,
+        };
+        let last = watch.last_checkpoint()?;
+        self.watch = Some(watch);
+        Ok(last)
+    }
+
+    /// The producer of the next transaction. Fencing could also silence a rival that took our place: nobody may have written
+    /// since our last one.
+    fn next_producer(&mut self, place: &Place) -> Result<Producer, SendError> {
+        if let Some(producer) = self.producer.take() {
+            return Ok(producer);
+        }
+        let producer = self.fenced().map_err(SendError::Producer)?;
+        let last = self.last_checkpoint(place).map_err(SendError::Producer)?;
+        if last != self.known { Err(SendError::Rival) } else { Ok(producer) }
     }
 
     /// A new producer: no earlier one can end a transaction any more.
@@ -123,12 +154,9 @@ impl Kafka {
 
     /// Sends everything and waits for every delivery report; then commits.
     fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Result<(), SendError> {
-        // Of one use: what is late of the transaction before cannot end this one.
-        let producer = match self.producer.take() {
-            Some(producer) => producer,
-            None => self.fenced().map_err(SendError::Producer)?,
-        };
         let place = self.mirror.as_ref().expect("a commit follows a read, which chose").place.clone();
+        // Of one use: what is late of the transaction before cannot end this one.
+        let producer = self.next_producer(&place)?;
         let until = Instant::now() + TRANSACTION_TIMEOUT;
         producer.begin_transaction()?;
         let mut sent = Sent { producer: &producer, until, records: 0 };
@@ -170,6 +198,8 @@ pub enum SendError {
     Kafka(#[from] KafkaError),
     #[error("no producer: {0:?}")]
     Producer(SinkError),
+    #[error("the last checkpoint is not ours any more")]
+    Rival,
     #[error("{delivered} of {records} records were delivered in time")]
     Undelivered { records: u64, delivered: u64 },
     #[error("the log cannot be read back for the raw topic: {0}; `tollgate wal verify` says what is lost")]
@@ -223,7 +253,10 @@ impl Sink for Kafka {
     /// Whatever the error, and whatever its code says: the outcome is unknown.
     fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome {
         match self.send(transaction, log) {
-            Ok(()) => Outcome::Committed,
+            Ok(()) => {
+                self.known = Some(transaction.checkpoint.clone());
+                Outcome::Committed
+            }
             Err(error) => {
                 if let SendError::Log(_) = &error {
                     self.broken = Some(error.to_string());

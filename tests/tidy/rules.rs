@@ -38,7 +38,7 @@ const CLOCK_FILES: &[&str] = &[
     "src/worker.rs",
     "src/admin.rs",
     "src/export/kafka.rs",
-    "src/export/kafka/client.rs",
+    "src/export/kafka/watch.rs",
     "src/run.rs",
     "src/start.rs",
     "src/wal/keeper.rs",
@@ -208,6 +208,7 @@ fn rdkafka_in_its_files(source: &Source) -> Vec<String> {
         "src/export/kafka/client.rs",
         "src/export/kafka/raw.rs",
         "src/export/kafka/topics.rs",
+        "src/export/kafka/watch.rs",
         "global/src/kafka.rs",
     ];
     only_in(source, allowed, &["rdkafka"], "go through src/export/kafka or the global tier's consumer")

@@ -1,29 +1,21 @@
 //! Drives. Connections to Kafka: producers that fence, and readers of checkpoints. Every call has an end.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use tollgate_wire::{Checkpoint, decode_checkpoint};
 
 use crate::config::KafkaConfig;
 use crate::export::SinkError;
-use crate::export::mirror::Place;
 
 /// A broker that is there answers far sooner. Also what a probe of one that is away costs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// For reading to the end of a partition that others may have transactions open in: their time-out, and some.
-const READ_TIMEOUT: Duration = Duration::from_secs(40);
-const POLL: Duration = Duration::from_millis(100);
-/// A checkpoint is looked for in so many of the last records first.
-const LOOK_BACK: i64 = 1_000;
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A wrong configuration of librdkafka: it says what.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +62,7 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
 pub type Producer = ThreadedProducer<Reports>;
 
 /// What librdkafka has to say is told where something comes of it; the rest is for those who look for it.
-struct Quiet;
+pub struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -88,7 +80,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, "librdkafka: {facility}: {message}");
 }
 
-type Reader = BaseConsumer<Quiet>;
+pub type Reader = BaseConsumer<Quiet>;
 
 /// Makes connections; each is of one use.
 pub struct Client {
@@ -125,7 +117,7 @@ impl Client {
         config.create_with_context(Reports::default()).map_err(|error| broken(&error))
     }
 
-    fn reader(&self, isolation: &str) -> Result<Reader, SinkError> {
+    pub fn reader(&self, isolation: &str) -> Result<Reader, SinkError> {
         let mut config = self.config();
         // Consumers that are assigned their partitions join no group, but must name one.
         config.set("group.id", "tollgate-reader").set("enable.auto.commit", "false");
@@ -151,81 +143,6 @@ impl Client {
         Ok(found.map_or(Vec::new(), |found| {
             found.partitions().iter().map(|partition| partition.replicas().len()).collect()
         }))
-    }
-
-    /// The last committed checkpoint of the edge. A plain read_committed read ends where the first open transaction begins, and
-    /// would not say so: it is read up to where the partition ends for everybody.
-    pub fn last_checkpoint(&self, place: &Place, edge_id: &str) -> Result<Option<Checkpoint>, SinkError> {
-        let (topic, partition) = (place.topic_checkpoints.as_str(), place.partition_checkpoints);
-        let (low, high) = self.ends(topic, partition)?;
-        let mut from = (high - LOOK_BACK).max(low);
-        loop {
-            let mut last = None;
-            self.read(topic, partition, from..high, &mut |key, bytes| {
-                if key == edge_id.as_bytes() {
-                    last = Some(bytes.to_vec());
-                }
-            })?;
-            if let Some(bytes) = last {
-                let decoded = decode_checkpoint(&bytes).map_err(|error| SinkError::Broken(error.to_string()))?;
-                return Ok(Some(decoded));
-            }
-            if from == low {
-                return Ok(None);
-            }
-            from = (high - (high - from).saturating_mul(10)).max(low);
-        }
-    }
-
-    /// Edges with a checkpoint in a partition.
-    pub fn edges(&self, topic: &str, partition: i32) -> Result<BTreeMap<Vec<u8>, u64>, SinkError> {
-        let (low, high) = self.ends(topic, partition)?;
-        let mut edges = BTreeMap::new();
-        self.read(topic, partition, low..high, &mut |key, _| *edges.entry(key.to_vec()).or_default() += 1)?;
-        Ok(edges)
-    }
-
-    fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), SinkError> {
-        let reader = self.reader("read_uncommitted")?;
-        let ends = reader.fetch_watermarks(topic, partition, ANSWER_TIMEOUT);
-        ends.map_err(|error| unreachable(&format!("asking where {topic}/{partition} ends"), &error))
-    }
-
-    /// Gives the committed records of `offsets`, and has waited for what was open in them.
-    fn read(
-        &self,
-        topic: &str,
-        partition: i32,
-        offsets: std::ops::Range<i64>,
-        each: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<(), SinkError> {
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let what = format!("reading {topic}/{partition}");
-        let reader = self.reader("read_committed")?;
-        let mut list = TopicPartitionList::new();
-        let added = list.add_partition_offset(topic, partition, Offset::Offset(offsets.start));
-        added.and_then(|()| reader.assign(&list)).map_err(|error| unreachable(&what, &error))?;
-        let until = Instant::now() + READ_TIMEOUT;
-        loop {
-            match reader.poll(POLL) {
-                Some(Ok(message)) => each(message.key().unwrap_or_default(), message.payload().unwrap_or_default()),
-                // At an end that may still move: whatever is open behind it ends, or is ended.
-                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => return Err(unreachable(&what, &error)),
-            }
-            let position = reader.position().map_err(|error| unreachable(&what, &error))?;
-            let position = position.find_partition(topic, partition).map(|place| place.offset());
-            if matches!(position, Some(Offset::Offset(at)) if at >= offsets.end) {
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                let text =
-                    format!("Kafka: {what}: stood at {position:?} for {READ_TIMEOUT:?}, its end is {}", offsets.end);
-                return Err(SinkError::Unreachable(text));
-            }
-        }
     }
 }
 

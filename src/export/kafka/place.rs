@@ -1,6 +1,7 @@
 //! Drives. Where an edge's records go: a partition of each topic, chosen at the first contact and remembered.
 
 use super::client::Client;
+use super::watch;
 use crate::export::SinkError;
 use crate::export::mirror::Place;
 
@@ -33,8 +34,8 @@ pub fn choose(client: &Client, edge_id: &str, cluster: String) -> Result<Place, 
     let mut free = None;
     let mut ours = None;
     for partition in 0..checkpoints {
-        let edges = client.edges(&topic_checkpoints, partition)?;
-        if edges.contains_key(edge_id.as_bytes()) {
+        let edges = watch::edges(client, &topic_checkpoints, partition)?;
+        if edges.contains(edge_id.as_bytes()) {
             ours = Some(partition);
             break;
         }
