@@ -131,3 +131,16 @@ fn kills_of_the_broker_and_of_both_lose_and_double_nothing() {
     println!("{} kills, {clicks} clicks, {aborted} aborted records", rounds(KILLS_OF_THE_BROKER));
     assert!(clicks > 2_000, "{clicks} clicks: too little load to prove anything");
 }
+
+/// Each transaction fences whoever came before, so it has to look whether somebody wrote.
+#[test]
+fn a_rival_that_wrote_between_two_transactions_is_noticed() {
+    let broker = shared::broker();
+    let edge = Edge::new("rival", &broker.direct(), &broker.direct());
+    let server = edge.start();
+    wait_until("it exports", || server.scrape().sum("tollgate_export_transactions_total") > 1);
+    edge.topics.produce(&broker.direct(), &["--edge", &edge.id]).expect("written");
+    let ended = server.ended_within(crate::wait::PATIENCE);
+    assert_eq!(ended.code, Some(74), "{}", ended.errors);
+    assert!(ended.errors.contains("stop one of them") || ended.errors.contains("rewound"), "{}", ended.errors);
+}

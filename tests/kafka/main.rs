@@ -17,6 +17,7 @@ mod exactly_once;
 mod faults;
 mod harness;
 mod java;
+mod outage;
 mod ports;
 mod proxy;
 mod reader;
