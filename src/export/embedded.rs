@@ -3,7 +3,7 @@
 
 use crate::export::sink::Sink;
 use crate::export::thread::ReadFrames;
-use crate::export::{Outcome, SinkError};
+use crate::export::{Look, Outcome, SinkError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tollgate_global::{Store, StoreError};
@@ -32,7 +32,7 @@ impl Embedded {
 
 impl Sink for Embedded {
     /// Nothing has to be fenced: the data directory's lock keeps other writers out, and a commit is over when it returns.
-    fn checkpoint(&mut self, _fence: bool) -> Result<Option<Checkpoint>, SinkError> {
+    fn checkpoint(&mut self, _look: Look) -> Result<Option<Checkpoint>, SinkError> {
         if let Some(why) = &self.broken {
             return Err(SinkError::Broken(why.clone()));
         }

@@ -17,7 +17,7 @@ use crate::cut::{Cut, CutTable, LogId};
 use crate::event::{Exported, Now};
 use crate::export::build::{self, Head, Part, TokensByRow};
 use crate::export::ranges::{Content, Log, Start, Times};
-use crate::export::{Halt, Outcome, Rebuilt, Step, Told, compare};
+use crate::export::{Halt, Look, Outcome, Rebuilt, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
 use tollgate_wire::{Checkpoint, FORMAT_VERSION, Transaction};
 
@@ -179,7 +179,7 @@ impl Exporter {
             State::Unknown { retry_ns } if now.mono_ns < *retry_ns => Step::Wait { until_ns: *retry_ns },
             State::Unknown { .. } => {
                 self.state = State::Reading;
-                Step::ReadCheckpoint { fence: self.peeked }
+                Step::ReadCheckpoint { look: if self.peeked { Look::Fence } else { Look::Peek } }
             }
             State::Compared(checkpoint) => {
                 let positions = compare::positions(checkpoint);
@@ -263,7 +263,7 @@ impl Exporter {
             self.check_at_ns = now.mono_ns.saturating_add(CHECK_NS);
         } else if now.mono_ns >= self.check_at_ns {
             self.state = State::Checking;
-            return Ok(Step::ReadCheckpoint { fence: false });
+            return Ok(Step::ReadCheckpoint { look: Look::Again });
         }
         let due = ranges().any(|range| range.clicks() > 0 || range.last) || now.mono_ns >= self.idle_at_ns;
         if !due {

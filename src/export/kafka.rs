@@ -35,7 +35,7 @@ use crate::config::ExportConfig;
 use crate::export::mirror::{MirrorFile, Place};
 use crate::export::sink::Sink;
 use crate::export::thread::ReadFrames;
-use crate::export::{Outcome, SinkError};
+use crate::export::{Look, Outcome, SinkError};
 
 /// The broker ends a transaction that is open for longer; librdkafka gives up on it then, too.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -101,11 +101,11 @@ impl Kafka {
         Ok(self.mirror.as_ref().expect("it was there, or is now").place.clone())
     }
 
-    fn read(&mut self, fence: bool) -> Result<Option<Checkpoint>, SinkError> {
+    fn read(&mut self, look: Look) -> Result<Option<Checkpoint>, SinkError> {
         if let Some(why) = &self.broken {
             return Err(SinkError::Broken(why.clone()));
         }
-        if fence {
+        if look == Look::Fence {
             (self.producer, self.next, self.watch) = (None, None, None);
         }
         let place = self.place()?;
@@ -113,8 +113,10 @@ impl Kafka {
             topics::refuse_unsafe(&self.client)?;
             self.checked = true;
         }
-        if fence {
-            self.producer = Some(self.fenced()?);
+        match look {
+            Look::Peek => return self.client.some_checkpoint(&place, &self.edge_id),
+            Look::Fence => self.producer = Some(self.fenced()?),
+            Look::Again => {}
         }
         self.known = self.last_checkpoint(&place)?;
         Ok(self.known.clone())
@@ -246,8 +248,8 @@ fn headers(kind: &str) -> OwnedHeaders {
 }
 
 impl Sink for Kafka {
-    fn checkpoint(&mut self, fence: bool) -> Result<Option<Checkpoint>, SinkError> {
-        self.read(fence)
+    fn checkpoint(&mut self, look: Look) -> Result<Option<Checkpoint>, SinkError> {
+        self.read(look)
     }
 
     /// Whatever the error, and whatever its code says: the outcome is unknown.

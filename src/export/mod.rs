@@ -24,4 +24,4 @@ pub use compare::positions;
 pub use exporter::Exporter;
 pub use halt::Halt;
 pub use ranges::{Adopted, LogStart, Mirror, Start};
-pub use steps::{Found, Outcome, Rebuilt, SinkError, Step, Told};
+pub use steps::{Found, Look, Outcome, Rebuilt, SinkError, Step, Told};

@@ -1,12 +1,12 @@
 //! Pure. What the protocol ends in, as the exporter's thread drives it. Every call may block; none is retried by the sink itself.
 
 use crate::export::thread::ReadFrames;
-use crate::export::{Outcome, SinkError};
+use crate::export::{Look, Outcome, SinkError};
 use tollgate_wire::{Checkpoint, Transaction};
 
 pub trait Sink: Send {
-    /// The stored checkpoint of this edge. With `fence` nothing that an earlier writer sent can land any more when it is read.
-    fn checkpoint(&mut self, fence: bool) -> Result<Option<Checkpoint>, SinkError>;
+    /// The stored checkpoint of this edge.
+    fn checkpoint(&mut self, look: Look) -> Result<Option<Checkpoint>, SinkError>;
 
     /// All of the transaction, or nothing. `log` reads the records that its ranges name.
     fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome;

@@ -21,6 +21,17 @@ pub enum Told {
     Remembered(Result<(), String>),
 }
 
+/// How the stored checkpoint is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Fencing nobody, waiting for nobody: what is found may be an older one while somebody's transaction is under way.
+    Peek,
+    /// First make sure that no earlier writer's transaction can still land.
+    Fence,
+    /// The last one, fencing nobody: nothing of ours is under way.
+    Again,
+}
+
 /// Why a sink gave no checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkError {
@@ -65,9 +76,9 @@ pub enum Outcome {
 /// What to do next. All but `Exported` and `Wait` want an answer before the next step is asked for.
 #[derive(Debug)]
 pub enum Step {
-    /// Read the stored checkpoint; with `fence`, first make sure that no earlier writer's transaction can still land.
+    /// Read the stored checkpoint.
     ReadCheckpoint {
-        fence: bool,
+        look: Look,
     },
     /// Look whether the logs have these chains at these LSNs.
     LookUp(Vec<Position>),

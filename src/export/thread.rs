@@ -68,8 +68,8 @@ impl ExportThread {
                 self.tell(Told::Cut(cut));
             }
             match self.exporter.next(now(self.started)) {
-                Step::ReadCheckpoint { fence } => {
-                    let read = self.sink.checkpoint(fence);
+                Step::ReadCheckpoint { look } => {
+                    let read = self.sink.checkpoint(look);
                     self.note_sink(read.as_ref().err());
                     self.tell(Told::Checkpoint(read));
                 }

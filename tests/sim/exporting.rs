@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use tollgate::cut::{Cut, Position};
 use tollgate::event::{Event, Exported};
 use tollgate::export::rebuild::Rebuilder;
-use tollgate::export::{Exporter, Found, Mirror, Outcome, Rebuilt, SinkError, Step, Told};
+use tollgate::export::{Exporter, Found, Look, Mirror, Outcome, Rebuilt, SinkError, Step, Told};
 use tollgate::wal::reader::LogReader;
 use tollgate_wire::{Checkpoint, Transaction};
 
@@ -32,7 +32,7 @@ pub struct Exporting {
 
 /// What the thread is blocked in.
 enum Pending {
-    Read { fence: bool },
+    Read { look: Look },
     Rebuilt(Result<Rebuilt, String>),
     Commit(Box<Transaction>, Plan),
     Remember(Box<Checkpoint>),
@@ -136,7 +136,7 @@ impl World {
                 exporting.exporter.apply(Told::Cut(cut), now);
             }
             match exporting.exporter.next(now) {
-                Step::ReadCheckpoint { fence } => self.block(Pending::Read { fence }, 5 * MS),
+                Step::ReadCheckpoint { look } => self.block(Pending::Read { look }, 5 * MS),
                 Step::LookUp(positions) => {
                     let found = positions.iter().map(|position| exporting.look_up(position)).collect();
                     exporting.exporter.apply(Told::LookedUp(found), now);
@@ -192,11 +192,13 @@ impl World {
                 self.trace.cover("sink unreachable");
                 Told::Checkpoint(Err(SinkError::Unreachable("away".to_owned())))
             }
-            Pending::Read { fence } => {
-                if fence {
+            Pending::Read { look } => {
+                if look == Look::Fence {
                     self.settle_doubt();
                 }
-                Told::Checkpoint(Ok(self.sink.checkpoint.clone()))
+                let stale = look == Look::Peek && self.options.remote && self.rng.percent(20);
+                let found = if stale { &self.sink.previous } else { &self.sink.checkpoint };
+                Told::Checkpoint(Ok(found.clone()))
             }
             Pending::Rebuilt(rebuilt) => Told::Rebuilt(rebuilt),
             Pending::Commit(transaction, plan) => Told::Committed(self.commit(transaction, plan)),

@@ -10,6 +10,8 @@ use crate::oracle::Rows;
 #[derive(Default)]
 pub struct Sink {
     pub checkpoint: Option<Checkpoint>,
+    /// The one before: what a look may find while a commit settles.
+    pub previous: Option<Checkpoint>,
     pub rows: Rows,
     pub clicks: u64,
     pub commits: u64,
@@ -68,7 +70,7 @@ impl Sink {
         (self.horizon_ms, self.stopped) = (end.horizon_ms, end.stopped);
         self.clicks += sum;
         self.commits += 1;
-        self.checkpoint = Some(checkpoint.clone());
+        self.previous = self.checkpoint.replace(checkpoint.clone());
         Ok(())
     }
 

@@ -30,14 +30,28 @@ pub struct Watch {
     /// Offset up to which everything is read.
     at: i64,
     last: Option<Checkpoint>,
+    wait: Wait,
+}
+
+/// Where a read ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// What is open is waited for, and is ended by its time-out.
+    ForOpen,
+    /// Before the first open transaction.
+    ForNobody,
 }
 
 impl Watch {
     /// Reads far enough back to know the edge's last checkpoint, if there is one.
     pub fn open(client: &Client, topic: &str, partition: i32, edge_id: &str) -> Result<Watch, SinkError> {
+        Watch::open_to(client, topic, partition, edge_id, Wait::ForOpen)
+    }
+
+    fn open_to(client: &Client, topic: &str, partition: i32, edge_id: &str, wait: Wait) -> Result<Watch, SinkError> {
         let (ends, tail) = (client.reader("read_uncommitted")?, client.reader("read_committed")?);
         let (topic, edge_id) = (topic.to_owned(), edge_id.to_owned());
-        let mut watch = Watch { topic, partition, edge_id, ends, tail, at: 0, last: None };
+        let mut watch = Watch { topic, partition, edge_id, ends, tail, at: 0, last: None, wait };
         let (low, high) = watch.ends()?;
         let mut from = (high - LOOK_BACK).max(low);
         loop {
@@ -74,9 +88,9 @@ impl Watch {
     }
 
     fn read_to(&mut self, end: i64) -> Result<(), SinkError> {
-        let Watch { topic, partition, edge_id, tail, at, last, .. } = self;
+        let Watch { topic, partition, edge_id, tail, at, last, wait, .. } = self;
         let mut newest = None;
-        read(tail, (topic, *partition), *at..end, &mut |key, bytes| {
+        read(tail, (topic, *partition), *at..end, *wait, &mut |key, bytes| {
             if key == edge_id.as_bytes() {
                 newest = Some(bytes.to_vec());
             }
@@ -94,6 +108,12 @@ impl Client {
     pub fn last_checkpoint(&self, place: &Place, edge_id: &str) -> Result<Option<Checkpoint>, SinkError> {
         Watch::open(self, &place.topic_checkpoints, place.partition_checkpoints, edge_id)?.last_checkpoint()
     }
+
+    /// A committed checkpoint of an edge: the last, or an older one while a transaction is open behind it.
+    pub fn some_checkpoint(&self, place: &Place, edge_id: &str) -> Result<Option<Checkpoint>, SinkError> {
+        let (topic, partition) = (&place.topic_checkpoints, place.partition_checkpoints);
+        Ok(Watch::open_to(self, topic, partition, edge_id, Wait::ForNobody)?.last)
+    }
 }
 
 /// Edges with a checkpoint in a partition.
@@ -103,7 +123,7 @@ pub fn edges(client: &Client, topic: &str, partition: i32) -> Result<BTreeSet<Ve
     let (low, high) = ends.map_err(|error| unreachable(&format!("asking where {topic}/{partition} ends"), &error))?;
     let mut edges = BTreeSet::new();
     assign(&reader, topic, partition, low)?;
-    read(&reader, (topic, partition), low..high, &mut |key, _| {
+    read(&reader, (topic, partition), low..high, Wait::ForNobody, &mut |key, _| {
         edges.insert(key.to_vec());
     })?;
     Ok(edges)
@@ -121,6 +141,7 @@ fn read(
     reader: &Reader,
     (topic, partition): (&str, i32),
     offsets: std::ops::Range<i64>,
+    wait: Wait,
     each: &mut dyn FnMut(&[u8], &[u8]),
 ) -> Result<(), SinkError> {
     let what = format!("reading {topic}/{partition}");
@@ -132,6 +153,7 @@ fn read(
                 at = at.max(message.offset() + 1);
                 each(message.key().unwrap_or_default(), message.payload().unwrap_or_default());
             }
+            Some(Err(KafkaError::PartitionEOF(_))) if wait == Wait::ForNobody => return Ok(()),
             // At an end that may still move: whatever is open behind it ends, or is ended.
             None | Some(Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(error)) => return Err(unreachable(&what, &error)),
