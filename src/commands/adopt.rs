@@ -7,8 +7,8 @@ mod text;
 use std::io::Write;
 use std::path::Path;
 
-use super::wal::{CommandError, logs_of};
 use super::halted;
+use super::wal::{CommandError, logs_of};
 use crate::config::KafkaConfig;
 use crate::cut::{LogId, Totals};
 use crate::exit::Exit;
@@ -74,7 +74,10 @@ pub fn run(dir: &Path, kafka: &KafkaConfig, asked: &Asked<'_>, out: &mut dyn Wri
     }
     text::facts(&seen, &place, remembered, asked.now_ms, out)?;
     if from == From::Unsaid && seen.followed() {
-        writeln!(out, "\nThis was adopted before, and the next start follows it. Nothing was changed; --from changes it")?;
+        writeln!(
+            out,
+            "\nThis was adopted before, and the next start follows it. Nothing was changed; --from changes it"
+        )?;
         return Ok(Exit::Clean);
     }
     let plan = match seen.judge() {
@@ -114,7 +117,10 @@ fn same(remembered: &Place, place: &Place) -> bool {
 
 fn unread(error: SinkError) -> CommandError {
     let (SinkError::Unreachable(text) | SinkError::Broken(text) | SinkError::Foreign(text)) = error;
-    CommandError::Halted(Exit::Kafka, format!("{text}. Nothing was changed: without Kafka's answer nothing can be said"))
+    CommandError::Halted(
+        Exit::Kafka,
+        format!("{text}. Nothing was changed: without Kafka's answer nothing can be said"),
+    )
 }
 
 impl From {

@@ -35,12 +35,8 @@ fn held() -> Held {
 }
 
 fn checkpoint(txn_seq: u64, nonce: [u8; 16], mark: Mark) -> Checkpoint {
-    let logs = vec![LogPosition {
-        log_uuid: LOG.to_vec(),
-        lsn: mark.lsn,
-        chain: mark.chain,
-        clicks_total: mark.clicks,
-    }];
+    let logs =
+        vec![LogPosition { log_uuid: LOG.to_vec(), lsn: mark.lsn, chain: mark.chain, clicks_total: mark.clicks }];
     Checkpoint {
         format_version: FORMAT_VERSION,
         edge_id: "e".to_owned(),

@@ -135,9 +135,7 @@ impl Halt {
             Halt::BelowStart { .. } => {
                 or_anew("Bring the store.redb back that knows them exported, or the older segments")
             }
-            Halt::Totals { .. } => {
-                or_anew("`tollgate audit` shows more; put the files that belong together back")
-            }
+            Halt::Totals { .. } => or_anew("`tollgate audit` shows more; put the files that belong together back"),
             Halt::Vanished { .. } | Halt::Rewound { .. } | Halt::Overtaken { .. } | Halt::Replaced { .. } => {
                 or_anew("Put the files that belong together back")
             }
@@ -149,9 +147,11 @@ impl Halt {
             Halt::Unbalanced { .. } => "Start again, and report it if it comes again".to_owned(),
             Halt::Row { .. } => "Keep the directory, and report it".to_owned(),
             Halt::Log(_) => "`tollgate wal verify` says what is lost".to_owned(),
-            Halt::Sink(_) => "The log holds what is not exported: look at the disk and its room (dmesg, df), then start \
+            Halt::Sink(_) => {
+                "The log holds what is not exported: look at the disk and its room (dmesg, df), then start \
                               again"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 

@@ -20,8 +20,8 @@ use crate::secured::Secured;
 use crate::wait::{PATIENCE, within};
 use crate::{java, ports};
 
-/// Any 16 bytes in Kafka's base64; each broker is a cluster of its own.
-const CLUSTER_ID: &str = "dG9sbGdhdGUtdGVzdC0wMQ";
+/// The end of a cluster's id, which is any 16 bytes in Kafka's base64: each broker is a cluster of its own.
+const CLUSTER_ID_END: &str = "dGUtdGVzdC0wMQ";
 
 /// Little memory, and soon up: tests write megabytes, not gigabytes.
 const JVM: [&str; 4] = ["-Xmx384m", "-Xss512k", "-XX:TieredStopAtLevel=1", "-Dlog.level=info"];
@@ -91,6 +91,11 @@ impl Broker {
         broker
     }
 
+    /// Its data, to be kept or put back while it does not run.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// As bootstrap servers are written.
     pub fn direct(&self) -> String {
         self.direct.to_string()
@@ -132,7 +137,7 @@ impl Broker {
         let mut command = java::reader(&JVM);
         command.arg("broker").arg("--properties").arg(self.settings_path()).arg("--remove").arg(&self.dir);
         if self.starts == 1 {
-            command.args(["--format", CLUSTER_ID]);
+            command.args(["--format", &format!("{:08}{CLUSTER_ID_END}", self.direct.port())]);
             if let Some(secured) = &self.secured {
                 command.args(["--scram", &secured.scram()]);
             }
@@ -214,7 +219,7 @@ impl Broker {
         let listed = |line: fn(&Listener) -> String| listeners.iter().map(line).collect::<Vec<_>>().join(",");
         let mut text = SETTINGS.to_owned();
         let lines = [
-            ("log.dirs", self.dir.join("data").display().to_string()),
+            ("log.dirs", self.data().display().to_string()),
             ("controller.quorum.voters", format!("1@{controller}")),
             ("listeners", listed(|it| format!("{}://{}", it.name, it.bound))),
             ("advertised.listeners", listed(|it| format!("{}://{}", it.name, it.shown))),

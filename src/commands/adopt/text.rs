@@ -11,13 +11,7 @@ use tollgate_wire::Checkpoint;
 /// Incarnations of a log that are shown, the newest.
 const INCARNATIONS: usize = 10;
 
-pub fn facts(
-    seen: &Seen,
-    place: &Place,
-    remembered: Option<&Place>,
-    now_ms: i64,
-    out: &mut dyn Write,
-) -> Result<()> {
+pub fn facts(seen: &Seen, place: &Place, remembered: Option<&Place>, now_ms: i64, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "edge {}, data directory {}", seen.edge_id, hex(&seen.data_dir))?;
     if let Some(remembered) = remembered.filter(|_| seen.moved) {
         writeln!(out, "\nThis directory exported to {}", placed(remembered))?;
@@ -146,7 +140,8 @@ pub fn ways(seen: &Seen, plan: &Plan, chosen: Option<&Way>, out: &mut dyn Write)
     }
     writeln!(out, "or, if the other one parted from this log where an incarnation began:")?;
     let conflict = &plan.conflict;
-    let incarnations = seen.logs.iter().flat_map(|log| log.began.iter().rev().take(INCARNATIONS).map(move |it| (log, it)));
+    let incarnations =
+        seen.logs.iter().flat_map(|log| log.began.iter().rev().take(INCARNATIONS).map(move |it| (log, it)));
     for (log, began) in incarnations {
         let place = (log.log_id, began.before.lsn);
         // Of several logs, one alone is no way.
@@ -158,7 +153,8 @@ pub fn ways(seen: &Seen, plan: &Plan, chosen: Option<&Way>, out: &mut dyn Write)
 }
 
 fn print(way: &Way, right: bool, out: &mut dyn Write) -> Result<()> {
-    let number = |clicks: Option<u64>| clicks.map_or_else(|| "an unknown number".to_owned(), |clicks| clicks.to_string());
+    let number =
+        |clicks: Option<u64>| clicks.map_or_else(|| "an unknown number".to_owned(), |clicks| clicks.to_string());
     let (flags, out_clicks, taken) = (flags(way), way.out, way.taken);
     let (twice, missing) = (number(way.twice), number(way.missing));
     writeln!(

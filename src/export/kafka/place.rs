@@ -18,10 +18,9 @@ pub fn same(place: &Place, cluster: &str) -> Result<(), SinkError> {
 
 /// Whether both topics have the partitions that are remembered.
 pub fn is_there(client: &Client, place: &Place) -> Result<bool, SinkError> {
-    for (topic, partition) in [
-        (&place.topic_partials, place.partition_partials),
-        (&place.topic_checkpoints, place.partition_checkpoints),
-    ] {
+    for (topic, partition) in
+        [(&place.topic_partials, place.partition_partials), (&place.topic_checkpoints, place.partition_checkpoints)]
+    {
         if client.partitions(topic)?.len() <= usize::try_from(partition).unwrap_or(usize::MAX) {
             return Ok(false);
         }
