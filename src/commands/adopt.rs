@@ -14,7 +14,7 @@ use crate::cut::{LogId, Totals};
 use crate::exit::Exit;
 use crate::export::SinkError;
 use crate::export::adoption::{Began, Conflict, Held, Mark, Plan, Seen, Verdict, Way};
-use crate::export::kafka::{self, Client};
+use crate::export::kafka::{Client, look as look_into_kafka};
 use crate::export::mirror::{self, MirrorFile, Place};
 use crate::wal::record::Record;
 use crate::wal::recover::{Progress, walk_log};
@@ -38,41 +38,19 @@ enum From {
     Places(Vec<(LogId, u64)>),
 }
 
+/// What was found, and the directory as it is.
+struct Found {
+    seen: Seen,
+    mirror: Option<MirrorFile>,
+    place: Place,
+}
+
 pub fn run(dir: &Path, kafka: &KafkaConfig, asked: &Asked<'_>, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let from = From::read(asked.from).map_err(CommandError::Refused)?;
     let logs = logs_of(dir)?;
     let _lock = DataDir::open(dir)?;
-    let Some(identity) = read_identity(dir)? else {
-        let text = format!("{} has no identity.toml: nothing was ever exported from it", dir.display());
-        return Err(CommandError::Refused(text));
-    };
-    if dir.join("store.redb").is_file() {
-        let text = format!("{} exports to its own store; adopt is for Kafka", dir.display());
-        return Err(CommandError::Refused(text));
-    }
-    let Some(data_dir) = parse_log_id(&identity.uuid) else {
-        let text = format!("{}: the uuid in identity.toml is not 32 hexadecimal digits", dir.display());
-        return Err(CommandError::Halted(Exit::DataDir, text));
-    };
-    let mirror = MirrorFile::read(dir)?;
-    let client = Client::new(kafka).map_err(|error| CommandError::Refused(error.to_string()))?;
-    let remembered = mirror.as_ref().map(|mirror| &mirror.place);
-    let (place, found) = kafka::look(&client, &identity.edge_id, remembered).map_err(unread)?;
-    let moved = remembered.is_some_and(|remembered| !same(remembered, &place));
-    let mut seen = Seen {
-        edge_id: identity.edge_id,
-        data_dir,
-        logs: Vec::new(),
-        remembered: mirror.as_ref().and_then(MirrorFile::checkpoint),
-        adopted: mirror.as_ref().and_then(MirrorFile::adopted),
-        found,
-        moved,
-    };
-    for log in &logs {
-        let held = held(log, &named_lsns(&seen, &from, &log.log_id), dir)?;
-        seen.logs.push(held);
-    }
-    text::facts(&seen, &place, remembered, asked.now_ms, out)?;
+    let Found { seen, mirror, place } = look(dir, &logs, kafka, &from)?;
+    text::facts(&seen, &place, mirror.as_ref().map(|mirror| &mirror.place), asked.now_ms, out)?;
     if from == From::Unsaid && seen.followed() {
         writeln!(
             out,
@@ -80,12 +58,9 @@ pub fn run(dir: &Path, kafka: &KafkaConfig, asked: &Asked<'_>, out: &mut dyn Wri
         )?;
         return Ok(Exit::Clean);
     }
-    let plan = match seen.judge() {
-        Verdict::Agrees => {
-            writeln!(out, "\nNothing is contradictory: start the edge. Nothing was changed.")?;
-            return Ok(Exit::Clean);
-        }
-        Verdict::Contradicts(plan) => plan,
+    let Verdict::Contradicts(plan) = seen.judge() else {
+        writeln!(out, "\nNothing is contradictory: start the edge. Nothing was changed")?;
+        return Ok(Exit::Clean);
     };
     text::conflict(&seen, &plan, out)?;
     let way = chosen(&seen, &plan, &from)?;
@@ -108,6 +83,37 @@ pub fn run(dir: &Path, kafka: &KafkaConfig, asked: &Asked<'_>, out: &mut dyn Wri
     file.write(dir)?;
     writeln!(out, "\nwritten: {}. The next start goes on like this", mirror::path(dir).display())?;
     Ok(Exit::Clean)
+}
+
+/// The caller holds the directory's lock.
+fn look(dir: &Path, logs: &[LogDir], kafka: &KafkaConfig, from: &From) -> Result<Found, CommandError> {
+    let refused = |why: &str| CommandError::Refused(format!("{} {why}", dir.display()));
+    let identity = read_identity(dir)?.ok_or_else(|| refused("has no identity.toml: nothing was exported from it"))?;
+    if dir.join("store.redb").is_file() {
+        return Err(refused("exports to its own store; adopt is for Kafka"));
+    }
+    let data_dir = parse_log_id(&identity.uuid).ok_or_else(|| {
+        let text = format!("{}: the uuid in identity.toml is not 32 hexadecimal digits", dir.display());
+        CommandError::Halted(Exit::DataDir, text)
+    })?;
+    let mirror = MirrorFile::read(dir)?;
+    let client = Client::new(kafka).map_err(|error| CommandError::Refused(error.to_string()))?;
+    let remembered = mirror.as_ref().map(|mirror| &mirror.place);
+    let (place, found) = look_into_kafka(&client, &identity.edge_id, remembered).map_err(unread)?;
+    let mut seen = Seen {
+        edge_id: identity.edge_id,
+        data_dir,
+        logs: Vec::new(),
+        remembered: mirror.as_ref().and_then(MirrorFile::checkpoint),
+        adopted: mirror.as_ref().and_then(MirrorFile::adopted),
+        found,
+        moved: remembered.is_some_and(|remembered| !same(remembered, &place)),
+    };
+    for log in logs {
+        let held = held(log, &named_lsns(&seen, from, &log.log_id), dir)?;
+        seen.logs.push(held);
+    }
+    Ok(Found { seen, mirror, place })
 }
 
 fn same(remembered: &Place, place: &Place) -> bool {

@@ -134,7 +134,10 @@ impl Held {
             None => {
                 // It began after the copy was made. What we remember was written before; the first incarnation made the log.
                 let shared = match remembered {
-                    Some(remembered) => self.began_after(&remembered.nonce)?,
+                    Some(remembered) => self.began_after(&remembered.nonce).unwrap_or_else(|| {
+                        // The log is older than the file beside it: whatever began before that was written is of before.
+                        self.began.iter().take_while(|began| began.started_ms <= remembered.written_ms).count()
+                    }),
                     None => (self.base.lsn == 0).then_some(1)?,
                 };
                 // One that began later than the checkpoint is ours: the other's would be followed by that checkpoint's own.

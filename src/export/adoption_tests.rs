@@ -185,6 +185,18 @@ fn a_restored_snapshot_goes_on_where_its_first_own_incarnation_began() {
     assert_eq!(seen.way_at(&conflict, &[(LOG, 30)]).map(|way| numbers(&way)), Ok(unknown(&at(30), 18)));
 }
 
+/// The directory's own log, but an older copy of it: nobody else exported.
+#[test]
+fn a_log_older_than_what_is_remembered_goes_on_at_its_end() {
+    let found = checkpoint(5, LATER, theirs(80));
+    let mut seen = Seen { remembered: Some(found.clone()), ..seen(Some(found)) };
+    let halt = Halt::BeyondEnd { log: LOG, lsn: 80, end: 50 };
+    // The last incarnation was begun over the old copy.
+    check(&seen, &halt, Some(&at(30)), &[known(&at(30), 18, 0, 0), known("start", 45, 27, 0)]);
+    seen.logs[0].began.pop();
+    check(&seen, &halt, Some(&at(50)), &[known(&at(50), 0, 0, 0), known("start", 45, 45, 0)]);
+}
+
 #[test]
 fn segments_that_are_gone_are_left_to_a_person() {
     let mut seen = seen(Some(checkpoint(6, NONCES[1], mark(20))));

@@ -170,6 +170,12 @@ fn a_topic_made_anew_is_gone_on_with_and_what_the_old_one_had_is_not_sent_again(
     }
     edge.topics = Topics::create(&broker.direct(), "anew");
     edge.halts(74, &["the topic was made anew", "Name the right brokers and topics", "`tollgate adopt`"]);
+    for (from, names) in
+        [("here", "LOG:LSN"), (&format!("{}:7", "0f".repeat(16)), "does not hold"), ("found", "no place")]
+    {
+        let (code, text) = adopt(&edge, &["--from", from, "--yes"]);
+        assert!(code == Some(64) && text.contains(names), "{from}: {text}");
+    }
     let shown = adopted(&edge, "--from exported", ": 0 clicks go out, of them 0 a second time");
     assert!(shown.contains("--from start: 5 clicks go out, of them 5 a second time"), "{shown}");
     exported(&edge, 5, 8);
@@ -245,4 +251,26 @@ fn a_second_host_of_the_same_name_halts_and_takes_the_place_of_the_first_when_to
     adopted(&edge, "--from exported", ": 0 clicks go out, of them 0 a second time; 7 are taken for exported");
     exported(&edge, 60, 64);
     counts(&edge, 16, &[]);
+}
+
+/// Recovery finds it before the exporter can, by what the directory remembers.
+#[test]
+fn a_log_older_than_what_was_exported_is_repaired_and_counts_stay() {
+    let broker = shared::broker();
+    let edge = Edge::new("older", &broker.direct(), &broker.direct());
+    exported(&edge, 0, 5);
+    let (logs, older) = (edge.data_dir.join("logs"), beside(&edge, "older"));
+    copy(&logs, &older);
+    exported(&edge, 5, 9);
+    std::fs::remove_dir_all(&logs).expect("removed");
+    std::fs::rename(older, logs).expect("renamed");
+    edge.halts(71, &["was exported", "bring its newer files back", "`tollgate wal repair`"]);
+    let (code, text) = tollgate(&edge.data_dir, &["wal", "repair", "--raise-horizon", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+    for _ in 0..2 {
+        let server = edge.start();
+        wait_for_export(&server);
+        server.stop();
+        counts(&edge, 9, &[]);
+    }
 }
