@@ -125,31 +125,45 @@ impl Held {
         at.map(|at| at + 1).or_else(freed)
     }
 
-    /// Where this log and the one that led to `found` parted, if that can be told. Whoever wrote the checkpoint began no other
-    /// incarnation before it, so each that follows its own here is ours alone.
+    /// Where this log and the one that led to `found` parted, if that can be told.
     fn fork(&self, found: &Checkpoint, remembered: Option<&Checkpoint>) -> Option<Mark> {
         let listed = self.listed(found)?;
-        let ours = match self.began_after(&found.nonce) {
-            Some(ours) => ours,
-            None => {
-                // It began after the copy was made. What we remember was written before; the first incarnation made the log.
-                let shared = match remembered {
-                    Some(remembered) => self.began_after(&remembered.nonce).unwrap_or_else(|| {
-                        // The log is older than the file beside it: whatever began before that was written is of before.
-                        self.began.iter().take_while(|began| began.started_ms <= remembered.written_ms).count()
-                    }),
-                    None => (self.base.lsn == 0).then_some(1)?,
-                };
-                // One that began later than the checkpoint is ours: the other's would be followed by that checkpoint's own.
-                let others = |began: &Began| began.started_ms <= found.written_ms;
-                if self.began.iter().skip(shared).any(others) {
-                    return None;
-                }
-                shared
+        let mark = match self.began_after(&found.nonce) {
+            // Two processes that are one incarnation: a machine was copied while it ran.
+            Some(_) if remembered.is_some_and(|ours| ours.nonce == found.nonce && ours.txn_seq >= found.txn_seq) => {
+                return None;
             }
+            // Whoever wrote it began no other incarnation before it, so each that follows its own here is ours alone.
+            Some(ours) => self.began_at(ours),
+            None => self.fork_before(found, remembered)?,
         };
-        let mark = self.began.get(ours).map_or(self.end, |began| began.before);
         (mark.lsn < listed.lsn).then_some(mark)
+    }
+
+    /// The incarnation that wrote `found` began after the logs had parted.
+    fn fork_before(&self, found: &Checkpoint, remembered: Option<&Checkpoint>) -> Option<Mark> {
+        let (shared, surely) = match remembered {
+            // This directory wrote it, and its log is an older copy: what began before that was written is of before.
+            Some(ours) if ours.nonce == found.nonce => {
+                (self.began.iter().take_while(|began| began.started_ms <= ours.written_ms).count(), None)
+            }
+            Some(ours) => (self.began_after(&ours.nonce)?, Some(self.mark_of(ours)?)),
+            // The first incarnation made the log.
+            None => ((self.base.lsn == 0).then_some(1)?, Some(Mark::default())),
+        };
+        // One that began later than the checkpoint is ours: the other's would be followed by that checkpoint's own.
+        if self.began.iter().skip(shared).any(|began| began.started_ms <= found.written_ms) {
+            return None;
+        }
+        let mark = self.began_at(shared);
+        // The last shared incarnation may have gone on here after a copy of it was made. Only what was exported before is surely
+        // in both.
+        surely.is_none_or(|surely| surely.clicks == mark.clicks).then_some(mark)
+    }
+
+    /// Where that one of `began` begins; past the last: where the log ends.
+    fn began_at(&self, at: usize) -> Mark {
+        self.began.get(at).map_or(self.end, |began| began.before)
     }
 
     fn clamped(&self, mark: Mark) -> Mark {

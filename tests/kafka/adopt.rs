@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::broker::{Broker, Setup};
-use crate::client::send_one_by_one;
+use crate::client::{Connection, send_number, send_one_by_one};
 use crate::edge::{Edge, wait_for_export};
 use crate::proxy::Proxy;
 use crate::reader::{Topics, delete_topic, describe_topic};
@@ -251,6 +251,42 @@ fn a_second_host_of_the_same_name_halts_and_takes_the_place_of_the_first_when_to
     adopted(&edge, "--from exported", ": 0 clicks go out, of them 0 a second time; 7 are taken for exported");
     exported(&edge, 60, 64);
     counts(&edge, 16, &[]);
+}
+
+/// A machine stood still, and a copy of its disk took its place: neither knows of the other, and the one that comes back late
+/// must not count under it. What it acknowledged since is in the same incarnation as what both have: a person says so.
+#[test]
+fn an_original_that_stood_still_while_its_clone_took_over_halts_and_keeps_what_it_took() {
+    let broker = shared::broker();
+    let mut edge = Edge::new("still", &broker.direct(), &broker.direct());
+    let original = edge.start();
+    export(&original, 0, 5);
+    original.signal(Signal::STOP);
+    let (data_dir, clone) = (edge.data_dir.clone(), beside(&edge, "clone"));
+    copy(&data_dir, &clone);
+    edge.data_dir = clone;
+    let server = edge.start();
+    export(&server, 20, 23);
+    original.signal(Signal::CONT);
+    // It takes them as long as it does not know.
+    let mut connection = Connection::open(original.clicks).expect("it listens");
+    let taken = (30..32).filter(|number| send_number(&mut connection, *number) == (1, 0, 0)).count() as u64;
+    let ended = original.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(74), "{}", ended.errors);
+    assert!(ended.errors.contains("another process exports as this edge. Stop one of them"), "{}", ended.errors);
+    export(&server, 23, 25);
+    server.stop();
+    counts(&edge, 10, &[]);
+
+    edge.data_dir = data_dir;
+    edge.halts(74, &["`tollgate adopt`"]);
+    let (code, text) = adopt(&edge, &["--yes"]);
+    assert!(code == Some(64) && text.contains("choose one with --from"), "{text}");
+    assert!(text.contains("--from exported: 2 clicks go out, of them an unknown number a second time"), "{text}");
+    let (code, text) = adopt(&edge, &["--from", "exported", "--yes"]);
+    assert!(code == Some(0) && text.contains("written: "), "{text}");
+    exported(&edge, 40, 41);
+    counts(&edge, 10 + taken + 1, &["range", "total"]);
 }
 
 /// Recovery finds it before the exporter can, by what the directory remembers.
