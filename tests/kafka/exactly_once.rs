@@ -1,6 +1,6 @@
 //! What was acknowledged stands on the topics exactly once.
 
-use crate::client::{Client, Shape, sums};
+use crate::client::{Client, Connection, Shape, sums};
 use crate::edge::{Edge, wait_for_export};
 use crate::shared;
 
@@ -11,7 +11,10 @@ fn what_is_acknowledged_is_on_the_topics_once() {
     let mut clients = [Client::new(1, Shape::Lines(20), 1), Client::new(2, Shape::Single, 1)];
     for round in 0..3 {
         let server = edge.start();
-        clients.iter_mut().for_each(|client| client.settle(server.clicks));
+        for client in &mut clients {
+            let mut connection = Connection::open(server.clicks).expect("it listens");
+            (0..20).for_each(|_| client.once(&mut connection).expect("it answers"));
+        }
         wait_for_export(&server);
         if round % 2 == 0 { server.stop() } else { server.kill() }
     }
