@@ -33,6 +33,9 @@ pub enum Command {
     Wal(WalArgs),
     /// Kafka's topics, as the protocol needs them
     Topics(TopicsArgs),
+    /// Where Kafka's checkpoint of this edge and the data directory contradict each other: shows what going on would mean,
+    /// and with --yes does it
+    Adopt(AdoptArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
 }
@@ -143,6 +146,19 @@ impl CheckedRole {
 }
 
 #[derive(Debug, Args)]
+pub struct AdoptArgs {
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    /// Where export goes on: exported (after what this directory remembers), found (after what the checkpoint in Kafka says),
+    /// start (with all that the log holds), or after an LSN, LOG:LSN; not said: the way that is right, if one is
+    #[arg(long, value_name = "WHERE")]
+    pub from: Vec<String>,
+    /// Do it; without, only show what it would mean
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct AuditArgs {
     #[command(flatten)]
     pub log: LogArgs,
@@ -172,19 +188,21 @@ pub struct SettingArgs {
 impl SettingArgs {
     /// The configuration in force, from these flags, this process's environment and the file.
     pub fn load(&self, role: Role, machine: &Machine) -> Result<Loaded, UsageError> {
-        let said = Said { flags: self.flags.clone(), environment: environment(), file: read(self.config.as_deref())? };
-        load(role, &said, machine)
+        load(role, &self.said()?, machine)
     }
-}
 
-impl SettingArgs {
     /// What is said of Kafka alone, for commands that need no edge.
     pub fn kafka(&self) -> Result<KafkaConfig, UsageError> {
-        kafka_config(&Said {
-            flags: self.flags.clone(),
-            environment: environment(),
-            file: read(self.config.as_deref())?,
-        })
+        kafka_config(&self.said()?)
+    }
+
+    /// The data directory alone: its identity says whose it is.
+    pub fn data_dir(&self) -> Result<PathBuf, UsageError> {
+        data_dir(&self.said()?)
+    }
+
+    fn said(&self) -> Result<Said, UsageError> {
+        Ok(Said { flags: self.flags.clone(), environment: environment(), file: read(self.config.as_deref())? })
     }
 }
 
@@ -314,6 +332,7 @@ mod tests {
             "tollgate wal repair --accept-loss 0f:10-20 --yes",
             "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",
             "tollgate wal --data-dir d export --dead-letters",
+            "tollgate adopt --kafka-brokers a:9092 --data-dir d --from 0f:10 --from 0e:2 --yes",
             "tollgate audit --config f.toml",
             "tollgate topics create --kafka-brokers a:9092 --edges 3",
             "tollgate topics check --kafka-brokers a:9092 --kafka-set a=b --kafka-set c=d",

@@ -59,6 +59,11 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
                 TopicsCommand::Check(settings) => commands::topics::check(&settings.kafka()?, out),
             }))
         }
+        Command::Adopt(args) => {
+            let (dir, kafka) = (args.settings.data_dir()?, args.settings.kafka()?);
+            let asked = commands::adopt::Asked { from: &args.from, yes: args.yes, now_ms: wall_ms() };
+            Ok(ended(commands::adopt::run(&dir, &kafka, &asked, &mut std::io::stdout().lock())))
+        }
         Command::Audit(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))

@@ -80,8 +80,13 @@ pub fn start(
 ) -> Result<Started, Failure> {
     let uuid = identify(config, data_dir)?;
     let (end, checkpoint) = open_sink(config)?;
-    let confirmed = checkpoint.as_ref().map_or(Vec::new(), export::positions);
-
+    let confirmed = match &end.mirror {
+        // Where an operator said that export goes on: what is remembered may be of another log than this one.
+        Mirror::Kept { adopted: Some(adopted), .. } => export::listed_positions(&adopted.logs),
+        Mirror::Kept { adopted: None, .. } | Mirror::Unkept => {
+            checkpoint.as_ref().map_or(Vec::new(), export::positions)
+        }
+    };
     let mut table = dedup_table(config, now(started_at))?;
     let began = Instant::now();
     let mut clicks = 0_u64;
@@ -154,7 +159,8 @@ fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
                 (&place.topic_partials, &place.topic_checkpoints) != (&kafka.topic_partials, &kafka.topic_checkpoints)
             }) {
                 return Err(refused(format!(
-                    "{dir} exported to the topics {} and {}: name them with --kafka-topic-partials and --kafka-topic-checkpoints",
+                    "{dir} exported to the topics {} and {}: name them with --kafka-topic-partials and --kafka-topic-checkpoints; or \
+                     `tollgate adopt` shows what going on with others would mean",
                     place.topic_partials, place.topic_checkpoints
                 )));
             }

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use tollgate_global::Store;
 use tollgate_wire::{Checkpoint, EndRecord};
 
-use super::wal::CommandError;
-use crate::wal::segments::read_identity;
+use super::wal::{CommandError, logs_of};
+use crate::cut::Position;
+use crate::export::mirror::MirrorFile;
+use crate::export::positions;
+use crate::wal::segments::{DataDir, read_identity};
 
 /// Everything is `None` where nothing was ever exported.
 #[derive(Default)]
@@ -28,4 +31,23 @@ impl Exported {
         let end = store.last_end(&identity.edge_id).map_err(failed)?;
         Ok(Exported { store: Some((path, store)), checkpoint, end })
     }
+}
+
+/// Up to where the counts are in the store, or in Kafka as far as this directory remembers. What cannot be known is said, and
+/// nothing is taken for exported.
+pub fn exported_positions(dir: &Path) -> Result<Vec<Position>, CommandError> {
+    logs_of(dir)?;
+    let read = || -> Result<Vec<Position>, CommandError> {
+        let _lock = DataDir::open(dir)?;
+        let exported = Exported::read(dir)?;
+        let checkpoint = match (exported.store, MirrorFile::read(dir)?) {
+            (None, Some(mirror)) => mirror.checkpoint(),
+            (Some(_), _) | (None, None) => exported.checkpoint,
+        };
+        Ok(checkpoint.as_ref().map_or(Vec::new(), positions))
+    };
+    read().or_else(|error| {
+        eprintln!("tollgate: what was exported is not known: {error}");
+        Ok(Vec::new())
+    })
 }

@@ -6,9 +6,11 @@ use tollgate_global::StoreError;
 
 use self::wal::CommandError;
 use crate::exit::Exit;
+use crate::export::mirror;
 use crate::wal::replay::{Fault, Proof};
 use crate::wal::segments::LogError;
 
+pub mod adopt;
 pub mod audit;
 pub mod check;
 pub mod exported;
@@ -30,15 +32,19 @@ pub fn named(dir: &Path) -> String {
 }
 
 /// Why a log is not gone on with, and which command says more.
-pub fn halt_text(error: &LogError, dir: &Path) -> String {
-    let dir = named(dir);
+pub fn halt_text(error: &LogError, path: &Path) -> String {
+    let dir = named(path);
     match error {
+        LogError::Damaged(_) if error.exit() == Exit::Checkpoint && mirror::path(path).is_file() => format!(
+            "{error}. Delete nothing; put the log and the exported.json that belong together back; or `tollgate adopt {dir}` with \
+             the settings of Kafka shows what going on would mean"
+        ),
         LogError::Damaged(_) if error.exit() == Exit::Checkpoint => format!(
             "{error}. Delete nothing; put the log and the store that belong together back, then `tollgate audit {dir}`"
         ),
         LogError::Damaged(damage) if matches!(damage.fault, Fault::Frame { proof: Proof::Checkpoint { .. }, .. }) => {
             format!(
-                "{error}. If the log is older than the store, bring its newer files back, in the place of those in logs/; else \
+                "{error}. If the log is older than what was exported, bring its newer files back, in the place of those in logs/; else \
              `tollgate wal verify {dir}` shows what is lost, and the `tollgate wal repair` command that goes on"
             )
         }

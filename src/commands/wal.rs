@@ -8,18 +8,17 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tollgate_global::StoreError;
 
-use super::exported::Exported;
+use super::exported::exported_positions;
 use super::wal_repair::{Way, repair};
 use super::{halted, named, store_text};
 use crate::cli::WalCommand;
 use crate::cut::Position;
 use crate::exit::Exit;
-use crate::export::positions;
 use crate::wal::extent::{Extent, Finding, Verified, verify_log};
 use crate::wal::record::{ClickRecord, DeadLetter, Record, UUID_TEXT_BYTES};
 use crate::wal::recover::{Progress, Tail, walk_log};
 use crate::wal::replay::hex;
-use crate::wal::segments::{DataDir, LogDir, LogError, list_logs, read_identity};
+use crate::wal::segments::{LogDir, LogError, list_logs, read_identity};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -59,19 +58,6 @@ pub fn run(command: &WalCommand, dir: &Path, now_ms: i64, out: &mut dyn Write) -
         }
         WalCommand::Export(args) => export(dir, args.dead_letters, out),
     }
-}
-
-/// Up to where the store has the counts. What cannot be known is said, and nothing is taken for exported.
-fn exported_positions(dir: &Path) -> Result<Vec<Position>, CommandError> {
-    logs_of(dir)?;
-    let read = || -> Result<Vec<Position>, CommandError> {
-        let _lock = DataDir::open(dir)?;
-        Ok(Exported::read(dir)?.checkpoint.as_ref().map_or(Vec::new(), positions))
-    };
-    read().or_else(|error| {
-        eprintln!("tollgate: what was exported is not known: {error}");
-        Ok(Vec::new())
-    })
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -3,7 +3,7 @@
 use crate::cut::{LogId, Position};
 use crate::export::ranges::Mirror;
 use crate::export::{Found, Halt, Start};
-use tollgate_wire::Checkpoint;
+use tollgate_wire::{Checkpoint, LogPosition};
 
 /// Checked before anyone is fenced: a host set up wrongly must not stop the right one.
 pub(super) fn owner(start: &Start, checkpoint: &Checkpoint) -> Result<(), Halt> {
@@ -59,11 +59,15 @@ pub(super) fn listed_logs(start: &Start, checkpoint: Option<&Checkpoint>) -> Res
 
 /// The positions that only the logs' frames can confirm; the start of a log has no chain.
 pub fn positions(checkpoint: &Checkpoint) -> Vec<Position> {
-    let position = |listed: &tollgate_wire::LogPosition| {
+    listed_positions(&checkpoint.logs)
+}
+
+pub fn listed_positions(logs: &[LogPosition]) -> Vec<Position> {
+    let position = |listed: &LogPosition| {
         let log_id = LogId::try_from(listed.log_uuid.as_slice()).ok()?;
         (listed.lsn > 0).then_some(Position { log_id, lsn: listed.lsn, chain: listed.chain })
     };
-    checkpoint.logs.iter().filter_map(position).collect()
+    logs.iter().filter_map(position).collect()
 }
 
 /// What the logs hold at those positions.

@@ -115,6 +115,11 @@ impl Exporter {
         Ok(())
     }
 
+    /// What to do about a halt, with the sink that there is.
+    pub fn way_out(&self, halt: &Halt) -> String {
+        halt.way_out(self.keeps_mirror())
+    }
+
     pub(super) fn keeps_mirror(&self) -> bool {
         matches!(self.start.mirror, Mirror::Kept { .. })
     }

@@ -111,6 +111,7 @@ impl Kafka {
         let place = self.place()?;
         if !self.checked {
             topics::refuse_unsafe(&self.client)?;
+            place::refuse_missing(&self.client, &place)?;
             self.checked = true;
         }
         match look {
@@ -191,6 +192,26 @@ impl Kafka {
         self.next = Some(self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT).map_err(SendError::Producer)?);
         Ok(())
     }
+}
+
+/// Where an edge's records would go with these settings, and its checkpoint there. `remembered` is kept where it still can be.
+/// Fences nobody.
+pub fn look(
+    client: &Client,
+    edge_id: &str,
+    remembered: Option<&Place>,
+) -> Result<(Place, Option<Checkpoint>), SinkError> {
+    let cluster = client.cluster()?;
+    let (partials, checkpoints) = (&client.kafka.topic_partials, &client.kafka.topic_checkpoints);
+    let same = remembered.filter(|place| {
+        (&place.cluster, &place.topic_partials, &place.topic_checkpoints) == (&cluster, partials, checkpoints)
+    });
+    let place = match same {
+        Some(place) if place::is_there(client, place)? => place.clone(),
+        Some(_) | None => place::choose(client, edge_id, cluster)?,
+    };
+    let found = client.last_checkpoint(&place, edge_id)?;
+    Ok((place, found))
 }
 
 /// Why a transaction did not cleanly succeed.

@@ -1,5 +1,6 @@
 //! The way out: the export protocol as a state machine, and the sinks that it drives.
 
+pub mod adoption;
 pub mod build;
 mod compare;
 mod contact;
@@ -16,11 +17,13 @@ mod steps;
 pub mod thread;
 
 #[cfg(test)]
+mod adoption_tests;
+#[cfg(test)]
 mod rebuild_tests;
 #[cfg(test)]
 mod tests;
 
-pub use compare::positions;
+pub use compare::{listed_positions, positions};
 pub use exporter::Exporter;
 pub use halt::Halt;
 pub use ranges::{Adopted, LogStart, Mirror, Start};

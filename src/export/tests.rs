@@ -555,6 +555,23 @@ fn what_an_operator_adopted_is_followed_once_and_numbers_are_not_used_again() {
 }
 
 #[test]
+fn what_an_operator_adopted_holds_over_a_kill_between_the_commit_and_its_note() {
+    let mut world = exported_world();
+    let remembered = world.sink.checkpoint().expect("exported");
+    let logs = remembered.logs.clone();
+    // Another directory exported as this edge.
+    world.sink.transactions.last_mut().expect("exported").checkpoint.data_dir_uuid = vec![9; 16];
+    let found = Some(remembered.txn_seq);
+    let word = Adopted { found, logs };
+    assert_eq!(halt_over(&mut world, Some(remembered.clone()), Some(word.clone())), None);
+    let ours = world.sink.checkpoint().expect("exported");
+    assert_eq!((ours.txn_seq, &*ours.data_dir_uuid), (remembered.txn_seq + 1, &DATA_DIR[..]));
+    world.crash();
+    assert_eq!(halt_over(&mut world, Some(remembered), Some(word)), None);
+    world.finish();
+}
+
+#[test]
 fn a_checkpoint_that_is_gone_is_noticed_within_the_hour() {
     let mut world = exported_world();
     let ours = |world: &World| world.sink.transactions.len() as u64;

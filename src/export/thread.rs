@@ -101,7 +101,8 @@ impl ExportThread {
                 }
                 Step::Stopped => return Exit::Clean,
                 Step::Halt(halt) => {
-                    tracing::error!(code = halt.exit().code(), "nothing more is exported: {halt}");
+                    let way = self.exporter.way_out(&halt);
+                    tracing::error!(code = halt.exit().code(), "nothing more is exported: {halt}. {way}");
                     return halt.exit();
                 }
             }

@@ -24,8 +24,8 @@ use crate::secured::Secured;
 use crate::wait::{PATIENCE, wait_until, within};
 use crate::{java, ports};
 
-/// Any 16 bytes in Kafka's base64; each broker is a cluster of its own.
-const CLUSTER_ID: &str = "dG9sbGdhdGUtdGVzdC0wMQ";
+/// The end of a cluster's id, which is any 16 bytes in Kafka's base64: each broker is a cluster of its own.
+const CLUSTER_ID_END: &str = "dGUtdGVzdC0wMQ";
 
 const CONTROLLER_ID: u32 = 100;
 
@@ -108,6 +108,11 @@ impl Broker {
         broker
     }
 
+    /// Its data, to be kept or put back while it does not run.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// As bootstrap servers are written.
     pub fn direct(&self) -> String {
         self.direct.to_string()
@@ -158,7 +163,7 @@ impl Broker {
         let mut command = java::reader(&JVM);
         command.arg("broker").arg("--properties").arg(settings).arg("--remove").arg(&self.dir);
         if format {
-            command.args(["--format", CLUSTER_ID]);
+            command.args(["--format", &format!("{:08}{CLUSTER_ID_END}", self.direct.port())]);
             if let Some(secured) = &self.secured {
                 command.args(["--scram", &secured.scram()]);
             }
@@ -258,7 +263,7 @@ impl Broker {
         let lines = [
             ("process.roles", "broker".to_owned()),
             ("node.id", "1".to_owned()),
-            ("log.dirs", self.dir.join("data").display().to_string()),
+            ("log.dirs", self.data().display().to_string()),
             ("controller.quorum.voters", format!("{CONTROLLER_ID}@{}", self.voter)),
             ("listeners", listed(|it| format!("{}://{}", it.name, it.bound))),
             ("advertised.listeners", listed(|it| format!("{}://{}", it.name, it.shown))),

@@ -7,6 +7,7 @@
 //!     Topics::create(direct, name)         topics, and `committed()`, `uncommitted()`, `counted()`: what stands on them
 //!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
 
+mod adopt;
 mod broker;
 // The clients and the child process of the crash tests: each test uses some of what they can.
 #[allow(dead_code)]

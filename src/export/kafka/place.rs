@@ -17,6 +17,31 @@ pub fn same(place: &Place, cluster: &str) -> Result<(), SinkError> {
     )))
 }
 
+/// Whether both topics have the partitions that are remembered.
+pub fn is_there(client: &Client, place: &Place) -> Result<bool, SinkError> {
+    for (topic, partition) in
+        [(&place.topic_partials, place.partition_partials), (&place.topic_checkpoints, place.partition_checkpoints)]
+    {
+        if client.partitions(topic)?.len() <= usize::try_from(partition).unwrap_or(usize::MAX) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A topic that was made anew with fewer partitions would be waited for in vain.
+pub fn refuse_missing(client: &Client, place: &Place) -> Result<(), SinkError> {
+    if is_there(client, place)? {
+        return Ok(());
+    }
+    let Place { topic_partials, topic_checkpoints, partition_partials, partition_checkpoints, .. } = place;
+    Err(SinkError::Foreign(format!(
+        "Kafka: this directory exported to partition {partition_partials} of {topic_partials} and {partition_checkpoints} of \
+         {topic_checkpoints}, and one of them is not there: the topic was made anew, with fewer; `tollgate adopt` shows what \
+         going on would mean"
+    )))
+}
+
 /// Where this edge's checkpoint is already; else a partition that no other edge uses, so that none waits for another's
 /// transactions.
 pub fn choose(client: &Client, edge_id: &str, cluster: String) -> Result<Place, SinkError> {

@@ -1,0 +1,400 @@
+//! Pure. Where export can go on when the checkpoint in Kafka and a data directory contradict each other, and what each way
+//! means in clicks. The judgement is the exporter's own; which way is right follows from what was found, or is left to a person.
+//!
+//! ```text
+//! a copy that went on       the other one    ──────┬── exported by it ──▶ p, the checkpoint
+//! while another exported    our log          ──────┴─Start─ ours ───────▶ end
+//!                                                  the fork: up to here both are one log, and all of it is exported
+//! ```
+
+use crate::cut::{LogId, Position, Totals};
+use crate::export::ranges::{Adopted, LogStart, Mirror, Start};
+use crate::export::{Found, Halt, compare};
+use crate::wal::replay::hex;
+use tollgate_wire::{Checkpoint, LogPosition};
+
+/// The end of a frame of ours, or where the log begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub lsn: u64,
+    pub chain: u64,
+    /// Of the log up to here.
+    pub clicks: u64,
+}
+
+/// An incarnation, as its first record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Began {
+    pub before: Mark,
+    pub nonce: [u8; 16],
+    pub incarnation: u64,
+    pub started_ms: i64,
+}
+
+/// What a log holds.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub log_id: LogId,
+    /// Records up to and including this one are freed.
+    pub base: Mark,
+    pub end: Mark,
+    /// Those whose first record it still holds.
+    pub began: Vec<Began>,
+    pub nonces: Vec<[u8; 16]>,
+    /// Ends of frames at, and next to, the LSNs that somebody named.
+    pub marks: Vec<Mark>,
+    /// An operator gave records up: what lay there cannot be compared.
+    pub repaired: bool,
+}
+
+/// Everything that is known.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub edge_id: String,
+    pub data_dir: [u8; 16],
+    pub logs: Vec<Held>,
+    /// What the directory remembers as its last transaction, and what an operator said before.
+    pub remembered: Option<Checkpoint>,
+    pub adopted: Option<Adopted>,
+    /// Kafka's checkpoint of this edge.
+    pub found: Option<Checkpoint>,
+    /// It was looked for in another cluster, or other topics, than the directory exported to.
+    pub moved: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Conflict {
+    Moved,
+    Halt(Halt),
+}
+
+/// One way on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Way {
+    /// As `--from` takes it.
+    pub from: Vec<String>,
+    pub marks: Vec<(LogId, Mark)>,
+    /// Clicks that will be exported, and that are taken for exported.
+    pub out: u64,
+    pub taken: u64,
+    /// Of `out`: counted before; of `taken`: counted nowhere. None: not known.
+    pub twice: Option<u64>,
+    pub missing: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub conflict: Conflict,
+    pub ways: Vec<Way>,
+    /// The one of `ways` that is right, where that is known.
+    pub right: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Agrees,
+    Contradicts(Plan),
+}
+
+impl Held {
+    fn met(&self, position: &Position) -> Option<Mark> {
+        let base = Some(self.base).filter(|base| base.lsn > 0);
+        let marks = self.marks.iter().copied().chain(base);
+        marks.into_iter().find(|mark| (mark.lsn, mark.chain) == (position.lsn, position.chain))
+    }
+
+    /// Up to where a checkpoint says that this log is exported; none where that is no place in it.
+    pub fn mark_of(&self, checkpoint: &Checkpoint) -> Option<Mark> {
+        let Some(listed) = self.listed(checkpoint).filter(|listed| listed.lsn > 0) else {
+            return Some(Mark::default());
+        };
+        let (lsn, chain) = (listed.lsn, listed.chain);
+        let given_up = Mark { lsn, chain, clicks: listed.clicks_total };
+        let met = self.met(&Position { log_id: self.log_id, lsn, chain });
+        met.or((self.repaired && lsn <= self.end.lsn).then_some(given_up))
+    }
+
+    pub fn listed<'a>(&self, checkpoint: &'a Checkpoint) -> Option<&'a LogPosition> {
+        checkpoint.logs.iter().find(|listed| *listed.log_uuid == self.log_id)
+    }
+
+    /// The first of `began` after the incarnation of this nonce.
+    fn began_after(&self, nonce: &[u8]) -> Option<usize> {
+        let at = self.began.iter().rposition(|began| began.nonce == nonce);
+        let freed = || self.nonces.iter().any(|ours| ours == nonce).then_some(0);
+        at.map(|at| at + 1).or_else(freed)
+    }
+
+    /// Where this log and the one that led to `found` parted, if that can be told.
+    fn fork(&self, found: &Checkpoint, remembered: Option<&Checkpoint>) -> Option<Mark> {
+        let listed = self.listed(found)?;
+        let mark = match self.began_after(&found.nonce) {
+            // Two processes that are one incarnation: a machine was copied while it ran.
+            Some(_) if remembered.is_some_and(|ours| ours.nonce == found.nonce && ours.txn_seq >= found.txn_seq) => {
+                return None;
+            }
+            // Whoever wrote it began no other incarnation before it, so each that follows its own here is ours alone.
+            Some(ours) => self.began_at(ours),
+            None => self.fork_before(found, remembered)?,
+        };
+        (mark.lsn < listed.lsn).then_some(mark)
+    }
+
+    /// The incarnation that wrote `found` began after the logs had parted.
+    fn fork_before(&self, found: &Checkpoint, remembered: Option<&Checkpoint>) -> Option<Mark> {
+        let (shared, surely) = match remembered {
+            // This directory wrote it, and its log is an older copy: what began before that was written is of before.
+            Some(ours) if ours.nonce == found.nonce => {
+                (self.began.iter().take_while(|began| began.started_ms <= ours.written_ms).count(), None)
+            }
+            Some(ours) => (self.began_after(&ours.nonce)?, Some(self.mark_of(ours)?)),
+            // The first incarnation made the log.
+            None => ((self.base.lsn == 0).then_some(1)?, Some(Mark::default())),
+        };
+        // One that began later than the checkpoint is ours: the other's would be followed by that checkpoint's own.
+        if self.began.iter().skip(shared).any(|began| began.started_ms <= found.written_ms) {
+            return None;
+        }
+        let mark = self.began_at(shared);
+        // The last shared incarnation may have gone on here after a copy of it was made. Only what was exported before is surely
+        // in both.
+        surely.is_none_or(|surely| surely.clicks == mark.clicks).then_some(mark)
+    }
+
+    /// Where that one of `began` begins; past the last: where the log ends.
+    fn began_at(&self, at: usize) -> Mark {
+        self.began.get(at).map_or(self.end, |began| began.before)
+    }
+
+    fn clamped(&self, mark: Mark) -> Mark {
+        if mark.lsn < self.base.lsn { self.base } else { mark }
+    }
+}
+
+impl Seen {
+    pub fn judge(&self) -> Verdict {
+        let conflict = match self.agrees() {
+            _ if self.moved => Conflict::Moved,
+            Ok(()) => return Verdict::Agrees,
+            Err(halt) => Conflict::Halt(halt),
+        };
+        let ways = self.ways(&conflict);
+        let right = self.right(&conflict).and_then(|right| ways.iter().position(|way| way.from == right));
+        Verdict::Contradicts(Plan { conflict, ways, right })
+    }
+
+    /// An operator's word about this very checkpoint is there: the next start follows it.
+    pub fn followed(&self) -> bool {
+        let found = self.found.as_ref().map(|found| found.txn_seq);
+        !self.moved && self.adopted.as_ref().is_some_and(|adopted| adopted.found == found)
+    }
+
+    /// As the exporter judges it.
+    fn agrees(&self) -> Result<(), Halt> {
+        let mut nonces: Vec<[u8; 16]> = self.logs.iter().flat_map(|log| log.nonces.iter().copied()).collect();
+        if self.logs.iter().any(|log| log.repaired) {
+            let remembered = self.remembered.as_ref().map(|remembered| remembered.nonce.as_slice());
+            nonces.extend(remembered.and_then(|nonce| <[u8; 16]>::try_from(nonce).ok()));
+        }
+        let log = |log: &Held| LogStart {
+            end: Position { log_id: log.log_id, lsn: log.end.lsn, chain: log.end.chain },
+            totals: Totals { clicks: log.end.clicks, dead_letters: 0 },
+            horizon_ms: 0,
+            watermark_ms: 0,
+            base_lsn: log.base.lsn,
+            open: true,
+        };
+        let start = Start {
+            edge_id: self.edge_id.clone(),
+            data_dir: self.data_dir,
+            nonce: [0; 16],
+            nonces,
+            logs: self.logs.iter().map(log).collect(),
+            mirror: Mirror::Kept { checkpoint: self.remembered.clone(), adopted: None },
+        };
+        let found = self.found.as_ref();
+        found.map_or(Ok(()), |found| compare::owner(&start, found))?;
+        compare::mirror(&start, found)?;
+        compare::listed_logs(&start, found)?;
+        let Some(found) = found else { return Ok(()) };
+        let held = |position: &Position| {
+            let log = self.logs.iter().find(|log| log.log_id == position.log_id);
+            let met = log.is_some_and(|log| log.mark_of(found).is_some());
+            if met { Found::Same } else { Found::Other }
+        };
+        let answers: Vec<Found> = compare::positions(found).iter().map(held).collect();
+        compare::chains(found, &answers)?;
+        self.logs.iter().filter(|log| !log.repaired).try_for_each(|log| {
+            let (listed, mark) = (log.listed(found).map_or(0, |listed| listed.clicks_total), log.mark_of(found));
+            match mark {
+                Some(mark) if mark.clicks != listed && listed > 0 => {
+                    Err(Halt::Totals { log: log.log_id, found: mark.clicks, expected: listed })
+                }
+                Some(_) | None => Ok(()),
+            }
+        })
+    }
+
+    /// Up to where a log's clicks are counted, here or where the directory exported to before.
+    fn counted(&self, conflict: &Conflict, log: &Held) -> Option<Mark> {
+        let of = |checkpoint: &Option<Checkpoint>| {
+            checkpoint.as_ref().map_or(Some(Mark::default()), |checkpoint| log.mark_of(checkpoint))
+        };
+        match conflict {
+            Conflict::Moved => of(&self.remembered),
+            Conflict::Halt(halt) => match halt {
+                Halt::Vanished { .. }
+                | Halt::ForeignEdge { .. }
+                | Halt::ForeignDataDir { .. }
+                | Halt::ForeignLog { .. } => of(&self.remembered),
+                Halt::UnknownNonce { .. }
+                | Halt::OtherChain { .. }
+                | Halt::BeyondEnd { .. }
+                | Halt::Overtaken { .. }
+                | Halt::Replaced { .. } => of(&self.found).or_else(|| self.fork_of(log)),
+                Halt::Rewound { .. } | Halt::BelowStart { .. } | Halt::Totals { .. } => of(&self.found),
+                Halt::ForeignSink(_)
+                | Halt::Mirror(_)
+                | Halt::Rival { .. }
+                | Halt::Unbalanced { .. }
+                | Halt::Row { .. }
+                | Halt::Log(_)
+                | Halt::Sink(_) => None,
+            },
+        }
+    }
+
+    fn fork_of(&self, log: &Held) -> Option<Mark> {
+        log.fork(self.found.as_ref()?, self.remembered.as_ref())
+    }
+
+    fn ways(&self, conflict: &Conflict) -> Vec<Way> {
+        let all = |mark: &dyn Fn(&Held) -> Option<Mark>| self.logs.iter().map(mark).collect::<Option<Vec<Mark>>>();
+        let mut ways = Vec::new();
+        let mut add = |from: Vec<String>, marks: Option<Vec<Mark>>| {
+            ways.extend(marks.map(|marks| self.way(conflict, from, &marks)));
+        };
+        if let Some(remembered) = &self.remembered {
+            add(vec!["exported".to_owned()], all(&|log| log.mark_of(remembered)));
+        }
+        if let Some(found) = self.found.as_ref().filter(|found| self.lists_ours(found)) {
+            let marks = all(&|log| log.mark_of(found));
+            if marks.is_none() {
+                let forks = all(&|log| log.mark_of(found).or_else(|| self.fork_of(log)));
+                add(forks.iter().flat_map(|marks| self.named(marks)).collect(), forks);
+            }
+            add(vec!["found".to_owned()], marks);
+        }
+        add(vec!["start".to_owned()], all(&|log| Some(log.base)));
+        ways
+    }
+
+    fn way(&self, conflict: &Conflict, from: Vec<String>, marks: &[Mark]) -> Way {
+        let marks: Vec<Mark> = self.logs.iter().zip(marks).map(|(log, mark)| log.clamped(*mark)).collect();
+        let sum = |of: &dyn Fn(&Held, &Mark) -> Option<u64>| {
+            self.logs.iter().zip(&marks).map(|(log, mark)| of(log, mark)).sum::<Option<u64>>()
+        };
+        let counted = |log: &Held| self.counted(conflict, log).map(|mark| mark.clicks);
+        Way {
+            from,
+            out: sum(&|log, mark| Some(log.end.clicks.saturating_sub(mark.clicks))).unwrap_or(0),
+            taken: marks.iter().map(|mark| mark.clicks).sum(),
+            twice: sum(&|log, mark| Some(counted(log)?.saturating_sub(mark.clicks))),
+            missing: sum(&|log, mark| Some(mark.clicks.saturating_sub(counted(log)?))),
+            marks: self.logs.iter().map(|log| log.log_id).zip(marks).collect(),
+        }
+    }
+
+    fn lists_ours(&self, checkpoint: &Checkpoint) -> bool {
+        self.logs.iter().any(|log| log.listed(checkpoint).is_some())
+    }
+
+    fn named(&self, marks: &[Mark]) -> Vec<String> {
+        let name = |(log, mark): (&Held, &Mark)| format!("{}:{}", hex(&log.log_id), mark.lsn);
+        self.logs.iter().zip(marks).map(name).collect()
+    }
+
+    /// The way by which nothing is counted twice, and nothing is left out that can still be counted.
+    fn right(&self, conflict: &Conflict) -> Option<Vec<String>> {
+        let say = |from: &str| Some(vec![from.to_owned()]);
+        let ours = self.remembered.as_ref().filter(|remembered| self.lists_ours(remembered));
+        let where_we_were = || say(if ours.is_some() { "exported" } else { "start" });
+        match conflict {
+            Conflict::Moved => match (&self.found, &self.remembered) {
+                (Some(found), _) if !self.lists_ours(found) => where_we_were(),
+                // Copied with its records, or written to before: that nothing came between, only the same place proves.
+                (Some(found), Some(remembered)) if found.logs == remembered.logs => say("exported"),
+                (Some(_), _) => None,
+                (None, _) => where_we_were(),
+            },
+            Conflict::Halt(halt) => match halt {
+                Halt::Vanished { .. } => say("exported"),
+                Halt::Rewound { .. } => say("found"),
+                Halt::ForeignDataDir { .. } | Halt::ForeignLog { .. } => where_we_were(),
+                Halt::UnknownNonce { .. }
+                | Halt::OtherChain { .. }
+                | Halt::BeyondEnd { .. }
+                | Halt::Overtaken { .. }
+                | Halt::Replaced { .. } => {
+                    let found = self.found.as_ref()?;
+                    if self.logs.iter().all(|log| log.mark_of(found).is_some()) {
+                        return say("found");
+                    }
+                    let forks = self.logs.iter().map(|log| log.mark_of(found).or_else(|| self.fork_of(log)));
+                    Some(self.named(&forks.collect::<Option<Vec<Mark>>>()?))
+                }
+                Halt::ForeignEdge { .. }
+                | Halt::BelowStart { .. }
+                | Halt::Totals { .. }
+                | Halt::ForeignSink(_)
+                | Halt::Mirror(_)
+                | Halt::Rival { .. }
+                | Halt::Unbalanced { .. }
+                | Halt::Row { .. }
+                | Halt::Log(_)
+                | Halt::Sink(_) => None,
+            },
+        }
+    }
+
+    /// The way that an operator names place by place: each log, and each at a frame's end.
+    pub fn way_at(&self, conflict: &Conflict, places: &[(LogId, u64)]) -> Result<Way, String> {
+        if let Some((id, _)) = places.iter().find(|(id, _)| !self.logs.iter().any(|log| log.log_id == *id)) {
+            return Err(format!("--from names log {}, which this data directory does not hold", hex(id)));
+        }
+        let mark = |log: &Held| {
+            let id = hex(&log.log_id);
+            let mut lsns = places.iter().filter(|(id, _)| *id == log.log_id).map(|(_, lsn)| *lsn);
+            let (Some(lsn), None) = (lsns.next(), lsns.next()) else {
+                return Err(format!("say --from {id}:LSN once for this log too"));
+            };
+            let began = || log.began.iter().map(|began| began.before);
+            let marks = || log.marks.iter().copied().chain(began()).chain([log.base, log.end]);
+            if !(log.base.lsn..=log.end.lsn).contains(&lsn) {
+                let (base, end) = (log.base.lsn, log.end.lsn);
+                return Err(format!("--from {id}:{lsn}: the log goes from {base} to {end}"));
+            }
+            marks().find(|mark| mark.lsn == lsn).ok_or_else(|| {
+                let below = marks().map(|mark| mark.lsn).filter(|at| *at < lsn).max().unwrap_or(log.base.lsn);
+                let above = marks().map(|mark| mark.lsn).filter(|at| *at > lsn).min().unwrap_or(log.end.lsn);
+                format!("--from {id}:{lsn}: no frame ends there; those next to it end at {below} and {above}")
+            })
+        };
+        let marks = self.logs.iter().map(mark).collect::<Result<Vec<Mark>, String>>()?;
+        Ok(self.way(conflict, self.named(&marks), &marks))
+    }
+
+    /// The operator's word, as the exporter follows it.
+    pub fn word(&self, way: &Way) -> Adopted {
+        let position = |(log, mark): &(LogId, Mark)| LogPosition {
+            log_uuid: log.to_vec(),
+            lsn: mark.lsn,
+            chain: mark.chain,
+            clicks_total: mark.clicks,
+        };
+        Adopted {
+            found: self.found.as_ref().map(|found| found.txn_seq),
+            logs: way.marks.iter().map(position).collect(),
+        }
+    }
+}
