@@ -13,6 +13,7 @@
 mod client;
 mod place;
 mod raw;
+mod reader;
 mod topics;
 
 pub use client::{Client, ClientError};
@@ -29,6 +30,7 @@ use rdkafka::util::Timeout;
 use tollgate_wire::{Checkpoint, Transaction};
 
 use self::client::Producer;
+use self::reader::Reader;
 use crate::config::ExportConfig;
 use crate::export::mirror::{MirrorFile, Place};
 use crate::export::sink::Sink;
@@ -72,12 +74,12 @@ impl Kafka {
     }
 
     /// Where our records go: as remembered, else as found or chosen now.
-    fn place(&mut self) -> Result<Place, SinkError> {
-        let cluster = self.client.cluster()?;
+    fn place(&mut self, all: &Reader, committed: &Reader) -> Result<Place, SinkError> {
+        let cluster = all.cluster()?;
         match &self.mirror {
             Some(mirror) => place::same(&mirror.place, &cluster)?,
             None => {
-                let place = place::choose(&self.client, &self.edge_id, cluster)?;
+                let place = place::choose(all, committed, &self.client.kafka, &self.edge_id, cluster)?;
                 let mirror = MirrorFile::new(place);
                 mirror.write(&self.data_dir).map_err(|error| SinkError::Broken(error.to_string()))?;
                 self.mirror = Some(mirror);
@@ -93,9 +95,11 @@ impl Kafka {
         if fence {
             self.producer = None;
         }
-        let place = self.place()?;
+        // A cheap question first: where nobody answers it, nothing larger is tried.
+        let (all, committed) = (self.client.reads_all()?, self.client.reads_committed()?);
+        let place = self.place(&all, &committed)?;
         if !self.checked {
-            topics::refuse_unsafe(&self.client)?;
+            topics::refuse_unsafe(&self.client, &all)?;
             self.checked = true;
         }
         if fence {
@@ -103,7 +107,7 @@ impl Kafka {
             producer.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
             self.producer = Some(producer);
         }
-        self.client.last_checkpoint(&place, &self.edge_id)
+        reader::last_checkpoint(&all, &committed, &place, &self.edge_id)
     }
 
     /// Sends everything and waits for every delivery report; then commits.

@@ -21,8 +21,11 @@ mod proxy;
 mod reader;
 mod rules;
 mod secured;
+mod secured_edge;
+mod sending;
 #[allow(dead_code)]
 #[path = "../crash/server.rs"]
 mod server;
 mod shared;
+mod topics;
 mod wait;

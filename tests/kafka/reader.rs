@@ -179,6 +179,13 @@ pub fn create_topic(bootstrap: &str, name: &str, partitions: u32, config: &[&str
     asked(&words);
 }
 
+/// `config` is of `K=V`; what is not in it stays.
+pub fn alter_topic(bootstrap: &str, name: &str, config: &[&str]) {
+    let mut words = vec!["topics", "--bootstrap", bootstrap, "--alter", name];
+    words.extend(config.iter().flat_map(|pair| ["--config", pair]));
+    asked(&words);
+}
+
 pub fn delete_topic(bootstrap: &str, name: &str) {
     asked(&["topics", "--bootstrap", bootstrap, "--delete", name]);
 }

@@ -38,7 +38,8 @@ const CLOCK_FILES: &[&str] = &[
     "src/worker.rs",
     "src/admin.rs",
     "src/export/kafka.rs",
-    "src/export/kafka/client.rs",
+    "src/export/kafka/reader.rs",
+    "src/export/kafka/topics.rs",
     "src/run.rs",
     "src/start.rs",
     "src/wal/keeper.rs",
@@ -207,6 +208,7 @@ fn rdkafka_in_its_files(source: &Source) -> Vec<String> {
         "src/export/kafka.rs",
         "src/export/kafka/client.rs",
         "src/export/kafka/raw.rs",
+        "src/export/kafka/reader.rs",
         "src/export/kafka/topics.rs",
         "global/src/kafka.rs",
     ];

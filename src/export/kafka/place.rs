@@ -1,6 +1,7 @@
 //! Drives. Where an edge's records go: a partition of each topic, chosen at the first contact and remembered.
 
-use super::client::Client;
+use super::reader::{Reader, edges};
+use crate::config::KafkaConfig;
 use crate::export::SinkError;
 use crate::export::mirror::Place;
 
@@ -18,11 +19,16 @@ pub fn same(place: &Place, cluster: &str) -> Result<(), SinkError> {
 
 /// Where this edge's checkpoint is already; else a partition that no other edge uses, so that none waits for another's
 /// transactions.
-pub fn choose(client: &Client, edge_id: &str, cluster: String) -> Result<Place, SinkError> {
-    let (topic_partials, topic_checkpoints) =
-        (client.kafka.topic_partials.clone(), client.kafka.topic_checkpoints.clone());
+pub fn choose(
+    all: &Reader,
+    committed: &Reader,
+    kafka: &KafkaConfig,
+    edge_id: &str,
+    cluster: String,
+) -> Result<Place, SinkError> {
+    let (topic_partials, topic_checkpoints) = (kafka.topic_partials.clone(), kafka.topic_checkpoints.clone());
     let count = |topic: &str| -> Result<i32, SinkError> {
-        match client.partitions(topic)?.len() {
+        match all.partitions(topic)?.len() {
             0 => Err(SinkError::Unreachable(format!(
                 "Kafka: the topic {topic} does not exist; make it with `tollgate topics create`"
             ))),
@@ -33,7 +39,7 @@ pub fn choose(client: &Client, edge_id: &str, cluster: String) -> Result<Place, 
     let mut free = None;
     let mut ours = None;
     for partition in 0..checkpoints {
-        let edges = client.edges(&topic_checkpoints, partition)?;
+        let edges = edges(all, committed, &topic_checkpoints, partition)?;
         if edges.contains_key(edge_id.as_bytes()) {
             ours = Some(partition);
             break;
