@@ -296,7 +296,10 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
         ),
     })?;
     let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
-    let (home, exporter) = incarnation.begun(config, buffer, partials);
+    let (home, mut exporter) = incarnation.begun(config, buffer, partials);
+    if config.export.sink == SinkKind::Kafka && !config.export.kafka.topic_raw.is_empty() {
+        exporter.sends_clicks();
+    }
     let exporter = ExportThread {
         exporter,
         sink,

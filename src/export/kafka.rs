@@ -54,6 +54,8 @@ pub struct Kafka {
     producer: Option<Producer>,
     /// The topics were looked at since the start.
     checked: bool,
+    /// Transactions in a row whose outcome was in doubt.
+    doubts: u32,
     /// Why nothing more can be sent by this process.
     broken: Option<String>,
 }
@@ -69,6 +71,7 @@ impl Kafka {
             mirror,
             producer: None,
             checked: false,
+            doubts: 0,
             broken: None,
         }
     }
@@ -202,12 +205,20 @@ impl Sink for Kafka {
     /// Whatever the error, and whatever its code says: the outcome is unknown.
     fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome {
         match self.send(transaction, log) {
-            Ok(()) => Outcome::Committed,
+            Ok(()) => {
+                self.doubts = 0;
+                Outcome::Committed
+            }
             Err(error) => {
                 if let SendError::Log(_) = &error {
                     self.broken = Some(error.to_string());
                 }
-                tracing::warn!(txn_seq = transaction.end.txn_seq, "the outcome of an export is in doubt: {error}");
+                self.doubts += 1;
+                // Each may be tried again for hours.
+                if self.doubts.is_power_of_two() {
+                    let (txn_seq, in_a_row) = (transaction.end.txn_seq, self.doubts);
+                    tracing::warn!(txn_seq, in_a_row, "the outcome of an export is in doubt: {error}");
+                }
                 Outcome::Unknown
             }
         }

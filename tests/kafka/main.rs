@@ -7,6 +7,7 @@
 //!     Topics::create(direct, name)         topics, and `committed()`, `uncommitted()`, `counted()`: what stands on them
 //!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
 
+mod away;
 mod broker;
 // The clients and the child process of the crash tests: each test uses some of what they can.
 #[allow(dead_code)]
@@ -18,7 +19,9 @@ mod harness;
 mod java;
 mod ports;
 mod proxy;
+mod raw;
 mod reader;
+mod refusals;
 mod rules;
 mod secured;
 mod secured_edge;
