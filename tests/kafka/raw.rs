@@ -12,7 +12,7 @@ use crate::reader::{create_topic, raw};
 use crate::sending::{client, said, send};
 use crate::server::now_ms;
 use crate::shared;
-use crate::wait::let_pass;
+use crate::wait::{let_pass, wait_until};
 
 /// An edge whose clicks go to `NAME.raw`, of four partitions.
 fn edge(name: &str) -> Edge {
@@ -35,7 +35,12 @@ fn counts_file(edge: &Edge) -> PathBuf {
 /// What is committed; nothing breaks the contract.
 #[track_caller]
 fn committed(edge: &Edge, show: &str) -> Value {
-    let answer = raw(&shared::broker().direct(), &topic(edge), "read_committed", &counts_file(edge), show);
+    let read = || raw(&shared::broker().direct(), &topic(edge), "read_committed", &counts_file(edge), show);
+    let mut answer = read();
+    wait_until("every transaction is decided", || {
+        answer = read();
+        answer["undecided"] == 0
+    });
     assert_eq!(answer["problems"], json!([]), "{answer}");
     answer
 }

@@ -110,11 +110,11 @@ impl Client {
     }
 
     pub fn reads_all(&self) -> Result<Reader, SinkError> {
-        Reader::new(self.config(), "read_uncommitted")
+        Reader::of_all(self.config())
     }
 
     pub fn reads_committed(&self) -> Result<Reader, SinkError> {
-        Reader::new(self.config(), "read_committed")
+        Reader::of_committed(self.config())
     }
 }
 

@@ -60,10 +60,22 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(mut config: ClientConfig, isolation: &str) -> Result<Reader, SinkError> {
+    /// Reads what is committed.
+    pub fn of_committed(mut config: ClientConfig) -> Result<Reader, SinkError> {
         // Consumers that are assigned their partitions join no group, but must name one.
         config.set("group.id", "tollgate-reader").set("enable.auto.commit", "false");
+        Reader::new(config, "read_committed")
+    }
+
+    /// Reads no records, but knows where all of them end. Without a group its end takes no time.
+    pub fn of_all(config: ClientConfig) -> Result<Reader, SinkError> {
+        Reader::new(config, "read_uncommitted")
+    }
+
+    fn new(mut config: ClientConfig, isolation: &str) -> Result<Reader, SinkError> {
         config.set("isolation.level", isolation).set("enable.partition.eof", "true");
+        // What is read is there, or the broker says that it is not: nothing is waited for in a fetch.
+        config.set("fetch.wait.max.ms", "10").set("reconnect.backoff.ms", "20");
         let (told, reasons) = sync_channel(REASONS_MAX);
         let consumer = config.create_with_context(Hears { reasons: told }).map_err(|error| broken(&error))?;
         Ok(Reader { consumer, reasons })
@@ -115,6 +127,8 @@ impl Reader {
             return Ok(());
         }
         let (consumer, what) = (&self.consumer, format!("reading {topic}/{partition}"));
+        // Who leads it is then known, and not looked for at the next turn of a second's clock.
+        consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT).map_err(|error| self.unreachable(&what, &error))?;
         let mut list = TopicPartitionList::new();
         let added = list.add_partition_offset(topic, partition, Offset::Offset(offsets.start));
         added.and_then(|()| consumer.assign(&list)).map_err(|error| self.unreachable(&what, &error))?;
