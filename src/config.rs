@@ -177,6 +177,17 @@ pub struct KafkaConfig {
     pub topic_raw: String,
 }
 
+/// What librdkafka holds of a transaction on its way to the brokers: bytes of keys and values, and records. More waits outside.
+/// `--kafka-set queue.buffering.max.kbytes=` and `queue.buffering.max.messages=` change them.
+pub const KAFKA_QUEUE_KBYTES: u64 = 32 << 10;
+pub const KAFKA_QUEUE_RECORDS: u64 = 1 << 16;
+/// Beside its key and value: librdkafka's record, its header `type`, its place in a batch.
+pub const KAFKA_RECORD_BYTES: u64 = 512;
+/// Read ahead of a partition of checkpoints (`queued.max.messages.kbytes`).
+pub const KAFKA_FETCH_KBYTES: u64 = 4 << 10;
+/// Batches that are compressed and on their way (five a broker, of 1 MB), connections, and threads of a producer and two readers.
+pub const KAFKA_CLIENT_BYTES: u64 = 24 * MIB;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

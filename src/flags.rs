@@ -89,7 +89,7 @@ pub fn load(role: Role, said: &Said, machine: &Machine) -> Result<Loaded, UsageE
         };
         setting.put(&mut config, &given.text, machine).map_err(|refused| {
             let name = spoken_name(setting, given.source, said);
-            UsageError(format!("{name} {:?}: {}", given.text, refused.0))
+            UsageError(format!("{name} {}: {}", setting.quoted(&given.text), refused.0))
         })?;
         sources.push((setting, given.source));
     }
@@ -112,7 +112,8 @@ pub fn kafka_config(said: &Said) -> Result<KafkaConfig, UsageError> {
     for setting in SETTINGS.iter().filter(|setting| setting.name.starts_with("kafka-") || setting.name == "raw-topic") {
         let Some(given) = pick(setting, said, &file) else { continue };
         setting.put(&mut config, &given.text, &machine).map_err(|refused| {
-            UsageError(format!("{} {:?}: {}", spoken_name(setting, given.source, said), given.text, refused.0))
+            let name = spoken_name(setting, given.source, said);
+            UsageError(format!("{name} {}: {}", setting.quoted(&given.text), refused.0))
         })?;
     }
     if config.export.kafka.brokers.is_empty() {

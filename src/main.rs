@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
-use tollgate::cli::{Command, Read, TopicsCommand, TopicsCreateArgs, read_command_line};
+use tollgate::cli::{Command, Read, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line};
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
+use tollgate::config::SinkKind;
 use tollgate::exit::Exit;
-use tollgate::export::kafka::TopicsPlan;
-use tollgate::flags::{Role, UsageError};
+use tollgate::export::kafka::{Client, TopicsPlan};
+use tollgate::flags::{Loaded, Role, UsageError};
 use tollgate::machine::Machine;
 use tollgate::worker::wall_ms;
 
@@ -40,10 +41,10 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
     match command {
         Command::Check(args) => {
             let role = args.role.role();
-            Ok(commands::check::run(&args.settings.load(role, &machine)?, role, &machine, args.json))
+            Ok(commands::check::run(&loaded(&args.settings, role, &machine)?, role, &machine, args.json))
         }
-        Command::Up(args) => Ok(tollgate::run::run(&args.load(Role::Up, &machine)?.config)),
-        Command::Serve(args) => Ok(tollgate::run::run(&args.load(Role::Serve, &machine)?.config)),
+        Command::Up(args) => Ok(tollgate::run::run(&loaded(args, Role::Up, &machine)?.config)),
+        Command::Serve(args) => Ok(tollgate::run::run(&loaded(args, Role::Serve, &machine)?.config)),
         Command::Wal(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::wal::run(&args.command, &dir, wall_ms(), &mut std::io::stdout().lock())))
@@ -69,6 +70,16 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))
         }
     }
+}
+
+/// Also asks librdkafka whether it takes its properties: files that they name must be there.
+fn loaded(args: &SettingArgs, role: Role, machine: &Machine) -> Result<Loaded, UsageError> {
+    let loaded = args.load(role, machine)?;
+    match loaded.config.export.sink {
+        SinkKind::Kafka => Client::new(&loaded.config.export.kafka).map_err(|error| UsageError(error.to_string()))?,
+        SinkKind::Embedded => return Ok(loaded),
+    };
+    Ok(loaded)
 }
 
 /// How a command on a data directory ends.

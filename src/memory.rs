@@ -2,7 +2,9 @@
 //! takes its memory, so that the two cannot drift apart.
 
 use crate::config::{
-    CONNECTION_BYTES, Config, FRAME_BUFFERS, PROCESS_BYTES, STAGING_BYTES_MAX, TABLE_ROWS_MAX, TABLE_USERS_MAX,
+    CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
+    KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, STAGING_BYTES_MAX, SinkKind, TABLE_ROWS_MAX,
+    TABLE_USERS_MAX,
 };
 use crate::core::cuts::SPARE_TABLES;
 use crate::core::home::AHEAD_BYTES;
@@ -63,9 +65,32 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
         ),
         counted("connections", connections, size_of::<Lane>() as u64 + CONNECTION_BYTES),
         counted("replies not yet taken", connections, u64::from(config.http.reply_bytes_max)),
-        line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, "page cache, open panes".to_owned()),
+        match config.export.sink {
+            SinkKind::Embedded => {
+                line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, "page cache, open panes".to_owned())
+            }
+            SinkKind::Kafka => {
+                let text =
+                    "librdkafka's queue: queue.buffering.max.kbytes, .messages; what it reads, and sends".to_owned();
+                line("kafka", kafka_bytes(&config.export.kafka), text)
+            }
+        },
         line("process", PROCESS_BYTES, "code, stacks, query side".to_owned()),
     ]
+}
+
+/// What librdkafka may hold, with the bounds that were set.
+fn kafka_bytes(kafka: &KafkaConfig) -> u64 {
+    let bound = |name: &str, ours: u64| {
+        let set = kafka.properties.iter().rev().find(|(key, _)| key == name);
+        // What is no number librdkafka refuses.
+        set.map_or(ours, |(_, value)| value.parse().unwrap_or(u64::MAX))
+    };
+    let kbytes = bound("queue.buffering.max.kbytes", KAFKA_QUEUE_KBYTES);
+    let records = bound("queue.buffering.max.messages", KAFKA_QUEUE_RECORDS);
+    let fetched = bound("queued.max.messages.kbytes", KAFKA_FETCH_KBYTES);
+    let queue = kbytes.saturating_mul(1024).saturating_add(records.saturating_mul(KAFKA_RECORD_BYTES));
+    queue.saturating_add(fetched.saturating_mul(1024)).saturating_add(KAFKA_CLIENT_BYTES)
 }
 
 pub fn sum_bytes(lines: &[MemoryLine]) -> u64 {
@@ -89,6 +114,26 @@ mod tests {
         spare.keys.resize(spare.keys.capacity(), 0);
         spare.users.resize(spare.users.capacity(), Default::default());
         assert_eq!(preagg::table_bytes(TABLE_ROWS_MAX, TABLE_USERS_MAX), bytes_of(&spare));
+    }
+
+    #[test]
+    fn the_sum_follows_the_bounds_of_librdkafkas_queue() {
+        let mut config = Config::default();
+        config.export.sink = SinkKind::Kafka;
+        let kafka = |config: &Config| {
+            let lines = lines(config);
+            assert!(lines.iter().all(|line| line.name != "embedded store"), "there is no store");
+            lines.iter().find(|line| line.name == "kafka").map_or(0, |line| line.bytes)
+        };
+        assert_eq!(kafka(&config), (32 + 32 + 4 + 24) << 20);
+        let set = |config: &mut Config, key: &str, value: &str| {
+            config.export.kafka.properties.push((key.to_owned(), value.to_owned()));
+        };
+        set(&mut config, "queue.buffering.max.kbytes", "1024");
+        set(&mut config, "queue.buffering.max.messages", "2048");
+        assert_eq!(kafka(&config), (1 + 1 + 4 + 24) << 20);
+        set(&mut config, "queue.buffering.max.kbytes", "2147483647");
+        assert!(kafka(&config) > 1 << 40, "a terabyte fits no machine, and is refused");
     }
 
     /// Replies that nobody reads come on top.

@@ -6,7 +6,7 @@ mod table;
 
 pub use table::SETTINGS;
 
-use self::properties::is_property;
+use self::properties::{properties, refusal, shown};
 use crate::click::REGION_BYTES_MAX;
 use crate::config::Config;
 use crate::machine::{Machine, parse_cpu_list};
@@ -112,6 +112,7 @@ impl Setting {
     pub fn put(&self, config: &mut Config, text: &str, machine: &Machine) -> Result<(), Refused> {
         let value = self.kind.parse(text).map_err(|limit| match limit {
             Limit::Form(form) => Refused(format!("{form}; {}", self.bounds())),
+            Limit::Said(why) => Refused(why),
             Limit::Bounds => Refused(format!("must be {}", self.bounds())),
         })?;
         (self.set)(config, value, machine);
@@ -144,6 +145,14 @@ impl Setting {
         }
     }
 
+    /// What was said, as a message may show it: without secrets.
+    pub fn quoted(&self, text: &str) -> String {
+        match self.kind {
+            Kind::Properties => format!("{:?}", shown(&properties(text))),
+            _ => format!("{text:?}"),
+        }
+    }
+
     /// Said several times it is a list, instead of a contradiction.
     pub fn repeats(&self) -> bool {
         matches!(self.kind, Kind::Properties)
@@ -164,9 +173,11 @@ impl Setting {
     }
 }
 
-/// Why a text is no value: its form is wrong, and this is what it must look like; or it is outside the bounds.
+/// Why a text is no value: its form is wrong, and this is what it must look like; or it is outside the bounds; or more.
 enum Limit {
     Form(&'static str),
+    /// This is all that is to be said.
+    Said(String),
     Bounds,
 }
 
@@ -202,7 +213,10 @@ impl Kind {
                 let dots = text.bytes().all(|byte| byte == b'.');
                 checked(optional && text.is_empty() || is_name(text, 249, b"._-") && !dots)
             }
-            Kind::Properties => checked(text.lines().all(is_property)),
+            Kind::Properties => match refusal(text) {
+                Some(why) => Err(Limit::Said(why)),
+                None => Ok(Value::Text(text.to_owned())),
+            },
         }
     }
 }

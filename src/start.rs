@@ -4,12 +4,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memmap2::{Advice, MmapMut};
-use tollgate_global::Store;
+use tollgate_global::{Store, StoreError};
 use tollgate_wire::Checkpoint;
 
 use crate::admin::{Phase, Readiness};
@@ -147,7 +147,7 @@ fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
             Ok((End { sink, store: Some(store), mirror: Mirror::Unkept }, checkpoint))
         }
         SinkKind::Kafka => {
-            if path.is_file() {
+            if path.is_file() && counted(&path, &export.edge_id).map_err(failed)? {
                 return Err(refused(format!(
                     "{dir} exported to its own store ({}), and would export all again: say --sink embedded; or, to change the sink, \
                      stop this edge with SIGTERM, and start with an empty --data-dir",
@@ -171,6 +171,13 @@ fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
             Ok((End { sink, store: None, mirror: kept }, checkpoint))
         }
     }
+}
+
+/// Whether a store holds counts. One that was made and never counted a click stands in nobody's way.
+fn counted(path: &Path, edge_id: &str) -> Result<bool, StoreError> {
+    let store = Store::open(path)?;
+    let checkpoints = [store.checkpoint(edge_id)?, store.checkpoint_of_another(edge_id)?];
+    Ok(checkpoints.iter().flatten().flat_map(|checkpoint| &checkpoint.logs).any(|log| log.clicks_total > 0))
 }
 
 /// A loss at a log's end takes the frames with it that said how many clicks there were, and which incarnation exported
@@ -295,7 +302,10 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
         ),
     })?;
     let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
-    let (home, exporter) = incarnation.begun(config, buffer, partials);
+    let (home, mut exporter) = incarnation.begun(config, buffer, partials);
+    if config.export.sink == SinkKind::Kafka && !config.export.kafka.topic_raw.is_empty() {
+        exporter.sends_clicks();
+    }
     let exporter = ExportThread {
         exporter,
         sink,

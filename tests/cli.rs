@@ -30,6 +30,69 @@ fn a_wrong_value_stops_with_one_line_and_64() {
     refused(&run(&[], &[]), &["subcommand"]);
 }
 
+const KAFKA: [&str; 6] = ["--sink", "kafka", "--kafka-brokers", "127.0.0.1:9", "--edge-id", "e1"];
+
+#[test]
+fn what_kafka_cannot_be_told_stops_with_one_line_and_64() {
+    for command in ["serve", "check"] {
+        let with = |more: &[&str]| run(&[&[command], &KAFKA[..], more].concat(), &[]);
+        refused(&with(&["--kafka-set", "foo=bar"]), &["--kafka-set", "foo", "No such configuration property"]);
+        refused(&with(&["--kafka-set", "acks=1"]), &["--kafka-set", "acks is decided by the protocol"]);
+        refused(&with(&["--kafka-set", "linger.ms"]), &["--kafka-set", "key=value"]);
+        refused(&with(&["--kafka-set", "linger.ms=soon"]), &["--kafka-set", "linger.ms"]);
+        refused(&with(&["--kafka-topic-partials", "a b"]), &["--kafka-topic-partials", "\"a b\""]);
+        refused(&run(&[&[command], &KAFKA[..4]].concat(), &[]), &["--edge-id"]);
+        refused(&run(&[command, "--sink", "kafka", "--edge-id", "e1"], &[]), &["--kafka-brokers"]);
+        refused(&run(&[command, "--kafka-brokers", "a:9092"], &[]), &["--sink kafka"]);
+        refused(&run(&[&[command], &KAFKA[..2], &["--kafka-brokers", "a"]].concat(), &[]), &["host:port"]);
+    }
+    refused(&run(&[&["up"], &KAFKA[..]].concat(), &[]), &["tollgate serve --sink kafka"]);
+    refused(&run(&["topics", "check"], &[]), &["--kafka-brokers"]);
+    refused(&run(&["topics", "check", "--kafka-brokers", "127.0.0.1:9", "--kafka-set", "foo=bar"], &[]), &["foo"]);
+}
+
+/// Whatever is wrong beside it.
+#[test]
+fn a_refused_setting_shows_no_secret() {
+    for also in ["acks=1", "foo=bar", "sasl.passwort=hush"] {
+        let more = ["--kafka-set", "sasl.password=hush", "--kafka-set", also];
+        let output = run(&[&["serve"], &KAFKA[..], &more].concat(), &[]);
+        refused(&output, &["--kafka-set"]);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("hush"), "{also}: {output:?}");
+    }
+}
+
+#[test]
+fn properties_come_from_flags_a_file_or_the_environment_and_secrets_are_hidden() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tollgate.toml");
+    let text = "sink = \"kafka\"\nkafka-brokers = [\"127.0.0.1:9\", \"127.0.0.1:10\"]\nedge-id = \"e1\"\n\
+                kafka-set = [\"compression.type=zstd\", \"sasl.password=a,b=c\"]\n";
+    std::fs::write(&file, text).expect("writes");
+    let config = ("TOLLGATE_CONFIG", file.to_str().expect("UTF-8"));
+    let shown = |flags: &[&str], variables: &[(&str, &str)]| {
+        let output = run(&[&["check", "--json"], flags].concat(), &[&[config], variables].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!text.contains("a,b=c") && !text.contains("hush"), "{text}");
+        let report: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+        let values = report["values"].as_array().expect("a list").clone();
+        let value = values.into_iter().find(|value| value["name"] == "kafka-set").expect("listed");
+        let memory = report["memory"].as_array().expect("a list");
+        assert!(memory.iter().any(|line| line["name"] == "kafka"), "what librdkafka holds is in the sum: {text}");
+        (value["value"].as_str().expect("text").to_owned(), value["source"].as_str().expect("text").to_owned())
+    };
+    let said = |value: &str, source: &str| (value.to_owned(), source.to_owned());
+    assert_eq!(shown(&[], &[]), said("compression.type=zstd,sasl.password=(hidden)", "file"));
+    let lines = ("TOLLGATE_KAFKA_SET", "linger.ms=7\nssl.key.password=hush\n");
+    assert_eq!(shown(&[], &[lines]), said("linger.ms=7,ssl.key.password=(hidden)", "env"));
+    let flags = ["--kafka-set", "linger.ms=8", "--kafka-set", "sasl.username=u"];
+    assert_eq!(shown(&flags, &[lines]), said("linger.ms=8,sasl.username=u", "flag"));
+    let output = run(&["check", "--for", "serve"], &[config]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("sasl.password=(hidden)") && !text.contains("a,b=c"), "{text}");
+}
+
 /// What lies in memory would be acknowledged and lost with it.
 #[test]
 fn a_data_directory_in_memory_is_refused() {

@@ -10,22 +10,24 @@ use crate::export::kafka::{Client, TopicFinding, TopicsPlan, check_topics, creat
 
 pub fn create(kafka: &KafkaConfig, plan: &TopicsPlan, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let client = client(kafka)?;
-    let made = create_topics(&client, plan).map_err(failed)?;
+    let (made, other) = create_topics(&client, plan).map_err(failed)?;
     for topic in &made {
         writeln!(out, "made: {topic}")?;
     }
     if made.is_empty() {
-        writeln!(out, "all topics were there")?;
+        writeln!(out, "all topics were there; nothing was changed")?;
     }
-    report(&client, out)
+    report(&client, other, out)
 }
 
 pub fn check(kafka: &KafkaConfig, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    report(&client(kafka)?, out)
+    report(&client(kafka)?, Vec::new(), out)
 }
 
-fn report(client: &Client, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    let findings = check_topics(client).map_err(failed)?;
+/// Of every topic, after what was found before.
+fn report(client: &Client, mut findings: Vec<TopicFinding>, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let all = client.reads_all().map_err(failed)?;
+    findings.extend(check_topics(client, &all).map_err(failed)?);
     for TopicFinding { topic, refused, text } in &findings {
         writeln!(out, "{} {topic}: {text}", if *refused { "REFUSED" } else { "warning" })?;
     }

@@ -55,7 +55,10 @@ impl Core {
         let last_cut = matches!(self.phase, Phase::LastCut { .. });
         self.phase = Phase::Stopped;
         let (exit, why) = if last_cut && !self.home.writer.unwritten() {
-            (Exit::Store, "the store did not take the last cut in time; the log holds it, the next start exports it")
+            (
+                Exit::Store,
+                "the store, or Kafka, did not take the last cut in time; the log holds it, the next start exports it",
+            )
         } else {
             (
                 Exit::Stuck,

@@ -17,7 +17,8 @@ use crate::cut::{Cut, CutTable, LogId};
 use crate::event::{Exported, Now};
 use crate::export::build::{self, Head, Part, TokensByRow};
 use crate::export::ranges::{Content, Log, Start, Times};
-use crate::export::{Halt, Look, Outcome, Rebuilt, Step, Told, compare};
+use crate::export::retry::Retry;
+use crate::export::{Halt, Look, Outcome, Rebuilt, Room, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
 use tollgate_wire::{Checkpoint, FORMAT_VERSION, Transaction};
 
@@ -28,13 +29,18 @@ pub(super) struct Bounds {
     pub rows: usize,
     pub bytes: usize,
     pub ranges: usize,
+    pub clicks: u64,
 }
 
 /// Partials of one transaction.
 pub const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 
 /// The rows of one whole table; so much of partials; so many cuts that a lag of a minute is caught up at once.
-const BOUNDS: Bounds = Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: TRANSACTION_BYTES_MAX, ranges: 64 };
+const BOUNDS: Bounds =
+    Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: TRANSACTION_BYTES_MAX, ranges: 64, clicks: u64::MAX };
+
+/// Where each click is a record: some tenths of a second of them, far below the time-out of a transaction.
+const CLICKS_MAX_RAW: u64 = 1 << 16;
 
 pub(super) const HALVINGS_MAX: u32 = 6;
 
@@ -43,10 +49,6 @@ const IDLE_NS: u64 = 3_000_000_000;
 
 /// The stored checkpoint is read again this often: a sink that lost it, or took another's, is noticed.
 pub(super) const CHECK_NS: u64 = 3_600_000_000_000;
-
-/// Between tries at a sink that does not answer or does not commit.
-const RETRY_NS_MIN: u64 = 100_000_000;
-const RETRY_NS_MAX: u64 = 5_000_000_000;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum State {
@@ -63,7 +65,7 @@ pub(super) enum State {
     Checking,
     Rebuilding {
         log: LogId,
-        rows_max: usize,
+        room: Room,
     },
     Committing,
     Stopped,
@@ -94,7 +96,7 @@ pub struct Exporter {
     pub(super) outputs: VecDeque<(LogId, Option<CutTable>, u32)>,
     pub(super) bounds: Bounds,
     pub(super) halvings: u32,
-    pub(super) retry_after_ns: u64,
+    pub(super) retry: Retry,
     pub(super) idle_at_ns: u64,
     /// Whose turn it is to be first in a transaction.
     pub(super) turn: usize,
@@ -107,9 +109,15 @@ impl Exporter {
         self.tokens = TokensByRow::new(give_way);
     }
 
+    /// Each click of a transaction is sent in it, too.
+    pub fn sends_clicks(&mut self) {
+        self.bounds.clicks = CLICKS_MAX_RAW;
+    }
+
     pub fn new(start: Start) -> Exporter {
         assert!(start.nonces.contains(&start.nonce), "our own nonce must be in our log before anything is exported");
         let logs = start.logs.iter().map(|log| (log.end.log_id, Log::new(log.clone()))).collect();
+        let retry = Retry::new(start.nonce);
         Exporter {
             start,
             logs,
@@ -123,7 +131,7 @@ impl Exporter {
             outputs: VecDeque::new(),
             bounds: BOUNDS,
             halvings: 0,
-            retry_after_ns: RETRY_NS_MIN,
+            retry,
             idle_at_ns: 0,
             turn: 0,
             tokens: TokensByRow::new(|| ()),
@@ -212,9 +220,9 @@ impl Exporter {
     }
 
     fn rebuilt(&mut self, rebuilt: Result<Rebuilt, String>) -> Result<(), Halt> {
-        let State::Rebuilding { log, rows_max } = self.state else { panic!("a rebuild nobody asked for") };
+        let State::Rebuilding { log, room } = self.state else { panic!("a rebuild nobody asked for") };
         let log = self.logs.get_mut(&log).expect("logs are never removed");
-        log.rebuilt(rebuilt.map_err(Halt::Log)?, rows_max)?;
+        log.rebuilt(rebuilt.map_err(Halt::Log)?, room)?;
         self.state = State::Ready;
         Ok(())
     }
@@ -228,8 +236,7 @@ impl Exporter {
     }
 
     pub(super) fn retry_later(&mut self, now: Now) {
-        self.state = State::Unknown { retry_ns: now.mono_ns.saturating_add(self.retry_after_ns) };
-        self.retry_after_ns = (self.retry_after_ns * 2).min(RETRY_NS_MAX);
+        self.state = State::Unknown { retry_ns: now.mono_ns.saturating_add(self.retry.next_ns()) };
     }
 
     /// The transaction sent is stored: its ranges are done, its tables go back.
@@ -251,10 +258,16 @@ impl Exporter {
         self.known = Some(Some(sent.checkpoint));
         self.unremembered = self.keeps_mirror();
         self.halvings = self.halvings.saturating_sub(1);
-        self.retry_after_ns = RETRY_NS_MIN;
+        self.retry.succeeded();
         self.idle_at_ns = now.mono_ns.saturating_add(IDLE_NS);
         self.turn = self.turn.wrapping_add(1);
         self.state = if sent.stopped { State::Stopped } else { State::Ready };
+    }
+
+    /// Of the next transaction.
+    fn room(&self) -> Room {
+        let Bounds { rows, clicks, .. } = self.bounds;
+        Room { rows: (rows >> self.halvings).max(1), clicks: (clicks >> self.halvings).max(1) }
     }
 
     fn ready(&mut self, now: Now) -> Result<Step, Halt> {
@@ -269,25 +282,25 @@ impl Exporter {
         if !due {
             return Ok(Step::Wait { until_ns: self.idle_at_ns });
         }
-        let rows_max = (self.bounds.rows >> self.halvings).max(1);
-        if let Some(log) = self.first_to_rebuild(rows_max) {
+        let room = self.room();
+        if let Some(log) = self.first_to_rebuild(room) {
             let front = &log.queue[0];
             let (log, from_lsn, to_lsn, from_clicks) = (log.id(), front.from_lsn, front.to.lsn, front.from_clicks);
-            self.state = State::Rebuilding { log, rows_max };
-            return Ok(Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max });
+            self.state = State::Rebuilding { log, room };
+            return Ok(Step::Rebuild { log, from_lsn, to_lsn, from_clicks, room });
         }
-        let transaction = self.build(rows_max, now)?;
+        let transaction = self.build(room, now)?;
         self.state = State::Committing;
         Ok(Step::Commit(Box::new(transaction)))
     }
 
-    /// The log whose turn it is, if its first range has no table, or one too large for the transactions that now succeed.
-    fn first_to_rebuild(&mut self, rows_max: usize) -> Option<&Log> {
+    /// The log whose turn it is, if its first range has no table, or is too large for the transactions that now succeed.
+    fn first_to_rebuild(&mut self, room: Room) -> Option<&Log> {
         let waiting: Vec<LogId> = self.logs.values().filter(|log| !log.queue.is_empty()).map(Log::id).collect();
         let id = *waiting.get(self.turn % waiting.len().max(1))?;
         let log = self.logs.get_mut(&id)?;
         let front = log.queue.front_mut()?;
-        if front.may_split(rows_max)
+        if front.may_split(room)
             && let Content::Handed(table) = std::mem::replace(&mut front.content, Content::Absent)
         {
             self.outputs.push_back((id, Some(cleared(table)), 0));
@@ -296,8 +309,8 @@ impl Exporter {
     }
 
     /// Takes ranges in turn, as many as the bounds allow and at least one where there is one.
-    fn build(&mut self, rows_max: usize, now: Now) -> Result<Transaction, Halt> {
-        let (mut rows, mut bytes, mut ranges) = (0, 0, 0);
+    fn build(&mut self, room: Room, now: Now) -> Result<Transaction, Halt> {
+        let (mut rows, mut clicks, mut bytes, mut ranges) = (0, 0, 0, 0);
         let (bytes_max, ranges_max) =
             (self.bounds.bytes >> self.halvings, (self.bounds.ranges >> self.halvings).max(1));
         let count = self.logs.len();
@@ -307,11 +320,14 @@ impl Exporter {
             log.sent = 0;
             for range in &log.queue {
                 let (range_rows, range_bytes) = range.table().map_or((0, 0), size_of_partials);
-                let fits = rows + range_rows <= rows_max && bytes + range_bytes <= bytes_max && ranges < ranges_max;
+                let fits = room.holds(rows + range_rows, clicks + range.clicks())
+                    && bytes + range_bytes <= bytes_max
+                    && ranges < ranges_max;
                 if range.wants_rebuild() || (ranges > 0 && !fits) {
                     break;
                 }
-                (rows, bytes, ranges) = (rows + range_rows, bytes + range_bytes, ranges + 1);
+                (rows, clicks) = (rows + range_rows, clicks + range.clicks());
+                (bytes, ranges) = (bytes + range_bytes, ranges + 1);
                 log.sent += 1;
             }
         }

@@ -13,6 +13,7 @@
 mod client;
 mod place;
 mod raw;
+mod reader;
 mod topics;
 mod watch;
 
@@ -64,6 +65,8 @@ pub struct Kafka {
     known: Option<Checkpoint>,
     /// The topics were looked at since the start.
     checked: bool,
+    /// Transactions in a row whose outcome was in doubt.
+    doubts: u32,
     /// Why nothing more can be sent by this process.
     broken: Option<String>,
 }
@@ -82,17 +85,18 @@ impl Kafka {
             watch: None,
             known: None,
             checked: false,
+            doubts: 0,
             broken: None,
         }
     }
 
     /// Where our records go: as remembered, else as found or chosen now.
-    fn place(&mut self) -> Result<Place, SinkError> {
-        let cluster = self.client.cluster()?;
+    fn place(&mut self, watch: &Watch) -> Result<Place, SinkError> {
+        let cluster = watch.all.cluster()?;
         match &self.mirror {
             Some(mirror) => place::same(&mirror.place, &cluster)?,
             None => {
-                let place = place::choose(&self.client, &self.edge_id, cluster)?;
+                let place = place::choose(watch, &self.client.kafka, &self.edge_id, cluster)?;
                 let mirror = MirrorFile::new(place);
                 mirror.write(&self.data_dir).map_err(|error| SinkError::Broken(error.to_string()))?;
                 self.mirror = Some(mirror);
@@ -105,33 +109,29 @@ impl Kafka {
         if let Some(why) = &self.broken {
             return Err(SinkError::Broken(why.clone()));
         }
-        if look == Look::Fence {
-            (self.producer, self.next, self.watch) = (None, None, None);
-        }
-        let place = self.place()?;
+        // A failure leaves none behind: the next try connects anew.
+        let mut watch = self.watch.take().map_or_else(|| Watch::connect(&self.client), Ok)?;
+        // A cheap question first: where nobody answers it, nothing larger is tried.
+        let place = self.place(&watch)?;
         if !self.checked {
-            topics::refuse_unsafe(&self.client)?;
-            place::refuse_missing(&self.client, &place)?;
+            topics::refuse_unsafe(&self.client, &watch.all)?;
+            place::refuse_missing(&watch.all, &place)?;
             self.checked = true;
         }
-        match look {
-            Look::Peek => return self.client.some_checkpoint(&place, &self.edge_id),
-            Look::Fence => self.producer = Some(self.fenced()?),
-            Look::Again => {}
-        }
-        self.known = self.last_checkpoint(&place)?;
-        Ok(self.known.clone())
-    }
-
-    fn last_checkpoint(&mut self, place: &Place) -> Result<Option<Checkpoint>, SinkError> {
-        let (topic, partition) = (&place.topic_checkpoints, place.partition_checkpoints);
-        let mut watch = match self.watch.take() {
-            Some(watch) => watch,
-            None => Watch::open(&self.client, topic, partition, &self.edge_id)?,
+        let found = match look {
+            Look::Peek => watch.some_checkpoint(&place, &self.edge_id)?,
+            Look::Fence => {
+                (self.producer, self.next) = (None, None);
+                self.producer = Some(self.fenced()?);
+                watch.last_checkpoint(&place, &self.edge_id)?
+            }
+            Look::Again => watch.last_checkpoint(&place, &self.edge_id)?,
         };
-        let last = watch.last_checkpoint()?;
         self.watch = Some(watch);
-        Ok(last)
+        if look == Look::Fence {
+            self.known = found.clone();
+        }
+        Ok(found)
     }
 
     /// The producer of the next transaction. Fencing could also silence a rival that took our place: nobody may have written
@@ -141,7 +141,8 @@ impl Kafka {
             return Ok(producer);
         }
         let producer = self.fenced().map_err(SendError::Producer)?;
-        let last = self.last_checkpoint(place).map_err(SendError::Producer)?;
+        let watch = self.watch.as_mut().ok_or(SendError::Rival)?;
+        let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::Producer)?;
         if last != self.known { Err(SendError::Rival) } else { Ok(producer) }
     }
 
@@ -189,7 +190,7 @@ impl Kafka {
         }
         // No time-out of ours: librdkafka's ends with the transaction's, and then the outcome is unknown.
         producer.commit_transaction(Timeout::Never)?;
-        self.next = Some(self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT).map_err(SendError::Producer)?);
+        self.next = self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT).ok();
         Ok(())
     }
 }
@@ -201,16 +202,17 @@ pub fn look(
     edge_id: &str,
     remembered: Option<&Place>,
 ) -> Result<(Place, Option<Checkpoint>), SinkError> {
-    let cluster = client.cluster()?;
+    let mut watch = Watch::connect(client)?;
+    let cluster = watch.all.cluster()?;
     let (partials, checkpoints) = (&client.kafka.topic_partials, &client.kafka.topic_checkpoints);
     let same = remembered.filter(|place| {
         (&place.cluster, &place.topic_partials, &place.topic_checkpoints) == (&cluster, partials, checkpoints)
     });
     let place = match same {
-        Some(place) if place::is_there(client, place)? => place.clone(),
-        Some(_) | None => place::choose(client, edge_id, cluster)?,
+        Some(place) if place::is_there(&watch.all, place)? => place.clone(),
+        Some(_) | None => place::choose(&watch, &client.kafka, edge_id, cluster)?,
     };
-    let found = client.last_checkpoint(&place, edge_id)?;
+    let found = watch.last_checkpoint(&place, edge_id)?;
     Ok((place, found))
 }
 
@@ -278,13 +280,20 @@ impl Sink for Kafka {
         match self.send(transaction, log) {
             Ok(()) => {
                 self.known = Some(transaction.checkpoint.clone());
+                self.doubts = 0;
                 Outcome::Committed
             }
             Err(error) => {
                 if let SendError::Log(_) = &error {
                     self.broken = Some(error.to_string());
                 }
-                tracing::warn!(txn_seq = transaction.end.txn_seq, "the outcome of an export is in doubt: {error}");
+                self.doubts += 1;
+                self.watch = None;
+                // Each may be tried again for hours.
+                if self.doubts.is_power_of_two() {
+                    let (txn_seq, in_a_row) = (transaction.end.txn_seq, self.doubts);
+                    tracing::warn!(txn_seq, in_a_row, "the outcome of an export is in doubt: {error}");
+                }
                 Outcome::Unknown
             }
         }

@@ -1,7 +1,7 @@
 //! Pure. What awaits export of one log: its ranges in order, each with the table that is exactly it, or without.
 
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
-use crate::export::{Halt, Rebuilt};
+use crate::export::{Halt, Rebuilt, Room};
 use std::collections::VecDeque;
 use tollgate_wire::{Checkpoint, LogPosition};
 
@@ -85,8 +85,8 @@ pub(super) enum Content {
     Absent,
     /// A core's table, which goes back to it.
     Handed(CutTable),
-    /// Built from the log by the exporter's own thread, asked for at most this many rows.
-    Rebuilt(CutTable, usize),
+    /// Built from the log by the exporter's own thread, asked for at most this.
+    Rebuilt(CutTable, Room),
 }
 
 impl Range {
@@ -105,13 +105,15 @@ impl Range {
         self.clicks() > 0 && self.table().is_none()
     }
 
-    /// Whether rebuilding it could split it for a transaction of so many rows.
-    pub fn may_split(&self, rows_max: usize) -> bool {
+    /// Whether rebuilding it could split it for a transaction of this room.
+    pub fn may_split(&self, room: Room) -> bool {
         let several = self.to.lsn - self.from_lsn > 1;
+        let too_large = |table: &CutTable| several && !room.holds(table.rows.len(), self.clicks());
         match &self.content {
             Content::Absent => false,
-            Content::Handed(table) => several && table.rows.len() > rows_max,
-            Content::Rebuilt(table, asked) => several && table.rows.len() > rows_max && *asked > rows_max,
+            Content::Handed(table) => too_large(table),
+            // What was asked for no more than that cannot be split further.
+            Content::Rebuilt(table, asked) => too_large(table) && !room.holds(asked.rows, asked.clicks),
         }
     }
 }
@@ -231,7 +233,7 @@ impl Log {
     }
 
     /// Puts what was rebuilt in the place of the front range; what lies behind it stays to be rebuilt.
-    pub fn rebuilt(&mut self, rebuilt: Rebuilt, rows_max: usize) -> Result<(), Halt> {
+    pub fn rebuilt(&mut self, rebuilt: Rebuilt, asked: Room) -> Result<(), Halt> {
         let Rebuilt { to, totals, lost_clicks, horizon_ms, watermark_ms, table } = rebuilt;
         let front =
             self.queue.pop_front().expect("a rebuild is asked for the front range, which stays until it is told");
@@ -247,7 +249,7 @@ impl Log {
             return Err(Halt::Log(why));
         }
         let (from_lsn, from_clicks) = (front.from_lsn, front.from_clicks + lost_clicks);
-        let content = Content::Rebuilt(table, rows_max);
+        let content = Content::Rebuilt(table, asked);
         if to.lsn == front.to.lsn {
             self.queue.push_front(Range { from_clicks, content, ..front });
             return Ok(());

@@ -3,7 +3,7 @@
 use crate::click::EventTime;
 use crate::config::{TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::cut::{CutTable, Position};
-use crate::export::Rebuilt;
+use crate::export::{Rebuilt, Room};
 use crate::preagg::Table;
 use crate::wal::record::Record;
 use crate::wal::replay::ReplayedFrame;
@@ -16,12 +16,13 @@ pub const REBUILD_TABLES: usize = 2;
 pub struct Rebuilder {
     table: Table,
     spare: Option<CutTable>,
-    rows_max: usize,
+    room: Room,
     /// The last frame taken, without its table.
     reached: Option<Reached>,
     lsn: u64,
     clicks: u64,
     lost_clicks: u64,
+    merged: u64,
 }
 
 struct Reached {
@@ -35,13 +36,14 @@ impl Rebuilder {
     pub fn new(secret: u64) -> Rebuilder {
         let table = Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, secret);
         let spare = Some(table.spare());
-        Rebuilder { table, spare, rows_max: 0, reached: None, lsn: 0, clicks: 0, lost_clicks: 0 }
+        let room = Room { rows: 0, clicks: 0 };
+        Rebuilder { table, spare, room, reached: None, lsn: 0, clicks: 0, lost_clicks: 0, merged: 0 }
     }
 
     /// Begins after `from_lsn`, where the log had counted `from_clicks` clicks.
-    pub fn begin(&mut self, from_lsn: u64, from_clicks: u64, rows_max: usize) {
+    pub fn begin(&mut self, from_lsn: u64, from_clicks: u64, room: Room) {
         self.table.discard();
-        (self.rows_max, self.reached) = (rows_max, None);
+        (self.room, self.reached, self.merged) = (room, None, 0);
         (self.lsn, self.clicks, self.lost_clicks) = (from_lsn, from_clicks, 0);
     }
 
@@ -52,12 +54,14 @@ impl Rebuilder {
         if records == 0 || header.first_lsn + records as u64 <= self.lsn + 1 {
             return ControlFlow::Continue(()); // Without records, or before the range.
         }
-        let full = !self.table.has_room(records) || self.table.rows() + records > self.rows_max;
+        let holds = self.room.holds(self.table.rows() + records, self.merged + records as u64);
+        let full = !self.table.has_room(records) || !holds;
         if full && self.reached.is_some() {
             return ControlFlow::Break(());
         }
         assert!(self.table.has_room(records), "a frame of {records} records is larger than the table");
         let clicks = self.merge(&frame.records);
+        self.merged += clicks;
         if header.first_lsn > self.lsn + 1 {
             // LSNs are dense but where a person accepted a loss.
             self.lost_clicks += header.totals.clicks.saturating_sub(self.clicks + clicks);

@@ -2,6 +2,7 @@
 
 use crate::click::{Agent, Class, Click, ClickKey, Device, EventTime, Extras};
 use crate::cut::Totals;
+use crate::export::Room;
 use crate::export::rebuild::Rebuilder;
 use crate::wal::frame::FrameHeader;
 use crate::wal::record::{self, Record};
@@ -50,13 +51,32 @@ fn frame(first_lsn: u64, clicks_total: u64, records: &[Vec<u8>]) -> ReplayedFram
     ReplayedFrame { header, chain: first_lsn * 100, records }
 }
 
+fn room(rows: usize) -> Room {
+    Room { rows, clicks: u64::MAX }
+}
+
+#[test]
+fn a_range_stops_where_its_clicks_are_too_many_and_takes_one_frame_at_least() {
+    let click = click_bytes(b"ad", b"");
+    let frames = [vec![click.clone(); 3], vec![click.clone(); 2], vec![click; 5]];
+    let mut rebuilder = Rebuilder::new(1);
+    rebuilder.begin(0, 0, Room { rows: 100, clicks: 5 });
+    assert_eq!(rebuilder.frame(&frame(1, 3, &frames[0])), ControlFlow::Continue(()));
+    assert_eq!(rebuilder.frame(&frame(4, 5, &frames[1])), ControlFlow::Continue(()));
+    assert_eq!(rebuilder.frame(&frame(6, 10, &frames[2])), ControlFlow::Break(()));
+    assert_eq!(rebuilder.finish().unwrap().to.lsn, 5);
+    rebuilder.begin(5, 5, Room { rows: 100, clicks: 4 });
+    assert_eq!(rebuilder.frame(&frame(6, 10, &frames[2])), ControlFlow::Continue(()));
+    assert_eq!(rebuilder.finish().unwrap().to.lsn, 10);
+}
+
 #[test]
 fn a_range_counts_its_frames_alone_and_stops_at_a_frames_end() {
     let (a, b) = (click_bytes(b"ad_a", b"u"), click_bytes(b"ad_b", b""));
     let (before, first, second, third) = ([a.clone()], [a.clone(), b.clone()], [a.clone()], [b, a]);
     let mut rebuilder = Rebuilder::new(1);
     for _ in 0..2 {
-        rebuilder.begin(1, 1, 4);
+        rebuilder.begin(1, 1, room(4));
         assert_eq!(rebuilder.frame(&frame(1, 1, &before)), ControlFlow::Continue(()));
         assert_eq!(rebuilder.frame(&frame(2, 3, &first)), ControlFlow::Continue(()));
         assert_eq!(rebuilder.frame(&frame(4, 3, &[])), ControlFlow::Continue(()));
@@ -68,7 +88,7 @@ fn a_range_counts_its_frames_alone_and_stops_at_a_frames_end() {
         assert_eq!((built.table.clicks(), built.table.rows.len(), built.table.users.len()), (5, 2, 3));
         assert!(rebuilder.finish().is_none());
     }
-    rebuilder.begin(1, 1, 3);
+    rebuilder.begin(1, 1, room(3));
     assert_eq!(rebuilder.frame(&frame(2, 3, &first)), ControlFlow::Continue(()));
     assert_eq!(rebuilder.frame(&frame(4, 4, &second)), ControlFlow::Continue(()));
     assert_eq!(rebuilder.frame(&frame(5, 6, &third)), ControlFlow::Break(()));
@@ -79,7 +99,7 @@ fn a_range_counts_its_frames_alone_and_stops_at_a_frames_end() {
 fn clicks_of_an_accepted_loss_are_named_not_counted() {
     let (one, two) = ([click_bytes(b"ad", b"")], [click_bytes(b"ad", b"")]);
     let mut rebuilder = Rebuilder::new(1);
-    rebuilder.begin(0, 0, 100);
+    rebuilder.begin(0, 0, room(100));
     let _ = rebuilder.frame(&frame(1, 1, &one));
     // LSN 2 to 9 are gone, with 6 clicks.
     let _ = rebuilder.frame(&frame(10, 7, &[]));

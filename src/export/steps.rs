@@ -65,6 +65,20 @@ pub struct Rebuilt {
     pub table: CutTable,
 }
 
+/// What of a log fits into one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub rows: usize,
+    /// Of consequence where each click is a record of its own: the raw topic.
+    pub clicks: u64,
+}
+
+impl Room {
+    pub fn holds(self, rows: usize, clicks: u64) -> bool {
+        rows <= self.rows && clicks <= self.clicks
+    }
+}
+
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -82,14 +96,14 @@ pub enum Step {
     },
     /// Look whether the logs have these chains at these LSNs.
     LookUp(Vec<Position>),
-    /// Read back from the log, frame by frame, as much as fits into so many rows, at least one frame.
+    /// Read back from the log, frame by frame, as much as there is room for, at least one frame.
     Rebuild {
         log: LogId,
         from_lsn: u64,
         to_lsn: u64,
         /// Clicks of the log up to `from_lsn`.
         from_clicks: u64,
-        rows_max: usize,
+        room: Room,
     },
     Commit(Box<Transaction>),
     /// Put the stored checkpoint into the mirror, synced: nothing more is sent, and nothing freed, before it is there.

@@ -7,12 +7,12 @@ use crate::event::Now;
 use crate::exit::Exit;
 use crate::export::exporter::Bounds;
 use crate::export::{
-    Adopted, Exporter, Found, Halt, LogStart, Look, Mirror, Outcome, Rebuilt, SinkError, Start, Step, Told,
+    Adopted, Exporter, Found, Halt, LogStart, Look, Mirror, Outcome, Rebuilt, Room, SinkError, Start, Step, Told,
 };
 use crate::preagg::{Table, key::PartialKey};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tollgate_wire::{Checkpoint, LogPosition, Transaction};
+use tollgate_wire::{Checkpoint, LogPosition, LogRange, Transaction};
 
 const DATA_DIR: [u8; 16] = [0xD1; 16];
 
@@ -183,7 +183,7 @@ impl World {
         self.logs.iter_mut().for_each(|log| log.cut = log.frames.len());
         let mirror = Mirror::Kept { checkpoint: self.mirror.clone(), adopted: None };
         self.exporter = Exporter::new(Start { mirror, ..start(&self.logs, self.nonces.clone()) });
-        self.exporter.bounds = Bounds { rows: 8, bytes: 4_000, ranges: 4 };
+        self.exporter.bounds = Bounds { rows: 8, bytes: 4_000, ranges: 4, clicks: 12 };
         (self.tables_out, self.cuts_out, self.stopped) = (0, 0, false);
     }
 
@@ -222,8 +222,8 @@ impl World {
                 let found = positions.iter().map(|position| if same(position) { Found::Same } else { Found::Other });
                 Told::LookedUp(Ok(found.collect()))
             }
-            Step::Rebuild { log, from_lsn, to_lsn, rows_max, .. } => {
-                Told::Rebuilt(Ok(self.rebuild(log, from_lsn, to_lsn, rows_max)))
+            Step::Rebuild { log, from_lsn, to_lsn, room, .. } => {
+                Told::Rebuilt(Ok(self.rebuild(log, from_lsn, to_lsn, room)))
             }
             Step::Commit(transaction) => Told::Committed(self.commit(*transaction, fate)),
             Step::Remember(checkpoint) => {
@@ -281,6 +281,15 @@ impl World {
     }
 
     fn commit(&mut self, transaction: Transaction, fate: Fate) -> Outcome {
+        let (ranges, clicks) = (&transaction.end.ranges, |range: &LogRange| range.clicks);
+        let one_frame = |range: &LogRange| {
+            let log = self.logs.iter().find(|log| *range.log_uuid == log.id).unwrap();
+            let within = |frame: &&Frame| (range.from_lsn + 1..=range.to_lsn).contains(&frame.to.lsn);
+            log.frames.iter().filter(within).filter(|frame| !frame.clicks.is_empty()).count() <= 1
+        };
+        let fits = ranges.iter().map(clicks).sum::<u64>() <= self.exporter.bounds.clicks
+            || ranges.len() == 1 && one_frame(&ranges[0]);
+        assert!(fits, "more clicks than a transaction is to have: {ranges:?}");
         match fate {
             Fate::Good => self.sink.commit(transaction),
             Fate::ReplyLost => self.sink.commit(transaction),
@@ -291,12 +300,14 @@ impl World {
         if matches!(fate, Fate::Good) { Outcome::Committed } else { Outcome::Unknown }
     }
 
-    fn rebuild(&self, log: LogId, from_lsn: u64, to_lsn: u64, rows_max: usize) -> Rebuilt {
+    fn rebuild(&self, log: LogId, from_lsn: u64, to_lsn: u64, room: Room) -> Rebuilt {
         let log = self.logs.iter().find(|other| other.id == log).unwrap();
         let from = log.frames.iter().position(|frame| frame.to.lsn > from_lsn).unwrap();
         let mut until = from + 1;
-        let fits =
-            |until: usize| log.frames[until].to.lsn <= to_lsn && log.table(from..until + 1).rows.len() <= rows_max;
+        let fits = |until: usize| {
+            let table = log.table(from..until + 1);
+            log.frames[until].to.lsn <= to_lsn && room.holds(table.rows.len(), table.clicks())
+        };
         while until < log.frames.len() && fits(until) {
             until += 1;
         }
@@ -535,9 +546,9 @@ fn what_an_operator_adopted_is_followed_once_and_numbers_are_not_used_again() {
                 reads += 1;
                 exporter.apply(Told::Checkpoint(Ok(None)), world.now);
             }
-            Step::Rebuild { log, from_lsn, to_lsn, rows_max, .. } => {
+            Step::Rebuild { log, from_lsn, to_lsn, room, .. } => {
                 assert_eq!((from_lsn, to_lsn), (10, 20), "what was exported before is not exported again");
-                let rebuilt = world.rebuild(log, from_lsn, to_lsn, rows_max);
+                let rebuilt = world.rebuild(log, from_lsn, to_lsn, room);
                 exporter.apply(Told::Rebuilt(Ok(rebuilt)), world.now);
             }
             Step::Commit(transaction) => break transaction,

@@ -77,8 +77,8 @@ impl ExportThread {
                     let found = positions.iter().map(|position| self.look_up(position)).collect();
                     self.tell(Told::LookedUp(found));
                 }
-                Step::Rebuild { log, from_lsn, to_lsn, from_clicks, rows_max } => {
-                    self.rebuilder.begin(from_lsn, from_clicks, rows_max);
+                Step::Rebuild { log, from_lsn, to_lsn, from_clicks, room } => {
+                    self.rebuilder.begin(from_lsn, from_clicks, room);
                     let rebuilt = self.rebuild(log, from_lsn, to_lsn);
                     self.tell(Told::Rebuilt(rebuilt));
                 }

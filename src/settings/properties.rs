@@ -24,11 +24,23 @@ const DECIDED: [&str; 17] = [
 /// Parts of the names of properties whose values are never shown.
 const SECRET: [&str; 5] = ["password", "secret", "key.pem", "oauthbearer.config", "token"];
 
-/// Whether a line is `key=value` of a property that may be set. Whether librdkafka has it, it says itself at the start.
-pub fn is_property(line: &str) -> bool {
-    let Some((key, _)) = line.split_once('=') else { return false };
+/// Why a text of `key=value`, a line each, is not taken; only keys are named, for a value may be a secret. Whether librdkafka has a
+/// property is asked of itself, at the start and by `tollgate check`.
+pub fn refusal(text: &str) -> Option<String> {
+    text.lines().find_map(refusal_of_line)
+}
+
+fn refusal_of_line(line: &str) -> Option<String> {
     let name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
-    !key.is_empty() && key.bytes().all(name) && !DECIDED.contains(&key)
+    match line.split_once('=') {
+        Some((key, _)) if DECIDED.contains(&key) => {
+            Some(format!("{key} is decided by the protocol or by a flag of its own, and cannot be set"))
+        }
+        Some((key, _)) if !key.is_empty() && key.bytes().all(name) => None,
+        Some(_) | None => {
+            Some("must be key=value, the key in small letters, digits, dots, dashes, underscores".to_owned())
+        }
+    }
 }
 
 /// `key=value`, a line each; of two for one key the last counts.
@@ -52,9 +64,14 @@ mod tests {
 
     #[test]
     fn what_the_protocol_decides_is_not_taken_and_secrets_are_not_shown() {
-        assert!(is_property("compression.type=lz4") && is_property("sasl.password=a=b"));
-        for line in ["transactional.id=x", "acks=1", "isolation.level=read_uncommitted", "linger.ms", "=x", "A B=c"] {
-            assert!(!is_property(line), "{line}");
+        assert_eq!(refusal("compression.type=lz4\nsasl.password=a=b"), None);
+        for line in ["transactional.id=x", "acks=1", "isolation.level=read_uncommitted"] {
+            let why = refusal(&format!("sasl.password=hush\n{line}")).expect("refused");
+            assert!(why.starts_with(line.split('=').next().expect("a key")) && !why.contains("hush"), "{why}");
+        }
+        for line in ["linger.ms", "=x", "A B=c", "hush"] {
+            let why = refusal(line).expect("refused");
+            assert!(why.contains("key=value") && !why.contains("hush"), "{line}: {why}");
         }
         let set = properties("linger.ms=5\nsasl.password=p=q");
         assert_eq!(set[1], ("sasl.password".to_owned(), "p=q".to_owned()));

@@ -67,7 +67,13 @@ impl Edge {
     #[track_caller]
     pub fn counts(&self) -> (Sum, BTreeMap<String, u64>) {
         let file = self.folder.path().join("counts.tsv");
-        let sum = self.topics.counted(&file).sound();
+        let mut sum = self.topics.counted(&file);
+        // Its writer is told that a transaction is committed before the partitions are.
+        wait_until("every transaction is decided", || {
+            sum = self.topics.counted(&file);
+            sum.undecided() == 0
+        });
+        let sum = sum.sound();
         let mut counts = BTreeMap::new();
         for line in std::fs::read_to_string(&file).expect("the reader wrote it").lines() {
             let columns: Vec<&str> = line.split('\t').collect();

@@ -69,7 +69,12 @@ fn every_breach_of_the_contract_is_named() {
     ] {
         let topics = Topics::create(&broker.direct(), &format!("breach-{how}"));
         produce(&topics, &broker.direct(), 2, &["--break", how]);
-        let sum = topics.committed();
+        // The producer is told that it is committed before the partitions are.
+        let mut sum = topics.committed();
+        wait_until("every transaction is decided", || {
+            sum = topics.committed();
+            sum.undecided() == 0
+        });
         assert!(
             sum.problems().iter().any(|problem| problem.contains(names)),
             "{how}: {names:?} in {:?}",

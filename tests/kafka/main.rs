@@ -8,6 +8,7 @@
 //!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
 
 mod adopt;
+mod away;
 mod broker;
 // The clients and the child process of the crash tests: each test uses some of what they can.
 #[allow(dead_code)]
@@ -21,11 +22,16 @@ mod java;
 mod outage;
 mod ports;
 mod proxy;
+mod raw;
 mod reader;
+mod refusals;
 mod rules;
 mod secured;
+mod secured_edge;
+mod sending;
 #[allow(dead_code)]
 #[path = "../crash/server.rs"]
 mod server;
 mod shared;
+mod topics;
 mod wait;

@@ -171,10 +171,24 @@ impl Sum {
     }
 }
 
+/// Of a topic of raw clicks: `clicks`, `undecided`, `problems`, and the fields of those of the ad `show`; a line an ad in `counts`.
+pub fn raw(bootstrap: &str, topic: &str, isolation: &str, counts: &Path, show: &str) -> Value {
+    let counts = counts.to_str().expect("a path of UTF-8");
+    let words = ["raw", "--bootstrap", bootstrap, "--topic", topic, "--isolation", isolation];
+    asked(&[&words[..], &["--counts", counts, "--show", show]].concat())
+}
+
 /// `config` is of `K=V`.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: u32, config: &[&str]) {
     let partitions = partitions.to_string();
     let mut words = vec!["topics", "--bootstrap", bootstrap, "--create", name, "--partitions", &partitions];
+    words.extend(config.iter().flat_map(|pair| ["--config", pair]));
+    asked(&words);
+}
+
+/// `config` is of `K=V`; what is not in it stays.
+pub fn alter_topic(bootstrap: &str, name: &str, config: &[&str]) {
+    let mut words = vec!["topics", "--bootstrap", bootstrap, "--alter", name];
     words.extend(config.iter().flat_map(|pair| ["--config", pair]));
     asked(&words);
 }

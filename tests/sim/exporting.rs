@@ -141,8 +141,8 @@ impl World {
                     let found = positions.iter().map(|position| exporting.look_up(position)).collect();
                     exporting.exporter.apply(Told::LookedUp(found), now);
                 }
-                Step::Rebuild { from_lsn, to_lsn, from_clicks, rows_max, .. } => {
-                    exporting.rebuilder.begin(from_lsn, from_clicks, rows_max);
+                Step::Rebuild { from_lsn, to_lsn, from_clicks, room, .. } => {
+                    exporting.rebuilder.begin(from_lsn, from_clicks, room);
                     let rebuilt = exporting.rebuild(from_lsn, to_lsn);
                     self.note("rebuild", &[from_lsn, to_lsn]);
                     self.trace.cover("range rebuilt");

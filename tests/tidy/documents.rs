@@ -90,12 +90,13 @@ fn flags_that_documents_name_exist() {
 }
 
 /// A line that names one of these speaks of another program's flags.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "tollgate-loadgen",
     "tollgate-bench",
     "curl",
     "cargo ",
     "docker",
+    "kafka-configs.sh",
     "ulimit",
     "scripts/",
     "--security-opt",

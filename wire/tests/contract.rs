@@ -2,7 +2,7 @@
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
-use tollgate_wire::{Checkpoint, EndRecord, LogPosition, LogRange, Partial};
+use tollgate_wire::{Checkpoint, Click, EndRecord, LogPosition, LogRange, Partial};
 
 fn contract() -> DescriptorPool {
     let directory = env!("CARGO_MANIFEST_DIR");
@@ -66,6 +66,36 @@ fn checkpoint() -> Checkpoint {
     }
 }
 
+fn click() -> Click {
+    Click {
+        format_version: 1,
+        edge_id: "e".to_owned(),
+        log_uuid: vec![3; 2],
+        lsn: 4,
+        key: vec![5; 2],
+        key_hashed: true,
+        event_ms: -6,
+        received_ms: 7,
+        ad_id: "a".to_owned(),
+        campaign_id: "b".to_owned(),
+        advertiser_id: "c".to_owned(),
+        region: "d".to_owned(),
+        device: 13,
+        agent: 14,
+        class: 15,
+        user_id: vec![16],
+        request_id: vec![17],
+        click_id: vec![18],
+        impression_id: vec![19],
+        event_type: vec![20],
+        ip: vec![21],
+        country: vec![22],
+        region_text: vec![23],
+        user_agent: vec![24],
+        signature: vec![25],
+    }
+}
+
 /// The fields of our twin, in the order of their numbers, as `(name, value)`: taken from its `Debug`, which prost derives.
 fn names_in(debug: &str) -> Vec<String> {
     let mut depth = 0;
@@ -120,7 +150,8 @@ fn the_contract_and_our_messages_agree() {
     agrees("EndRecord", &end_record());
     agrees("LogPosition", &position());
     agrees("Checkpoint", &checkpoint());
-    assert_eq!(contract().all_messages().count(), 5);
+    agrees("Click", &click());
+    assert_eq!(contract().all_messages().count(), 6);
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -134,6 +165,11 @@ fn the_bytes_are_pinned() {
         "08011201651a02030320042805300b3a01614201624a0163520164580b600c680d700e780f82010110880122"
     );
     assert_eq!(hex(&end_record().encode_to_vec()), "0801120165180320042805320d0a020101100218ac0220042805380e400f4801");
+    assert_eq!(
+        hex(&click().encode_to_vec()),
+        "08011201651a02030320042a0205053001380b400e4a01615201625a0163620164680d700e780f".to_owned()
+            + "820101108a010111920101129a010113a2010114aa010115b2010116ba010117c2010118ca010119"
+    );
     assert_eq!(
         hex(&checkpoint().encode_to_vec()),
         "0801120165180322110a02010110021903000000000000002004".to_owned() + "2a02050532020606380e"

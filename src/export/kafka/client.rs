@@ -1,4 +1,5 @@
-//! Drives. Connections to Kafka: producers that fence, and readers of checkpoints. Every call has an end.
+//! Drives. What every connection to Kafka is told, and the producers that fence. Connections are of one use: after a doubt nothing
+//! of an old one is asked again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,18 +7,15 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::Metadata;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 
-use crate::config::KafkaConfig;
+use super::reader::Reader;
+use crate::config::{KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES, KAFKA_QUEUE_RECORDS, KafkaConfig};
 use crate::export::SinkError;
 
-/// A broker that is there answers far sooner. Also what a probe of one that is away costs.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A wrong configuration of librdkafka: it says what.
+/// Properties of librdkafka that cannot be: it says which, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("--kafka-set: {0}")]
 pub struct ClientError(String);
@@ -59,40 +57,32 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     }
 }
 
-pub type Producer = ThreadedProducer<Reports>;
-
 /// What librdkafka has to say is told where something comes of it; the rest is for those who look for it.
-pub struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!("librdkafka: {error}: {reason}");
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
-fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, "librdkafka: {facility}: {message}");
 }
 
-pub type Reader = BaseConsumer<Quiet>;
+pub type Producer = ThreadedProducer<Reports>;
 
-/// Makes connections; each is of one use.
+/// Makes connections.
 pub struct Client {
     pub kafka: KafkaConfig,
 }
 
 impl Client {
-    /// Checks the properties, and connects to nothing.
+    /// Checks the properties as far as librdkafka does without a broker, and connects to nothing.
     pub fn new(kafka: &KafkaConfig) -> Result<Client, ClientError> {
         let client = Client { kafka: kafka.clone() };
-        client.config().create_native_config().map_err(|error| ClientError(error.to_string()))?;
-        Ok(client)
+        let mut config = client.config();
+        config.remove("bootstrap.servers");
+        // The consumer is not kept. A value that is refused may be a secret: only its name is told.
+        let tried: Result<BaseConsumer, KafkaError> = config.create();
+        match tried {
+            Ok(_) => Ok(client),
+            Err(KafkaError::ClientConfig(_, why, key, _)) => Err(ClientError(format!("{key}: {}", why.trim()))),
+            Err(KafkaError::ClientCreation(why)) => Err(ClientError(why)),
+            Err(error) => Err(ClientError(error.to_string())),
+        }
     }
 
     /// What every connection has in common.
@@ -101,7 +91,10 @@ impl Client {
         // Found at once when they are back, and not hammered until then.
         config.set("reconnect.backoff.max.ms", "2000").set("socket.keepalive.enable", "true");
         config.set("compression.type", "lz4").set("linger.ms", "5").set("batch.size", "1000000");
-        config.set("queue.buffering.max.messages", "500000").set("client.id", "tollgate");
+        config.set("queue.buffering.max.messages", KAFKA_QUEUE_RECORDS.to_string());
+        config.set("queue.buffering.max.kbytes", KAFKA_QUEUE_KBYTES.to_string());
+        config.set("queued.max.messages.kbytes", KAFKA_FETCH_KBYTES.to_string());
+        config.set("client.id", "tollgate");
         for (key, value) in &self.kafka.properties {
             config.set(key, value);
         }
@@ -117,32 +110,12 @@ impl Client {
         config.create_with_context(Reports::default()).map_err(|error| broken(&error))
     }
 
-    pub fn reader(&self, isolation: &str) -> Result<Reader, SinkError> {
-        let mut config = self.config();
-        // Consumers that are assigned their partitions join no group, but must name one.
-        config.set("group.id", "tollgate-reader").set("enable.auto.commit", "false");
-        config.set("isolation.level", isolation).set("enable.partition.eof", "true");
-        config.create_with_context(Quiet).map_err(|error| broken(&error))
+    pub fn reads_all(&self) -> Result<Reader, SinkError> {
+        Reader::of_all(self.config())
     }
 
-    /// The cluster's id. Fails soon where no broker answers, so that nothing larger is tried.
-    pub fn cluster(&self) -> Result<String, SinkError> {
-        let reader = self.reader("read_uncommitted")?;
-        reader.fetch_metadata(None, ANSWER_TIMEOUT).map_err(|error| unreachable("asking for the cluster", &error))?;
-        let cluster = reader.client().fetch_cluster_id(ANSWER_TIMEOUT);
-        cluster.ok_or_else(|| SinkError::Unreachable("Kafka: no broker names its cluster".to_owned()))
-    }
-
-    /// Partitions and replicas of a topic; none where it does not exist.
-    pub fn partitions(&self, topic: &str) -> Result<Vec<usize>, SinkError> {
-        let reader = self.reader("read_uncommitted")?;
-        let metadata: Metadata = reader
-            .fetch_metadata(Some(topic), ANSWER_TIMEOUT)
-            .map_err(|error| unreachable("asking for topics", &error))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        Ok(found.map_or(Vec::new(), |found| {
-            found.partitions().iter().map(|partition| partition.replicas().len()).collect()
-        }))
+    pub fn reads_committed(&self) -> Result<Reader, SinkError> {
+        Reader::of_committed(self.config())
     }
 }
 
@@ -150,6 +123,6 @@ pub fn unreachable(doing: &str, error: &KafkaError) -> SinkError {
     SinkError::Unreachable(format!("Kafka: {doing}: {error}"))
 }
 
-fn broken(error: &KafkaError) -> SinkError {
+pub fn broken(error: &KafkaError) -> SinkError {
     SinkError::Broken(format!("Kafka: {error}"))
 }

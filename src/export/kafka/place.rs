@@ -1,7 +1,8 @@
 //! Drives. Where an edge's records go: a partition of each topic, chosen at the first contact and remembered.
 
-use super::client::Client;
-use super::watch;
+use super::reader::Reader;
+use super::watch::Watch;
+use crate::config::KafkaConfig;
 use crate::export::SinkError;
 use crate::export::mirror::Place;
 
@@ -18,11 +19,11 @@ pub fn same(place: &Place, cluster: &str) -> Result<(), SinkError> {
 }
 
 /// Whether both topics have the partitions that are remembered.
-pub fn is_there(client: &Client, place: &Place) -> Result<bool, SinkError> {
+pub fn is_there(all: &Reader, place: &Place) -> Result<bool, SinkError> {
     for (topic, partition) in
         [(&place.topic_partials, place.partition_partials), (&place.topic_checkpoints, place.partition_checkpoints)]
     {
-        if client.partitions(topic)?.len() <= usize::try_from(partition).unwrap_or(usize::MAX) {
+        if all.partitions(topic)?.len() <= usize::try_from(partition).unwrap_or(usize::MAX) {
             return Ok(false);
         }
     }
@@ -30,8 +31,8 @@ pub fn is_there(client: &Client, place: &Place) -> Result<bool, SinkError> {
 }
 
 /// A topic that was made anew with fewer partitions would be waited for in vain.
-pub fn refuse_missing(client: &Client, place: &Place) -> Result<(), SinkError> {
-    if is_there(client, place)? {
+pub fn refuse_missing(all: &Reader, place: &Place) -> Result<(), SinkError> {
+    if is_there(all, place)? {
         return Ok(());
     }
     let Place { topic_partials, topic_checkpoints, partition_partials, partition_checkpoints, .. } = place;
@@ -44,11 +45,10 @@ pub fn refuse_missing(client: &Client, place: &Place) -> Result<(), SinkError> {
 
 /// Where this edge's checkpoint is already; else a partition that no other edge uses, so that none waits for another's
 /// transactions.
-pub fn choose(client: &Client, edge_id: &str, cluster: String) -> Result<Place, SinkError> {
-    let (topic_partials, topic_checkpoints) =
-        (client.kafka.topic_partials.clone(), client.kafka.topic_checkpoints.clone());
+pub fn choose(watch: &Watch, kafka: &KafkaConfig, edge_id: &str, cluster: String) -> Result<Place, SinkError> {
+    let (topic_partials, topic_checkpoints) = (kafka.topic_partials.clone(), kafka.topic_checkpoints.clone());
     let count = |topic: &str| -> Result<i32, SinkError> {
-        match client.partitions(topic)?.len() {
+        match watch.all.partitions(topic)?.len() {
             0 => Err(SinkError::Unreachable(format!(
                 "Kafka: the topic {topic} does not exist; make it with `tollgate topics create`"
             ))),
@@ -59,7 +59,7 @@ pub fn choose(client: &Client, edge_id: &str, cluster: String) -> Result<Place, 
     let mut free = None;
     let mut ours = None;
     for partition in 0..checkpoints {
-        let edges = watch::edges(client, &topic_checkpoints, partition)?;
+        let edges = watch.edges(&topic_checkpoints, partition)?;
         if edges.contains(edge_id.as_bytes()) {
             ours = Some(partition);
             break;

@@ -1,16 +1,22 @@
 //! Drives. The topics: made as the protocol needs them, and checked at each start.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigEntry, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client::{Client, unreachable};
+use super::client::{Client, broken, unreachable};
+use super::reader::Reader;
 use crate::export::SinkError;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Brokers hear a little later of a topic that was made.
+const HEARD_OF_TIMEOUT: Duration = Duration::from_secs(10);
+const HEARD_OF_POLL: Duration = Duration::from_millis(50);
 
 /// The topics to be made.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +36,17 @@ pub struct TopicFinding {
     pub text: String,
 }
 
-type Topics = Vec<(String, Vec<usize>, BTreeMap<String, String>)>;
-
-/// Makes those that are missing; returns their names.
-pub fn create_topics(client: &Client, plan: &TopicsPlan) -> Result<Vec<String>, SinkError> {
-    let kafka = &client.kafka;
+/// Makes those that are missing; returns what was made, and in what the others differ from the plan.
+pub fn create_topics(client: &Client, plan: &TopicsPlan) -> Result<(Vec<String>, Vec<TopicFinding>), SinkError> {
+    let (kafka, all) = (&client.kafka, client.reads_all()?);
+    let brokers = all.brokers()?;
+    if usize::try_from(plan.replication).is_ok_and(|replicas| replicas > brokers) {
+        let replicas = plan.replication;
+        return Err(SinkError::Foreign(format!(
+            "Kafka: --replication {replicas}, but the cluster has {brokers} brokers: add brokers, or say --replication {brokers}, \
+             with which a broker that fails takes what it holds with it"
+        )));
+    }
     // More than half of the replicas have what is committed, where there are that many.
     let in_sync = (plan.replication / 2 + 1).to_string();
     let new = |name, partitions| {
@@ -51,53 +63,80 @@ pub fn create_topics(client: &Client, plan: &TopicsPlan) -> Result<Vec<String>, 
     if !kafka.topic_raw.is_empty() {
         topics.push(new(&kafka.topic_raw, plan.partitions));
     }
-    let results = wait(admin(client)?.create_topics(&topics, &options()))?
+    let (mut made, mut other) = (Vec::new(), Vec::new());
+    let mut missing = Vec::new();
+    for topic in &topics {
+        let found = all.partitions(topic.name)?.len();
+        if found == 0 {
+            missing.push(topic);
+        } else if i32::try_from(found) != Ok(topic.num_partitions) {
+            let text = format!("has {found} partitions, {} were asked for: it was not changed", topic.num_partitions);
+            other.push(TopicFinding { topic: topic.name.to_owned(), refused: false, text });
+        }
+    }
+    if missing.is_empty() {
+        return Ok((made, other));
+    }
+    let results = wait(admin(client)?.create_topics(missing, &options()))?
         .map_err(|error| unreachable("making topics", &error))?;
-    let mut made = Vec::new();
     for result in results {
         match result {
             Ok(name) => made.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((name, code)) => return Err(SinkError::Foreign(format!("the topic {name} cannot be made: {code}"))),
+            Err((name, code)) => {
+                return Err(SinkError::Foreign(format!("Kafka: the topic {name} cannot be made: {code}")));
+            }
         }
     }
-    Ok(made)
+    wait_for(&all, &made)?;
+    Ok((made, other))
+}
+
+fn wait_for(all: &Reader, topics: &[String]) -> Result<(), SinkError> {
+    let until = Instant::now() + HEARD_OF_TIMEOUT;
+    for topic in topics {
+        while !all.partitions(topic).is_ok_and(|partitions| !partitions.is_empty()) {
+            if Instant::now() >= until {
+                let text =
+                    format!("Kafka: the topic {topic} was made, and no broker knows it after {HEARD_OF_TIMEOUT:?}");
+                return Err(SinkError::Unreachable(text));
+            }
+            std::thread::park_timeout(HEARD_OF_POLL);
+        }
+    }
+    Ok(())
 }
 
 /// Looks at all topics that are named.
-pub fn check_topics(client: &Client) -> Result<Vec<TopicFinding>, SinkError> {
+pub fn check_topics(client: &Client, all: &Reader) -> Result<Vec<TopicFinding>, SinkError> {
     let kafka = &client.kafka;
     let names = [&kafka.topic_partials, &kafka.topic_checkpoints, &kafka.topic_raw];
-    let names = names.into_iter().filter(|name| !name.is_empty());
-    let mut topics = Topics::new();
     let mut findings = Vec::new();
-    for name in names {
-        let partitions = client.partitions(name)?;
+    let mut topics = Vec::new();
+    for name in names.into_iter().filter(|name| !name.is_empty()) {
+        let partitions = all.partitions(name)?;
         if partitions.is_empty() {
             let text = "does not exist; `tollgate topics create` makes it".to_owned();
             findings.push(TopicFinding { topic: name.clone(), refused: true, text });
-            continue;
-        }
-        match values(client, name)? {
-            Some(values) => topics.push((name.clone(), partitions, values)),
-            None => findings.push(TopicFinding {
-                topic: name.clone(),
-                refused: false,
-                text: "its configuration may not be read: that it is safe is not known".to_owned(),
-            }),
+        } else {
+            topics.push((name, partitions));
         }
     }
-    for (topic, partitions, values) in topics {
-        let checkpoints = topic == kafka.topic_checkpoints;
-        let judged = judge(checkpoints, &partitions, &values);
-        findings.extend(judged.into_iter().map(|(refused, text)| TopicFinding { topic: topic.clone(), refused, text }));
+    let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
+    for ((topic, partitions), values) in topics.iter().zip(values(client, &names)?) {
+        let judged = match values {
+            Some(values) => judge(**topic == kafka.topic_checkpoints, partitions, &values),
+            None => vec![(false, "its configuration may not be read: that it is safe is not known".to_owned())],
+        };
+        let finding = |(refused, text)| TopicFinding { topic: (*topic).clone(), refused, text };
+        findings.extend(judged.into_iter().map(finding));
     }
     Ok(findings)
 }
 
 /// At a start: refuses what would lose a checkpoint, and warns of what could lose what Kafka took.
-pub fn refuse_unsafe(client: &Client) -> Result<(), SinkError> {
-    for TopicFinding { topic, refused, text } in check_topics(client)? {
+pub fn refuse_unsafe(client: &Client, all: &Reader) -> Result<(), SinkError> {
+    for TopicFinding { topic, refused, text } in check_topics(client, all)? {
         if refused {
             return Err(SinkError::Foreign(format!("Kafka: the topic {topic}: {text}")));
         }
@@ -114,13 +153,16 @@ fn judge(checkpoints: bool, partitions: &[usize], values: &BTreeMap<String, Stri
     if checkpoints && policy != "compact" {
         let text = format!(
             "cleanup.policy is {policy:?}, and must be \"compact\": else the checkpoint of an edge that is away is deleted, and its \
-             clicks would be counted again"
+             clicks would be counted again. Set it with Kafka's kafka-configs.sh --alter --entity-type topics --entity-name TOPIC \
+             --add-config cleanup.policy=compact"
         );
         found.push((true, text));
     }
     if !checkpoints && policy.contains("compact") {
-        let text =
-            format!("cleanup.policy is {policy:?}, and must be \"delete\": its records share a key, and all count");
+        let text = format!(
+            "cleanup.policy is {policy:?}, and must be \"delete\": its records share keys, and all count. Set it with Kafka's \
+                 kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config cleanup.policy=delete"
+        );
         found.push((true, text));
     }
     let replicas = partitions.iter().copied().min().unwrap_or(0);
@@ -140,25 +182,30 @@ fn judge(checkpoints: bool, partitions: &[usize], values: &BTreeMap<String, Stri
     found
 }
 
-/// A topic's configuration; none where we may not read it.
-fn values(client: &Client, topic: &str) -> Result<Option<BTreeMap<String, String>>, SinkError> {
-    let resource = [ResourceSpecifier::Topic(topic)];
-    let described = wait(admin(client)?.describe_configs(&resource, &options()))?;
-    let described = described.map_err(|error| unreachable(&format!("reading how {topic} is kept"), &error))?;
-    match described.into_iter().next() {
-        Some(Ok(resource)) => {
-            let value = |entry: rdkafka::admin::ConfigEntry| Some((entry.name, entry.value?));
+/// The configuration of each topic; none where we may not read it.
+fn values(client: &Client, topics: &[&str]) -> Result<Vec<Option<BTreeMap<String, String>>>, SinkError> {
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let what = "reading how topics are kept";
+    let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let described = wait(admin(client)?.describe_configs(&resources, &options()))?;
+    let described = described.map_err(|error| unreachable(what, &error))?;
+    // Answers are in the order of the questions.
+    let values = |answer| match answer {
+        Ok(resource) => {
+            let resource: ConfigResource = resource;
+            let value = |entry: ConfigEntry| Some((entry.name, entry.value?));
             Ok(Some(resource.entries.into_iter().filter_map(value).collect()))
         }
-        Some(Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) | None => {
-            Ok(None)
-        }
-        Some(Err(code)) => Err(unreachable(&format!("reading how {topic} is kept"), &KafkaError::AdminOp(code))),
-    }
+        Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => Ok(None),
+        Err(code) => Err(unreachable(what, &KafkaError::AdminOp(code))),
+    };
+    described.into_iter().map(values).collect()
 }
 
 fn admin(client: &Client) -> Result<AdminClient<DefaultClientContext>, SinkError> {
-    client.config().create().map_err(|error| SinkError::Broken(format!("Kafka: {error}")))
+    client.config().create().map_err(|error| broken(&error))
 }
 
 fn options() -> AdminOptions {

@@ -95,16 +95,17 @@ final class Edge {
         if (openPartials > 0 && end.getWatermarkMs() != openWatermarkMs) {
             problem("watermark: " + name + " says " + end.getWatermarkMs() + ", its partials " + openWatermarkMs);
         }
-        Map<ByteString, Long> ranged = new HashMap<>();
+        // A log may have several ranges in a transaction; its partials are of all of them.
+        Map<ByteString, Long> rangeClicks = new LinkedHashMap<>();
         for (LogRange range : end.getRangesList()) {
             range(name, range);
-            ranged.merge(range.getLogUuid(), range.getClicks(), Long::sum);
+            rangeClicks.merge(range.getLogUuid(), range.getClicks(), Long::sum);
         }
-        ranged.forEach((log, clicks) -> {
+        rangeClicks.forEach((log, says) -> {
             Long sum = openClicks.remove(log);
-            if (clicks != (sum == null ? 0 : sum)) {
-                String says = name + ", log " + hex(log) + " says " + clicks;
-                problem("clicks: " + says + ", its partials " + (sum == null ? 0 : sum));
+            if (says != (sum == null ? 0 : sum)) {
+                String is = "says " + says + ", its partials " + (sum == null ? 0 : sum);
+                problem("clicks: " + name + ", log " + hex(log) + " " + is);
             }
         });
         openClicks.forEach((log, sum) -> problem("clicks: " + name + " has no range of log " + hex(log)));

@@ -27,7 +27,10 @@ final class Main {
                        [--properties FILE] [--counts FILE]
               produce  --bootstrap A --topic T --checkpoints T --edge ID [--transactions N] [--partials N] [--clicks N]
                        [--partition N] [--after SEQ] [--abort-every N] [--break KIND] [--properties FILE] [--set K=V]...
-              topics   --bootstrap A --create T --partitions N [--config K=V]... | --delete T | --describe T
+              topics   --bootstrap A --create T --partitions N [--config K=V]... | --alter T [--config K=V]...
+                       | --delete T | --describe T
+              raw      --bootstrap A --topic T --isolation read_committed|read_uncommitted [--properties FILE]
+                       [--counts FILE] [--show AD]
               broker   --properties FILE [--format CLUSTER-ID] [--scram TEXT] [--remove DIRECTORY]
               rehearse --directory D --format CLUSTER-ID
               serve""";
@@ -104,6 +107,7 @@ final class Main {
         Map<String, Object> answer =
                 switch (words.get(0)) {
                     case "sum" -> Sum.run(options);
+                    case "raw" -> Raw.run(options);
                     case "produce" -> Produce.run(options);
                     case "topics" -> Topics.run(options);
                     case "broker" -> Broker.run(options);

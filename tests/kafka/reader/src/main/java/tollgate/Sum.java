@@ -3,21 +3,10 @@ package tollgate;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
-import java.time.Duration;
-import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
-import java.util.Properties;
 import java.util.TreeMap;
-import java.util.function.Consumer;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
-import org.apache.kafka.clients.consumer.KafkaConsumer;
-import org.apache.kafka.common.PartitionInfo;
-import org.apache.kafka.common.TopicPartition;
-import org.apache.kafka.common.header.Header;
-import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import tollgate.v1.Partials.Checkpoint;
 import tollgate.v1.Partials.EndRecord;
 import tollgate.v1.Partials.Partial;
@@ -28,10 +17,6 @@ import tollgate.v1.Partials.Partial;
  * different transactions.
  */
 final class Sum {
-    private static final Duration POLL = Duration.ofMillis(200);
-    /** Longer without a record, and the broker is taken for dead. */
-    private static final Duration SILENCE_MAX = Duration.ofSeconds(20);
-
     private final Problems problems = new Problems();
     private final Map<String, Edge> edges = new TreeMap<>();
     private final Counts counts;
@@ -48,16 +33,13 @@ final class Sum {
     }
 
     static Map<String, Object> run(Options options) throws IOException {
-        Properties properties = options.client();
-        String isolation = options.text("isolation");
-        boolean committed = isolation.equals("read_committed");
-        if (!committed && !isolation.equals("read_uncommitted")) {
-            throw new Options.Wrong("--isolation " + isolation + ": expected read_committed or read_uncommitted");
-        }
         Sum sum = new Sum(options.has("counts") ? new Counts() : null);
-        try (var consumer = consumer(properties, isolation); var all = consumer(properties, "read_uncommitted")) {
-            sum.read(consumer, all, options.text("topic"), sum::take);
-            sum.read(consumer, all, options.text("checkpoints"), sum::takeCheckpoint);
+        boolean committed;
+        try (var reading = new Reading(options)) {
+            reading.read(options.text("topic"), sum::take);
+            reading.read(options.text("checkpoints"), sum::takeCheckpoint);
+            sum.undecided = reading.undecided();
+            committed = reading.committed();
         }
         if (sum.counts != null) {
             sum.counts.write(Path.of(options.text("counts")));
@@ -65,57 +47,10 @@ final class Sum {
         return sum.answer(committed);
     }
 
-    private static KafkaConsumer<byte[], byte[]> consumer(Properties given, String isolation) {
-        Properties properties = new Properties();
-        properties.putAll(given);
-        properties.put("isolation.level", isolation);
-        properties.put("enable.auto.commit", "false");
-        properties.put("auto.offset.reset", "none");
-        properties.put("max.poll.records", "100000");
-        properties.put("fetch.max.wait.ms", "50");
-        properties.put("max.partition.fetch.bytes", "16777216");
-        properties.putIfAbsent("default.api.timeout.ms", "20000");
-        properties.putIfAbsent("request.timeout.ms", "20000");
-        return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
-    }
-
-    private void read(
-            KafkaConsumer<byte[], byte[]> consumer,
-            KafkaConsumer<byte[], byte[]> all,
-            String topic,
-            Consumer<ConsumerRecord<byte[], byte[]>> take) {
-        List<TopicPartition> partitions = new ArrayList<>();
-        for (PartitionInfo partition : consumer.partitionsFor(topic)) {
-            partitions.add(new TopicPartition(topic, partition.partition()));
-        }
-        // Read committed, the end is that of the last transaction that is decided.
-        Map<TopicPartition, Long> ends = new HashMap<>(consumer.endOffsets(partitions));
-        all.endOffsets(partitions).forEach((partition, end) -> undecided += end - ends.get(partition));
-        consumer.assign(partitions);
-        consumer.seekToBeginning(partitions);
-        long heard = System.nanoTime();
-        while (!ends.isEmpty()) {
-            var batch = consumer.poll(POLL);
-            for (ConsumerRecord<byte[], byte[]> record : batch) {
-                Long end = ends.get(new TopicPartition(topic, record.partition()));
-                if (end != null && record.offset() < end) {
-                    take.accept(record);
-                }
-            }
-            // Past the marker of a transaction too, which is no record.
-            boolean moved = ends.entrySet().removeIf(end -> consumer.position(end.getKey()) >= end.getValue());
-            if (moved || !batch.isEmpty()) {
-                heard = System.nanoTime();
-            } else if (System.nanoTime() - heard > SILENCE_MAX.toNanos()) {
-                throw new IllegalStateException("nothing came for " + SILENCE_MAX + ", these were left: " + ends);
-            }
-        }
-    }
-
     private void take(ConsumerRecord<byte[], byte[]> record) {
         records++;
         try {
-            String type = type(record);
+            String type = Reading.type(record, problems);
             switch (type) {
                 case "partial" -> {
                     Partial partial = Partial.parseFrom(record.value());
@@ -131,26 +66,26 @@ final class Sum {
                     ends++;
                     edge(record, end.getEdgeId()).end(end);
                 }
-                default -> problems.add(place(record) + ": unknown type \"" + type + "\"");
+                default -> problems.add(Reading.place(record) + ": unknown type \"" + type + "\"");
             }
         } catch (com.google.protobuf.InvalidProtocolBufferException error) {
-            problems.add(place(record) + ": does not decode: " + error.getMessage());
+            problems.add(Reading.place(record) + ": does not decode: " + error.getMessage());
         }
     }
 
     private void takeCheckpoint(ConsumerRecord<byte[], byte[]> record) {
         records++;
         try {
-            String type = type(record);
+            String type = Reading.type(record, problems);
             if (!type.equals("checkpoint")) {
-                problems.add(place(record) + ": unknown type \"" + type + "\"");
+                problems.add(Reading.place(record) + ": unknown type \"" + type + "\"");
                 return;
             }
             Checkpoint checkpoint = Checkpoint.parseFrom(record.value());
             checkpoints++;
             known(record, checkpoint.getEdgeId()).checkpoint(checkpoint, record.partition());
         } catch (com.google.protobuf.InvalidProtocolBufferException error) {
-            problems.add(place(record) + ": does not decode: " + error.getMessage());
+            problems.add(Reading.place(record) + ": does not decode: " + error.getMessage());
         }
     }
 
@@ -163,26 +98,9 @@ final class Sum {
     private Edge known(ConsumerRecord<byte[], byte[]> record, String id) {
         String key = record.key() == null ? "" : new String(record.key(), StandardCharsets.UTF_8);
         if (!key.equals(id)) {
-            problems.add(place(record) + ": key \"" + key + "\", edge \"" + id + "\"");
+            problems.add(Reading.place(record) + ": key \"" + key + "\", edge \"" + id + "\"");
         }
         return edges.computeIfAbsent(id, name -> new Edge(name, problems));
-    }
-
-    /** The only header that there is. */
-    private String type(ConsumerRecord<byte[], byte[]> record) {
-        String type = "";
-        for (Header header : record.headers()) {
-            if (header.key().equals("type")) {
-                type = new String(header.value(), StandardCharsets.UTF_8);
-            } else {
-                problems.add(place(record) + ": unknown header \"" + header.key() + "\"");
-            }
-        }
-        return type;
-    }
-
-    private static String place(ConsumerRecord<byte[], byte[]> record) {
-        return record.topic() + "/" + record.partition() + "@" + record.offset();
     }
 
     private Map<String, Object> answer(boolean committed) {

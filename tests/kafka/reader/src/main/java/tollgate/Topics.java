@@ -6,11 +6,12 @@ import java.util.Properties;
 import java.util.TreeMap;
 import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.common.config.ConfigResource;
 
-/** Creates, deletes and describes topics. */
+/** Creates, changes, deletes and describes topics. */
 final class Topics {
     private Topics() {}
 
@@ -28,6 +29,9 @@ final class Topics {
                 await(admin, name, 0);
                 return Map.of("deleted", name);
             }
+            if (options.has("alter")) {
+                return alter(admin, options);
+            }
             return describe(admin, options.text("describe"));
         } catch (ExecutionException error) {
             throw error.getCause() instanceof Exception cause ? cause : error;
@@ -41,6 +45,17 @@ final class Topics {
         admin.createTopics(List.of(topic)).all().get();
         await(admin, name, partitions);
         return Map.of("created", name, "partitions", partitions);
+    }
+
+    private static Map<String, Object> alter(Admin admin, Options options) throws Exception {
+        String name = options.text("alter");
+        var changes = options.pairs("config").entrySet().stream()
+                .map(pair -> new ConfigEntry(pair.getKey(), pair.getValue()))
+                .map(entry -> new AlterConfigOp(entry, AlterConfigOp.OpType.SET))
+                .toList();
+        var topic = new ConfigResource(ConfigResource.Type.TOPIC, name);
+        admin.incrementalAlterConfigs(Map.of(topic, changes)).all().get();
+        return Map.of("altered", name);
     }
 
     /** The broker hears of what the controller did a little later. */
