@@ -54,6 +54,30 @@ fn a_directory_that_exported_to_kafka_is_refused_by_another_sink_edge_or_topic()
     edge.check(&sums(&clients));
 }
 
+/// As its mirror says; the brokers are of another cluster then.
+#[test]
+fn another_cluster_is_refused_with_77_before_anything_is_sent() {
+    let edge = Edge::new("other-cluster", &direct(), &direct());
+    let mut clients = [client(1)];
+    let server = edge.start();
+    send(&server, &mut clients[0], 5);
+    wait_for_export(&server);
+    server.stop();
+    let seq = edge.topics.committed().checkpoint(&edge.id)["txn_seq"].clone();
+    let path = edge.data_dir.join("exported.json");
+    let mirror = std::fs::read_to_string(&path).expect("the mirror");
+    let json: serde_json::Value = serde_json::from_str(&mirror).expect("JSON");
+    let cluster = json["place"]["cluster"].as_str().expect("its cluster");
+    std::fs::write(&path, mirror.replace(cluster, "of-somebody-else")).expect("writes");
+    edge.halts(77, &["of-somebody-else", cluster, "--kafka-brokers"]);
+    assert_eq!(edge.topics.committed().checkpoint(&edge.id)["txn_seq"], seq);
+    std::fs::write(&path, &mirror).expect("writes");
+    let server = edge.start();
+    send(&server, &mut clients[0], 5);
+    server.stop();
+    edge.check(&sums(&clients));
+}
+
 #[test]
 fn a_directory_that_exported_to_its_store_is_refused_by_kafka() {
     let mut edge = Edge::new("had-a-store", &direct(), &direct());
