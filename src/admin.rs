@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -78,6 +78,8 @@ struct ReadinessState {
     recovering_since: Option<Instant>,
     recovered_bytes: (u64, u64),
     note: Option<String>,
+    /// Since 1970, when this was made.
+    started: Duration,
 }
 
 impl Default for Readiness {
@@ -88,6 +90,7 @@ impl Default for Readiness {
             recovering_since: None,
             recovered_bytes: (0, 0),
             note: None,
+            started: UNIX_EPOCH.elapsed().unwrap_or_default(),
         };
         Readiness { state: Mutex::new(state) }
     }
@@ -162,8 +165,9 @@ impl Readiness {
 
     fn process(&self) -> Process {
         let (ready, (recovered_bytes, to_recover_bytes)) = (self.is_ready(), self.lock().recovered_bytes);
+        let started_seconds = self.lock().started.as_secs_f64();
         let (cpu_seconds, resident_bytes) = (cpu_seconds().unwrap_or(0.0), resident_bytes().unwrap_or(0));
-        Process { cpu_seconds, resident_bytes, ready, recovered_bytes, to_recover_bytes }
+        Process { cpu_seconds, resident_bytes, started_seconds, ready, recovered_bytes, to_recover_bytes }
     }
 }
 

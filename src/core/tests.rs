@@ -300,6 +300,7 @@ fn while_the_clock_leaps_clicks_are_shed_and_one_that_stays_ahead_is_believed() 
     assert_eq!(status(&mut bench, 0), "202");
     bench.now.wall_ms += 86_400_000;
     assert_eq!(status(&mut bench, 1), "503");
+    assert!(bench.core.take_snapshot(bench.now).clock_leapt);
     let window_ns = bench.core.config.dedup.window_ms as u64 * 1_000_000;
     let end_ns = bench.now.mono_ns + window_ns;
     while bench.now.mono_ns < end_ns {
@@ -311,6 +312,25 @@ fn while_the_clock_leaps_clicks_are_shed_and_one_that_stays_ahead_is_believed() 
         }
     }
     assert_eq!(status(&mut bench, 2), "202");
+    assert!(!bench.core.take_snapshot(bench.now).clock_leapt);
+}
+
+/// Whether it is in the open table, waits to be handed over or is cut: until the exporter has it, the core says how old it is.
+#[test]
+fn the_age_of_the_oldest_click_is_shown_until_it_is_handed_over() {
+    let mut bench = bench();
+    let oldest_ms = |bench: &Bench| bench.core.take_snapshot(bench.now).export.oldest_ms;
+    assert_eq!(oldest_ms(&bench), None);
+    let taken_ms = bench.now.wall_ms;
+    bench.click(0);
+    bench.after(300_000_000);
+    bench.click(1);
+    assert_eq!(oldest_ms(&bench), Some(taken_ms), "in the open table");
+    while bench.cuts.is_empty() {
+        bench.written();
+        bench.sleep_for(1);
+    }
+    assert_eq!((bench.cuts[0].oldest_ms, oldest_ms(&bench)), (Some(taken_ms), None));
 }
 
 /// Whether every click received is accounted for.

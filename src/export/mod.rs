@@ -23,5 +23,5 @@ mod tests;
 pub use compare::positions;
 pub use exporter::Exporter;
 pub use halt::Halt;
-pub use ranges::{Adopted, LogStart, Mirror, Start};
+pub use ranges::{Adopted, Behind, LogStart, Mirror, Start};
 pub use steps::{Found, Outcome, Rebuilt, SinkError, Step, Told};
