@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, KafkaConfig};
-use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, data_dir, kafka_config, load};
+use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, admin_address, data_dir, kafka_config, load};
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
 
@@ -33,6 +33,8 @@ pub enum Command {
     Wal(WalArgs),
     /// Kafka's topics, as the protocol needs them
     Topics(TopicsArgs),
+    /// One screen of a running edge, from its admin port; exit status 1 where something needs a person
+    Status(StatusArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
 }
@@ -149,6 +151,27 @@ pub struct AuditArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Reads the edge's --admin-listen from this TOML file [env: TOLLGATE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The edge's admin port [default: what --admin-listen is set to, 127.0.0.1:9464] [env: TOLLGATE_ADMIN_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl StatusArgs {
+    /// Whom to ask.
+    pub fn admin(&self) -> Result<String, UsageError> {
+        let flags = self.admin.iter().map(|address| ("admin-listen", address.clone())).collect();
+        admin_address(&Said { flags, environment: environment(), file: read(self.config.as_deref())? })
+    }
 }
 
 /// Names a data directory that no process serves, for the commands that read one.
@@ -315,6 +338,7 @@ mod tests {
             "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",
             "tollgate wal --data-dir d export --dead-letters",
             "tollgate audit --config f.toml",
+            "tollgate status --admin 127.0.0.1:1 --json",
             "tollgate topics create --kafka-brokers a:9092 --edges 3",
             "tollgate topics check --kafka-brokers a:9092 --kafka-set a=b --kafka-set c=d",
         ] {
@@ -357,6 +381,14 @@ mod tests {
             panic!("parses")
         };
         assert!(args.log.data_dir().unwrap_err().to_string().contains("no-such.toml"));
+    }
+
+    #[test]
+    fn status_asks_where_the_edge_listens() {
+        for (line, want) in [("tollgate status", "127.0.0.1:9464"), ("tollgate status --admin edge-3:1", "edge-3:1")] {
+            let Ok(Read::Command(Command::Status(args))) = parse(line) else { panic!("parses") };
+            assert_eq!(args.admin().unwrap(), want);
+        }
     }
 
     #[test]

@@ -59,6 +59,9 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
                 TopicsCommand::Check(settings) => commands::topics::check(&settings.kafka()?, out),
             }))
         }
+        Command::Status(args) => {
+            Ok(ended(commands::status::run(&args.admin()?, args.json, &mut std::io::stdout().lock())))
+        }
         Command::Audit(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))

@@ -12,6 +12,7 @@ use crate::wal::segments::LogError;
 pub mod audit;
 pub mod check;
 pub mod exported;
+pub mod status;
 pub mod topics;
 pub mod wal;
 pub mod wal_repair;

@@ -37,6 +37,7 @@ const UNSAFE_FILES: &[&str] = &["src/net/ring.rs", "src/net/buffers.rs", "src/de
 const CLOCK_FILES: &[&str] = &[
     "src/worker.rs",
     "src/admin.rs",
+    "src/commands/status.rs",
     "src/export/kafka.rs",
     "src/export/kafka/client.rs",
     "src/run.rs",
