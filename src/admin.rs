@@ -63,6 +63,8 @@ pub enum Phase {
         bytes_total: u64,
     },
     Ready,
+    /// Takes no clicks, and ends when everything is exported.
+    Exporting,
     Draining,
 }
 
@@ -159,6 +161,7 @@ impl Readiness {
                 Answer { bytes_done, bytes_total, seconds_left, ..said(false, "recovering") }
             }
             Phase::Ready => state.shedding.map_or_else(|| said(true, "ready"), |why| said(false, why)),
+            Phase::Exporting => said(false, "exporting"),
             Phase::Draining => said(false, "draining"),
         }
     }

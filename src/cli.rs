@@ -23,9 +23,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Edge, embedded global tier and query API in one process; needs no flag: the way to try it
-    Up(SettingArgs),
+    Up(ServeArgs),
     /// The edge on a machine of its own: a quarter of the memory remembers ids
-    Serve(SettingArgs),
+    Serve(ServeArgs),
     /// Checks a configuration; prints every value in force, the memory they add up to, the click rate that the
     /// dedup window holds and what limits it, seconds to ready after a kill. Starts nothing
     Check(CheckArgs),
@@ -37,6 +37,16 @@ pub enum Command {
     Status(StatusArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Takes no clicks and does not listen for them: exports everything that the log holds, waits for a sink that is away, and
+    /// ends with exit status 0. For taking a host out
+    #[arg(long)]
+    pub until_exported: bool,
+    #[command(flatten)]
+    pub settings: SettingArgs,
 }
 
 #[derive(Debug, Args)]
@@ -337,6 +347,7 @@ mod tests {
             "tollgate wal repair --accept-loss 0f:10-20 --yes",
             "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",
             "tollgate wal --data-dir d export --dead-letters",
+            "tollgate serve --until-exported --edge-id a",
             "tollgate audit --config f.toml",
             "tollgate status --admin 127.0.0.1:1 --json",
             "tollgate topics create --kafka-brokers a:9092 --edges 3",
@@ -393,7 +404,7 @@ mod tests {
 
     #[test]
     fn flags_reach_the_configuration() {
-        let Ok(Read::Command(Command::Up(settings))) = parse("tollgate up --headers-max 77") else { panic!("parses") };
-        assert_eq!(settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
+        let Ok(Read::Command(Command::Up(args))) = parse("tollgate up --headers-max 77") else { panic!("parses") };
+        assert_eq!(args.settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
     }
 }

@@ -197,7 +197,7 @@ impl Core {
             Event::Exported(exported) => self.home.cuts.exported(*exported),
             Event::Scrape => self.scrape = true,
             Event::Idle => {}
-            Event::Stop => self.stop(now, actions),
+            Event::Stop { patience } => self.stop(patience, now, actions),
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 
-use tollgate::cli::{Command, Read, TopicsCommand, TopicsCreateArgs, read_command_line};
+use tollgate::cli::{Command, Read, ServeArgs, TopicsCommand, TopicsCreateArgs, read_command_line};
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
 use tollgate::exit::Exit;
 use tollgate::export::kafka::TopicsPlan;
 use tollgate::flags::{Role, UsageError};
 use tollgate::machine::Machine;
+use tollgate::run::Work;
 use tollgate::worker::wall_ms;
 
 fn main() {
@@ -42,8 +43,8 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             let role = args.role.role();
             Ok(commands::check::run(&args.settings.load(role, &machine)?, role, &machine, args.json))
         }
-        Command::Up(args) => Ok(tollgate::run::run(&args.load(Role::Up, &machine)?.config)),
-        Command::Serve(args) => Ok(tollgate::run::run(&args.load(Role::Serve, &machine)?.config)),
+        Command::Up(args) => serve(args, Role::Up, &machine),
+        Command::Serve(args) => serve(args, Role::Serve, &machine),
         Command::Wal(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::wal::run(&args.command, &dir, wall_ms(), &mut std::io::stdout().lock())))
@@ -67,6 +68,11 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))
         }
     }
+}
+
+fn serve(args: &ServeArgs, role: Role, machine: &Machine) -> Result<Exit, UsageError> {
+    let work = if args.until_exported { Work::ExportAll } else { Work::Serve };
+    Ok(tollgate::run::run(&args.settings.load(role, machine)?.config, work))
 }
 
 /// How a command on a data directory ends.

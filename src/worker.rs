@@ -150,7 +150,7 @@ impl Worker {
                     Event::Exported(exported)
                 }
                 Inbound::Room { open, segments_over, frees_seen } => Event::Room { open, segments_over, frees_seen },
-                Inbound::Stop => Event::Stop,
+                Inbound::Stop { patience } => Event::Stop { patience },
                 Inbound::Halt { exit, why } => {
                     self.actions.push(Action::Halt { exit, why });
                     continue;

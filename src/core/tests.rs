@@ -9,7 +9,7 @@ use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX, STAGING_BYTES_MAX};
 use crate::core::incarnation::{Edge, Incarnation, LogEnd};
 use crate::cut::Cut;
 use crate::dedup;
-use crate::event::{Exported, ReceiveEnd, WriteEnd};
+use crate::event::{Exported, Patience, ReceiveEnd, WriteEnd};
 use crate::preagg;
 use crate::wal::writer::buffer_bytes;
 
@@ -124,7 +124,7 @@ fn accepted(connection: ConnectionId) -> Event<'static> {
 }
 
 fn stop(_: ConnectionId) -> Event<'static> {
-    Event::Stop
+    Event::Stop { patience: Patience::Deadline }
 }
 
 fn fin(connection: ConnectionId) -> Event<'static> {

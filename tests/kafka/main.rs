@@ -16,6 +16,7 @@ mod edge;
 mod exactly_once;
 mod harness;
 mod java;
+mod night;
 mod ports;
 mod proxy;
 mod reader;

@@ -95,9 +95,19 @@ final class Edge {
         if (openPartials > 0 && end.getWatermarkMs() != openWatermarkMs) {
             problem("watermark: " + name + " says " + end.getWatermarkMs() + ", its partials " + openWatermarkMs);
         }
+        // A log may have several ranges in a transaction; its partials are of all of them.
+        Map<ByteString, Long> rangeClicks = new LinkedHashMap<>();
         for (LogRange range : end.getRangesList()) {
             range(name, range);
+            rangeClicks.merge(range.getLogUuid(), range.getClicks(), Long::sum);
         }
+        rangeClicks.forEach((log, says) -> {
+            Long sum = openClicks.remove(log);
+            if (says != (sum == null ? 0 : sum)) {
+                String is = "says " + says + ", its partials " + (sum == null ? 0 : sum);
+                problem("clicks: " + name + ", log " + hex(log) + " " + is);
+            }
+        });
         openClicks.forEach((log, sum) -> problem("clicks: " + name + " has no range of log " + hex(log)));
         lastEnd = end;
         watermarkMs = Math.max(watermarkMs, end.getWatermarkMs());
@@ -116,10 +126,6 @@ final class Edge {
         long total = before.clicksTotal + range.getClicks();
         if (range.getClicksTotal() != total) {
             problem("total: " + log + " says " + range.getClicksTotal() + " clicks, it is " + total);
-        }
-        Long sum = openClicks.remove(range.getLogUuid());
-        if (range.getClicks() != (sum == null ? 0 : sum)) {
-            problem("clicks: " + log + " says " + range.getClicks() + ", its partials " + (sum == null ? 0 : sum));
         }
         logs.put(range.getLogUuid(), new Position(range.getToLsn(), range.getClicksTotal()));
     }
