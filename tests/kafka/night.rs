@@ -56,6 +56,11 @@ fn a_host_is_taken_out_though_kafka_is_away() {
     let (_, json) = status_json(waiting.admin);
     assert_eq!((&json["state"], &json["export"]["sink"]), (&"exporting".into(), &"kafka".into()), "{json}");
     assert_eq!(json["export"]["clicks_behind"].as_f64(), Some(behind as f64), "{json}");
+    let said = edge.data_dir.with_extension("stderr");
+    wait_until("it says how far it is", || {
+        let said = std::fs::read_to_string(&said).unwrap_or_default();
+        said.contains(&format!("the sink does not answer, and is asked again clicks_behind={behind}"))
+    });
     waiting.signal(Signal::TERM);
     let ended = waiting.ended_within(PATIENCE);
     assert_eq!(ended.code, Some(76), "{}", ended.errors);
