@@ -190,6 +190,21 @@ fn a_last_cut_that_nobody_exports_ends_the_process_and_does_not_spin() {
     assert_eq!(halted(&actions), Some(Exit::Store), "within 19 s of the stop");
 }
 
+/// As `--until-exported` does: nobody is waited for but the sink, and for that as long as it takes.
+#[test]
+fn a_patient_stop_waits_for_the_last_cut_and_does_not_spin() {
+    let mut bench = bench();
+    bench.told(vec![Event::Stop { patience: Patience::UntilExported }]);
+    bench.written();
+    let (wakes, actions) = bench.sleep_for(3_600);
+    assert!(wakes <= 3_600 && actions.is_empty(), "{wakes} turns in an hour of waiting: {actions:?}");
+    let cut = bench.cuts.pop().expect("the last cut is on its way");
+    assert!(cut.last && bench.cuts.is_empty(), "{cut:?}");
+    let exported = Exported { lsn: cut.to.lsn, table: cut.table, cuts: 1 };
+    let actions = bench.told(vec![Event::Exported(Box::new(exported))]);
+    assert!(matches!(actions[..], [Action::Stopped]), "{actions:?}");
+}
+
 #[test]
 fn a_stop_whose_log_hangs_ends_too() {
     let mut bench = bench();
