@@ -225,7 +225,7 @@ impl Progress {
         if self.said_at.elapsed() >= PROGRESS_EVERY {
             self.said_at = Instant::now();
             let away = self.meter.sink_away.load(Ordering::Relaxed);
-            let what = if away { "the sink does not answer, and is asked again" } else { "exporting" };
+            let what = if away { "the sink gives no answer to go on with, and is asked again" } else { "exporting" };
             tracing::info!(clicks_behind = self.clicks_behind(), "{what}");
         }
     }

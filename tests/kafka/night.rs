@@ -4,6 +4,7 @@ use rustix::process::Signal;
 
 use crate::client::{Client, Connection, Shape, sums};
 use crate::edge::{Edge, wait_for_export};
+use crate::reader::create_topic;
 use crate::server::{Server, answer, status_json};
 use crate::shared;
 use crate::wait::{PATIENCE, wait_until};
@@ -59,7 +60,7 @@ fn a_host_is_taken_out_though_kafka_is_away() {
     let said = edge.data_dir.with_extension("stderr");
     wait_until("it says how far it is", || {
         let said = std::fs::read_to_string(&said).unwrap_or_default();
-        said.contains(&format!("the sink does not answer, and is asked again clicks_behind={behind}"))
+        said.contains(&format!("the sink gives no answer to go on with, and is asked again clicks_behind={behind}"))
     });
     waiting.signal(Signal::TERM);
     let ended = waiting.ended_within(PATIENCE);
@@ -73,4 +74,14 @@ fn a_host_is_taken_out_though_kafka_is_away() {
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
     let sum = edge.check(&sums(&clients));
     assert_eq!(sum.edge(&edge.id)["stopped"], true, "{}", sum.0);
+}
+
+#[test]
+fn a_kafka_that_a_person_must_mend_is_not_waited_for() {
+    let broker = shared::broker();
+    let mut edge = Edge::new("lax", &broker.direct(), &broker.direct());
+    edge.topics.checkpoints = "lax.not-compacted".to_owned();
+    create_topic(&broker.direct(), &edge.topics.checkpoints, 1, &[]);
+    edge.flags.push(EXPORT_ALL.to_owned());
+    edge.halts(77, &["lax.not-compacted", "compact"]);
 }
