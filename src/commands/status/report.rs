@@ -106,6 +106,8 @@ pub struct Export {
     pub sink: String,
     pub answers: bool,
     pub away_seconds: f64,
+    /// Since the process started; and how long ago the last one was, or the start where there was none.
+    pub commits: f64,
     pub commit_age_seconds: f64,
     /// Since the process started.
     pub doubts: f64,
@@ -209,6 +211,7 @@ fn export(metrics: &Scrape) -> Export {
         sink: answers.map_or("", |(sink, _)| sink).to_owned(),
         answers: answers.is_some_and(|(_, answers)| answers > 0.0),
         away_seconds: metrics.value("tollgate_export_sink_away_seconds"),
+        commits: metrics.value("tollgate_export_transactions_total"),
         commit_age_seconds: metrics.value("tollgate_export_commit_age_seconds"),
         doubts: metrics.value("tollgate_export_doubts_total"),
         clicks_behind: metrics.value("tollgate_export_clicks_behind"),

@@ -42,7 +42,8 @@ pub fn text(report: &Report) -> String {
         let away = about_seconds(export.away_seconds);
         let answers = if export.answers { "answers".to_owned() } else { format!("AWAY for {away}") };
         let (age, doubts) = (about_seconds(export.commit_age_seconds), export.doubts);
-        line("sink", &format!("{} {answers}; last commit {age} ago; {doubts:.0} commits in doubt", export.sink));
+        let commit = if export.commits > 0.0 { "last commit" } else { "no commit since the start," };
+        line("sink", &format!("{} {answers}; {commit} {age} ago; {doubts:.0} commits in doubt", export.sink));
     }
     if let Some(ids) = &report.ids {
         let (window, watermark) = (about_seconds(ids.window_seconds), about_seconds(ids.watermark_age_seconds));
@@ -96,7 +97,13 @@ mod tests {
                        tollgate_export_sink_away_seconds 90\ntollgate_export_clicks_behind 12\ntollgate_export_lag_seconds 95\n";
         let look = || Look::read("{\"ready\":true,\"reason\":\"ready\"}", 200, metrics).expect("it is tollgate's");
         let text = text(&Report::new("here:1", &look(), &look(), 1.0));
-        for part in ["here:1: ready\n", "kafka AWAY for 90 s", "12 clicks behind, the oldest 95 s old", "NEEDS"] {
+        for part in [
+            "here:1: ready\n",
+            "kafka AWAY for 90 s",
+            "12 clicks behind, the oldest 95 s old",
+            "no commit since the start,",
+            "NEEDS",
+        ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
     }
