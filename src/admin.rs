@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -63,6 +63,8 @@ pub enum Phase {
         bytes_total: u64,
     },
     Ready,
+    /// Takes no clicks, and ends when everything is exported.
+    Exporting,
     Draining,
 }
 
@@ -78,6 +80,8 @@ struct ReadinessState {
     recovering_since: Option<Instant>,
     recovered_bytes: (u64, u64),
     note: Option<String>,
+    /// Since 1970, when this was made.
+    started: Duration,
 }
 
 impl Default for Readiness {
@@ -88,6 +92,7 @@ impl Default for Readiness {
             recovering_since: None,
             recovered_bytes: (0, 0),
             note: None,
+            started: UNIX_EPOCH.elapsed().unwrap_or_default(),
         };
         Readiness { state: Mutex::new(state) }
     }
@@ -156,14 +161,16 @@ impl Readiness {
                 Answer { bytes_done, bytes_total, seconds_left, ..said(false, "recovering") }
             }
             Phase::Ready => state.shedding.map_or_else(|| said(true, "ready"), |why| said(false, why)),
+            Phase::Exporting => said(false, "exporting"),
             Phase::Draining => said(false, "draining"),
         }
     }
 
     fn process(&self) -> Process {
         let (ready, (recovered_bytes, to_recover_bytes)) = (self.is_ready(), self.lock().recovered_bytes);
+        let started_seconds = self.lock().started.as_secs_f64();
         let (cpu_seconds, resident_bytes) = (cpu_seconds().unwrap_or(0.0), resident_bytes().unwrap_or(0));
-        Process { cpu_seconds, resident_bytes, ready, recovered_bytes, to_recover_bytes }
+        Process { cpu_seconds, resident_bytes, started_seconds, ready, recovered_bytes, to_recover_bytes }
     }
 }
 

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, KafkaConfig};
-use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, data_dir, kafka_config, load};
+use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, admin_address, data_dir, kafka_config, load};
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
 
@@ -23,9 +23,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Edge, embedded global tier and query API in one process; needs no flag: the way to try it
-    Up(SettingArgs),
+    Up(ServeArgs),
     /// The edge on a machine of its own: a quarter of the memory remembers ids
-    Serve(SettingArgs),
+    Serve(ServeArgs),
     /// Checks a configuration; prints every value in force, the memory they add up to, the click rate that the
     /// dedup window holds and what limits it, seconds to ready after a kill. Starts nothing
     Check(CheckArgs),
@@ -36,8 +36,20 @@ pub enum Command {
     /// Where Kafka's checkpoint of this edge and the data directory contradict each other: shows what going on would mean,
     /// and with --yes does it
     Adopt(AdoptArgs),
+    /// One screen of a running edge, from its admin port; exit status 1 where something needs a person
+    Status(StatusArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Takes no clicks and does not listen for them: exports everything that the log holds, waits for a sink that is away, and
+    /// ends with exit status 0. For taking a host out
+    #[arg(long)]
+    pub until_exported: bool,
+    #[command(flatten)]
+    pub settings: SettingArgs,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +177,27 @@ pub struct AuditArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Reads the edge's --admin-listen from this TOML file [env: TOLLGATE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The edge's admin port [default: what --admin-listen is set to, 127.0.0.1:9464] [env: TOLLGATE_ADMIN_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl StatusArgs {
+    /// Whom to ask.
+    pub fn admin(&self) -> Result<String, UsageError> {
+        let flags = self.admin.iter().map(|address| ("admin-listen", address.clone())).collect();
+        admin_address(&Said { flags, environment: environment(), file: read(self.config.as_deref())? })
+    }
 }
 
 /// Names a data directory that no process serves, for the commands that read one.
@@ -333,7 +366,9 @@ mod tests {
             "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",
             "tollgate wal --data-dir d export --dead-letters",
             "tollgate adopt --kafka-brokers a:9092 --data-dir d --from 0f:10 --from 0e:2 --yes",
+            "tollgate serve --until-exported --edge-id a",
             "tollgate audit --config f.toml",
+            "tollgate status --admin 127.0.0.1:1 --json",
             "tollgate topics create --kafka-brokers a:9092 --edges 3",
             "tollgate topics check --kafka-brokers a:9092 --kafka-set a=b --kafka-set c=d",
         ] {
@@ -379,8 +414,16 @@ mod tests {
     }
 
     #[test]
+    fn status_asks_where_the_edge_listens() {
+        for (line, want) in [("tollgate status", "127.0.0.1:9464"), ("tollgate status --admin edge-3:1", "edge-3:1")] {
+            let Ok(Read::Command(Command::Status(args))) = parse(line) else { panic!("parses") };
+            assert_eq!(args.admin().unwrap(), want);
+        }
+    }
+
+    #[test]
     fn flags_reach_the_configuration() {
-        let Ok(Read::Command(Command::Up(settings))) = parse("tollgate up --headers-max 77") else { panic!("parses") };
-        assert_eq!(settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
+        let Ok(Read::Command(Command::Up(args))) = parse("tollgate up --headers-max 77") else { panic!("parses") };
+        assert_eq!(args.settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
     }
 }

@@ -12,6 +12,7 @@ pub mod incarnation;
 pub mod intake;
 pub mod lanes;
 pub mod room;
+mod snapshot;
 pub mod staging;
 mod stopping;
 
@@ -196,7 +197,7 @@ impl Core {
             Event::Exported(exported) => self.home.cuts.exported(*exported),
             Event::Scrape => self.scrape = true,
             Event::Idle => {}
-            Event::Stop => self.stop(now, actions),
+            Event::Stop { patience } => self.stop(patience, now, actions),
         }
     }
 
@@ -299,6 +300,7 @@ impl Core {
 
     /// The same after every turn, cheap and always.
     fn upkeep(&mut self, would_sleep: bool, now: Now, actions: &mut Actions) {
+        self.home.note_clicks(now);
         self.cut_when_due(now, actions);
         loop {
             self.commit(would_sleep, now, actions);
@@ -369,31 +371,6 @@ impl Core {
             let why = "the log has waited for its disk for more than 30 s; what is not on disk was not acknowledged";
             actions.push(Action::Halt { exit: Exit::Stuck, why: why.to_owned() });
         }
-    }
-
-    fn take_snapshot(&mut self, now: Now) -> Box<Snapshot> {
-        let mut snapshot = self.snapshot.clone();
-        let home = &self.home;
-        snapshot.ledger = self.ledger.clone();
-        snapshot.log.end_lsn = home.writer.end_lsn();
-        snapshot.log.durable_lsn = home.writer.durable_lsn();
-        snapshot.log.seal_frames = home.idle_frames();
-        snapshot.log.segments = home.writer.segments().len() as u64;
-        snapshot.log.freed_early = self.room.freed_early();
-        snapshot.export.exported_lsn = home.cuts.exported_lsn();
-        snapshot.export.interval_ms = self.cut_interval_ms;
-        snapshot.export.pending_ranges = home.cuts.pending() as u64;
-        snapshot.dedup.keys = home.dedup.keys();
-        snapshot.dedup.slots = home.dedup.slots();
-        snapshot.dedup.horizon_ms = home.dedup.horizon_ms();
-        snapshot.dedup.window_held_ms = now.wall_ms - home.dedup.horizon_ms();
-        snapshot.dedup.generations_dropped_early = home.dedup.generations_dropped_early();
-        snapshot.dedup.watermark_ms = home.watermark_ms();
-        snapshot.connections.refused = self.lanes.refused;
-        snapshot.connections.timed_out = self.lanes.timed_out;
-        snapshot.replies = self.lanes.statuses.clone();
-        snapshot.table_rows = home.partials.rows() as u64;
-        snapshot
     }
 }
 

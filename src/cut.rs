@@ -31,6 +31,8 @@ pub struct Cut {
     pub totals: Totals,
     pub horizon_ms: i64,
     pub watermark_ms: i64,
+    /// When its oldest click was taken; a range without clicks has none.
+    pub oldest_ms: Option<i64>,
     /// Exactly the clicks of the range; `None` where the exporter must rebuild them from the log.
     pub table: Option<CutTable>,
     /// The core's last cut: nothing comes after it.

@@ -86,6 +86,15 @@ pub enum ReceiveEnd {
     Broken,
 }
 
+/// How long a stop waits for the sink to take the last cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as a service manager does; what is not exported then stays in the log.
+    Deadline,
+    /// As long as it takes.
+    UntilExported,
+}
+
 /// What happened since the last turn.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -140,7 +149,9 @@ pub enum Event<'a> {
     /// Nothing else happened and nothing is queued: the worker will sleep after this turn.
     Idle,
     /// Stop taking connections and requests; finish what was wholly received; then the last cut.
-    Stop,
+    Stop {
+        patience: Patience,
+    },
 }
 
 /// What the exporter made final, and the cut's memory for reuse.

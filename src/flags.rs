@@ -105,6 +105,13 @@ pub fn data_dir(said: &Said) -> Result<PathBuf, UsageError> {
     Ok(pick(setting, said, &file).map_or(Config::default().data_dir, |given| given.text.into()))
 }
 
+/// Where the admin port of an edge with these settings is, for the command that asks a running one.
+pub fn admin_address(said: &Said) -> Result<String, UsageError> {
+    let file = said.file.as_ref().map(read_file).transpose()?.unwrap_or_default();
+    let setting = Setting::named("admin-listen").expect("a setting");
+    Ok(pick(setting, said, &file).map_or(setting.show(&Config::default()), |given| given.text))
+}
+
 /// What is said of Kafka alone, for the commands that speak to it without an edge.
 pub fn kafka_config(said: &Said) -> Result<KafkaConfig, UsageError> {
     let file = said.file.as_ref().map(read_file).transpose()?.unwrap_or_default();

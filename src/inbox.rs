@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::sync::mpsc::Sender;
 
-use crate::event::Exported;
+use crate::event::{Exported, Patience};
 use crate::exit::Exit;
 use crate::wake::Wake;
 
@@ -20,7 +20,9 @@ pub enum Inbound {
         segments_over: u32,
         frees_seen: u64,
     },
-    Stop,
+    Stop {
+        patience: Patience,
+    },
     /// Another thread cannot go on; nothing more may be acknowledged.
     Halt {
         exit: Exit,

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use tollgate::cli::{Command, Read, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line};
+use tollgate::cli::{Command, Read, ServeArgs, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line};
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
 use tollgate::config::SinkKind;
@@ -10,6 +10,7 @@ use tollgate::exit::Exit;
 use tollgate::export::kafka::{Client, TopicsPlan};
 use tollgate::flags::{Loaded, Role, UsageError};
 use tollgate::machine::Machine;
+use tollgate::run::Work;
 use tollgate::worker::wall_ms;
 
 fn main() {
@@ -43,8 +44,8 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             let role = args.role.role();
             Ok(commands::check::run(&loaded(&args.settings, role, &machine)?, role, &machine, args.json))
         }
-        Command::Up(args) => Ok(tollgate::run::run(&loaded(args, Role::Up, &machine)?.config)),
-        Command::Serve(args) => Ok(tollgate::run::run(&loaded(args, Role::Serve, &machine)?.config)),
+        Command::Up(args) => serve(args, Role::Up, &machine),
+        Command::Serve(args) => serve(args, Role::Serve, &machine),
         Command::Wal(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::wal::run(&args.command, &dir, wall_ms(), &mut std::io::stdout().lock())))
@@ -65,6 +66,9 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             let asked = commands::adopt::Asked { from: &args.from, yes: args.yes, now_ms: wall_ms() };
             Ok(ended(commands::adopt::run(&dir, &kafka, &asked, &mut std::io::stdout().lock())))
         }
+        Command::Status(args) => {
+            Ok(ended(commands::status::run(&args.admin()?, args.json, &mut std::io::stdout().lock())))
+        }
         Command::Audit(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))
@@ -80,6 +84,11 @@ fn loaded(args: &SettingArgs, role: Role, machine: &Machine) -> Result<Loaded, U
         SinkKind::Embedded => return Ok(loaded),
     };
     Ok(loaded)
+}
+
+fn serve(args: &ServeArgs, role: Role, machine: &Machine) -> Result<Exit, UsageError> {
+    let work = if args.until_exported { Work::ExportAll } else { Work::Serve };
+    Ok(tollgate::run::run(&loaded(&args.settings, role, machine)?.config, work))
 }
 
 /// How a command on a data directory ends.

@@ -168,6 +168,11 @@ pub struct LogMetrics {
     /// What log and store take of the disk now.
     pub log_disk_bytes: u64,
     pub store_disk_bytes: u64,
+    /// `--wal-bytes-max`.
+    pub disk_limit_bytes: u64,
+    /// What the log may grow by before clicks are shed, and what is free of its disk.
+    pub room_bytes: u64,
+    pub disk_free_bytes: u64,
     /// From the write's start to its completion, synced.
     pub commit: Histogram,
 }
@@ -186,6 +191,27 @@ pub struct ExportMetrics {
     pub cpu_ns: u64,
     /// Between two cuts, now.
     pub interval_ms: u64,
+    /// The kind of sink, whether it answers, and since when it does not.
+    pub sink: &'static str,
+    pub sink_answers: bool,
+    pub sink_away_ns: u64,
+    /// Since the last commit; since the start before the first.
+    pub commit_age_ns: u64,
+    /// Commits whose outcome had to be read.
+    pub doubts: u64,
+    /// Click records of the log since its creation, and those of them that are not known to be exported.
+    pub clicks_in_log: u64,
+    pub clicks_behind: u64,
+    /// When the oldest of those was taken, by the clock that is `now_ms`.
+    pub oldest_ms: Option<i64>,
+    pub now_ms: i64,
+}
+
+impl ExportMetrics {
+    /// How long the oldest click that is not exported has waited.
+    pub fn lag_ms(&self) -> i64 {
+        self.oldest_ms.map_or(0, |oldest_ms| (self.now_ms - oldest_ms).max(0))
+    }
 }
 
 /// Remembered ids, now.
@@ -248,6 +274,8 @@ pub struct Snapshot {
     pub replies: Replies,
     /// Rows of the open table of partials, now.
     pub table_rows: u64,
+    /// The wall clock is not believed.
+    pub clock_leapt: bool,
     /// Times that the worker entered the kernel.
     pub ring_enters: u64,
 }

@@ -3,13 +3,15 @@
 use std::fmt::{Display, Write as _};
 
 use crate::click::Reason;
-use crate::metrics::{BUCKETS, Histogram, STATUSES, Shed, Snapshot};
+use crate::metrics::{BUCKETS, ExportMetrics, Histogram, STATUSES, Shed, Snapshot};
 
 /// What the admin side reads of the process itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Process {
     pub cpu_seconds: f64,
     pub resident_bytes: u64,
+    /// Since 1970.
+    pub started_seconds: f64,
     pub ready: bool,
     /// Bytes of the log read back and to read in all; equal once recovered.
     pub recovered_bytes: u64,
@@ -23,7 +25,8 @@ pub fn render(snapshot: Option<&Snapshot>, process: &Process) -> String {
     if let Some(snapshot) = snapshot {
         render_ledger(&mut text, snapshot);
         render_log(&mut text, snapshot);
-        render_export_and_dedup(&mut text, snapshot);
+        render_export(&mut text, &snapshot.export);
+        render_dedup(&mut text, snapshot);
         render_connections(&mut text, snapshot);
     }
     text.out
@@ -40,6 +43,8 @@ fn render_process(text: &mut Text, process: &Process) {
         process.to_recover_bytes,
     );
     text.counter("process_cpu_seconds_total", "CPU time of the process, kernel's included.", process.cpu_seconds);
+    let name = "process_start_time_seconds";
+    text.gauge(name, "When the process began, since 1970.", process.started_seconds);
     text.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM.", process.resident_bytes);
 }
 
@@ -95,13 +100,17 @@ fn render_log(text: &mut Text, snapshot: &Snapshot) {
         "Disk that the store takes; only the disk bounds it.",
         log.store_disk_bytes,
     );
+    let name = "tollgate_log_disk_limit_bytes";
+    text.gauge(name, "--wal-bytes-max: what log and reserve may take of the disk.", log.disk_limit_bytes);
+    let name = "tollgate_log_room_bytes";
+    text.gauge(name, "What the log may grow by before clicks are shed: its limit and the disk's.", log.room_bytes);
+    text.gauge("tollgate_disk_free_bytes", "Free of the log's disk, for this process's user.", log.disk_free_bytes);
     text.histogram("tollgate_log_commit_seconds", "From the start of a frame's write to its sync.", &log.commit);
     let name = "tollgate_acknowledgement_seconds";
     text.histogram(name, "From a request's last byte to its reply, a click at a time.", &snapshot.acknowledgement);
 }
 
-fn render_export_and_dedup(text: &mut Text, snapshot: &Snapshot) {
-    let (export, dedup) = (&snapshot.export, &snapshot.dedup);
+fn render_export(text: &mut Text, export: &ExportMetrics) {
     let interval = export.interval_ms as f64 / 1e3;
     text.gauge("tollgate_export_lsn", "Records up to here have left the host exactly once.", export.exported_lsn);
     text.counter("tollgate_export_transactions_total", "Transactions committed to the sink.", export.transactions);
@@ -111,6 +120,23 @@ fn render_export_and_dedup(text: &mut Text, snapshot: &Snapshot) {
     text.gauge(name, "Time between two cuts; more than --export-interval while they cost much.", interval);
     let name = "tollgate_export_cpu_seconds_total";
     text.counter(name, "CPU time of the exporter's thread.", export.cpu_ns as f64 / 1e9);
+    let name = "tollgate_export_clicks_behind";
+    text.gauge(name, "Clicks in the log that are not known to be exported.", export.clicks_behind);
+    let name = "tollgate_export_lag_seconds";
+    text.gauge(name, "Age of the oldest click that is not known to be exported.", seconds(export.lag_ms()));
+    let name = "tollgate_export_commit_age_seconds";
+    text.gauge(name, "Since the last commit; since the start before the first.", export.commit_age_ns as f64 / 1e9);
+    let name = "tollgate_export_doubts_total";
+    text.counter(name, "Commits whose outcome was in doubt and had to be read.", export.doubts);
+    let name = "tollgate_export_sink_answers";
+    text.family(name, "gauge", "Whether the sink answered when it was last asked.");
+    text.sample(name, &[("sink", export.sink)], u8::from(export.sink_answers));
+    let name = "tollgate_export_sink_away_seconds";
+    text.gauge(name, "Since the sink's last answer, while it does not answer.", export.sink_away_ns as f64 / 1e9);
+}
+
+fn render_dedup(text: &mut Text, snapshot: &Snapshot) {
+    let dedup = &snapshot.dedup;
     text.gauge("tollgate_table_rows", "Rows of the open table of partials.", snapshot.table_rows);
     text.gauge("tollgate_dedup_keys", "Ids remembered.", dedup.keys);
     text.gauge("tollgate_dedup_slots", "Ids that there is memory for.", dedup.slots);
@@ -127,6 +153,12 @@ fn render_export_and_dedup(text: &mut Text, snapshot: &Snapshot) {
     );
     let name = "tollgate_watermark_timestamp_seconds";
     text.gauge(name, "No click of an earlier event time is expected.", seconds(dedup.watermark_ms));
+    let name = "tollgate_clock_leapt";
+    text.gauge(
+        name,
+        "Whether the wall clock leapt by more than --clock-skew and is not believed.",
+        u8::from(snapshot.clock_leapt),
+    );
 }
 
 fn render_connections(text: &mut Text, snapshot: &Snapshot) {

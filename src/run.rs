@@ -7,8 +7,10 @@
 //!           ├─ query      counts over HTTP
 //!           └─ admin      /metrics, /healthz, /readyz
 
+mod ports;
+
 use std::io::{IsTerminal as _, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,32 +21,45 @@ use std::time::{Duration, Instant};
 use tollgate_global::Store;
 
 use crate::admin::{self, Phase, Readiness, ScrapeAnswer, ScrapeSender};
-use crate::config::{Config, EXPORT_CREDITS, LogFormat, SinkKind};
+use crate::config::{Config, EXPORT_CREDITS, LogFormat};
 use crate::core::Core;
+use crate::event::Patience;
 use crate::exit::Exit;
 use crate::export::pacing::Pacing;
+use crate::export::thread::Meter;
 use crate::inbox::{Inbound, Inbox};
 use crate::machine::Machine;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::Bound;
 use crate::net::ring::Ring;
 use crate::probe;
+use crate::run::ports::listen;
 use crate::start::{self, Failure, Started};
 use crate::wake::Wake;
 use crate::wal::keeper::Keeper;
 use crate::wal::segments::DataDir;
 use crate::worker::{Links, Worker};
 
-/// The ring of a killed process holds its listening socket until the kernel has taken the ring down, which was seen to last
-/// 120 ms beyond the process: a supervisor that starts it again at once must not be told that the address is taken.
-const ADDRESS_WAIT: Duration = Duration::from_secs(2);
-
 /// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How far an export of everything is, is said so often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+const CANNOT_GO_ON: &str = "the exporter cannot go on";
+
 /// Slots of the ring beyond the connections that may be open: for those that are told that they are too many, and for
 /// those on their way out.
 const SLOTS_BEYOND: u32 = 64;
+
+/// What a process is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Clicks, until a signal.
+    Serve,
+    /// `--until-exported`: no clicks; what the log holds is exported, however long that takes, and then it ends.
+    ExportAll,
+}
 
 /// What the main thread waits for.
 enum Told {
@@ -53,17 +68,10 @@ enum Told {
     ExporterEnded(Exit),
 }
 
-struct Listeners {
-    clicks: Bound,
-    /// Where there is a store to ask.
-    query: Option<TcpListener>,
-    admin: TcpListener,
-}
-
-/// Serves until a signal or a halt; the exit says which.
-pub fn run(config: &Config) -> Exit {
+/// Until a signal, a halt or the end of its work; the exit says which.
+pub fn run(config: &Config, work: Work) -> Exit {
     log_to_stderr(config.log_format);
-    let (exit, text) = match serve(config) {
+    let (exit, text) = match serve(config, work) {
         Ok(exit) => return exit,
         Err(Failure { exit, text }) => (exit, text),
     };
@@ -74,14 +82,14 @@ pub fn run(config: &Config) -> Exit {
     exit
 }
 
-fn serve(config: &Config) -> Result<Exit, Failure> {
+fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let missing = probe::probe(config);
     if !missing.is_empty() {
         let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(Failure { exit: Exit::Unavailable, text });
     }
     leave_to_workers(&config.cpus).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
-    let (listeners, addresses) = listen(config)?;
+    let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
     let (wake, wake_reader) = Wake::pair().map_err(Failure::unavailable("an eventfd"))?;
     let (scrapes_sender, scrapes) = mpsc::sync_channel(16);
@@ -115,13 +123,27 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
         started_at,
     };
     // The worker's thread listens before it is said to have started.
+    let meter = Arc::clone(&started.exporter.meter);
     threads.start(config, started)?;
-    readiness.set(Phase::Ready);
-    println!("ready {addresses}");
+    match work {
+        Work::Serve => {
+            readiness.set(Phase::Ready);
+            println!("ready {addresses}");
+        }
+        Work::ExportAll => {
+            readiness.set(Phase::Exporting);
+            println!("exporting {addresses}");
+            tracing::info!(
+                "no clicks are taken: what the log holds is exported, however long that takes; then this ends"
+            );
+            inbox.send(Inbound::Stop { patience: Patience::UntilExported });
+        }
+    }
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
 
-    let exit = wait(config, &told, &inbox, &readiness, &heartbeat);
+    let progress = (work == Work::ExportAll).then(|| Progress { meter, said_at: Instant::now() });
+    let exit = wait(config, &told, &inbox, &readiness, &heartbeat, progress);
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
     if let Some(stop) = query_stop {
@@ -131,53 +153,80 @@ fn serve(config: &Config) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// Every port, before anything else is begun; and what the ready line says of them.
-fn listen(config: &Config) -> Result<(Listeners, String), Failure> {
-    let query = match config.export.sink {
-        SinkKind::Embedded => Some(bind_tcp("--query-listen", config.query_listen)?),
-        SinkKind::Kafka => None,
-    };
-    let admin = bind_tcp("--admin-listen", config.admin_listen)?;
-    let listeners = Listeners { clicks: bind_clicks(config.listen)?, query, admin };
-    let mut addresses = format!("listen={}", listeners.clicks.address());
-    for (name, listener) in [("query", listeners.query.as_ref()), ("admin", Some(&listeners.admin))] {
-        let Some(listener) = listener else { continue };
-        let address = listener.local_addr().map_err(Failure::unavailable("a port's address"))?;
-        addresses = format!("{addresses} {name}={address}");
-    }
-    Ok((listeners, addresses))
-}
-
-/// Until the worker has ended: passes a signal on, watches for progress.
-fn wait(config: &Config, told: &Receiver<Told>, inbox: &Inbox, readiness: &Readiness, heartbeat: &AtomicU64) -> Exit {
+/// Until the worker has ended: passes a signal on, watches for progress. With `exporting`, nothing is waited for but the sink, and
+/// what a signal leaves stays in the log.
+fn wait(
+    config: &Config,
+    told: &Receiver<Told>,
+    inbox: &Inbox,
+    readiness: &Readiness,
+    heartbeat: &AtomicU64,
+    mut exporting: Option<Progress>,
+) -> Exit {
     let mut watch = Watch::new(heartbeat.load(Ordering::Relaxed));
     let mut looked_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     loop {
         if stop_at.is_some_and(|at| at <= Instant::now()) {
-            inbox.send(Inbound::Stop);
+            inbox.send(Inbound::Stop { patience: Patience::Deadline });
             stop_at = None;
         }
         let until_stop = stop_at.map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
         match told.recv_timeout(LOOK_EVERY.min(until_stop)) {
+            Ok(Told::Signal(_)) if let Some(progress) = &exporting => {
+                let why = format!(
+                    "stopped by a signal with {} clicks left to export: they stay in the log, and the next start exports them",
+                    progress.clicks_behind()
+                );
+                inbox.send(Inbound::Halt { exit: Exit::Store, why });
+            }
             Ok(Told::Signal(signal)) => {
                 tracing::info!(signal, "stopping: what was received is answered, then the last cut is exported");
                 readiness.set(Phase::Draining);
                 stop_at.get_or_insert(Instant::now() + Duration::from_millis(config.drain_delay_ms));
             }
-            Ok(Told::WorkerEnded(exit)) => return exit,
+            Ok(Told::WorkerEnded(exit)) => {
+                if exporting.is_some() && exit == Exit::Clean {
+                    tracing::info!("everything is exported");
+                }
+                return exit;
+            }
             Ok(Told::ExporterEnded(Exit::Clean)) => {}
             Ok(Told::ExporterEnded(exit)) => {
-                inbox.send(Inbound::Halt { exit, why: "the exporter cannot go on".to_owned() });
+                inbox.send(Inbound::Halt { exit, why: CANNOT_GO_ON.to_owned() });
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Exit::Bug,
+        }
+        if let Some(progress) = &mut exporting {
+            progress.say_when_due();
         }
         let since = looked_at.elapsed();
         looked_at += since;
         if watch.look(heartbeat.load(Ordering::Relaxed), since) {
             tracing::error!("the worker made no progress for {} s", STUCK_AFTER.as_secs());
             return Exit::Stuck;
+        }
+    }
+}
+
+/// Says how far an export of everything is.
+struct Progress {
+    meter: Arc<Meter>,
+    said_at: Instant,
+}
+
+impl Progress {
+    fn clicks_behind(&self) -> u64 {
+        self.meter.clicks_behind.load(Ordering::Relaxed)
+    }
+
+    fn say_when_due(&mut self) {
+        if self.said_at.elapsed() >= PROGRESS_EVERY {
+            self.said_at = Instant::now();
+            let away = self.meter.sink_away.load(Ordering::Relaxed);
+            let what = if away { "the sink gives no answer to go on with, and is asked again" } else { "exporting" };
+            tracing::info!(clicks_behind = self.clicks_behind(), "{what}");
         }
     }
 }
@@ -226,7 +275,7 @@ struct Threads {
     /// To the main thread.
     told: Sender<Told>,
     /// The worker's ends: its address, its wake-up, what it is told and asked.
-    bound: Bound,
+    bound: Option<Bound>,
     wake_reader: OwnedFd,
     messages: Receiver<Inbound>,
     scrapes: Receiver<ScrapeAnswer>,
@@ -272,7 +321,7 @@ impl Threads {
         spawn("worker", move || {
             // The ring belongs to the thread that made it.
             let ring = pin(cpu)
-                .and_then(|()| bound.listen())
+                .and_then(|()| bound.map(Bound::listen).transpose())
                 .and_then(|listener| Ring::new(&ring_config, slots, listener, wake_reader));
             match ring {
                 Ok(mut ring) => {
@@ -344,31 +393,6 @@ fn serve_queries(store: Arc<Store>, listener: TcpListener) -> Result<tokio::sync
     Ok(stop)
 }
 
-/// Waits a moment for an address that is in use: it may be our own, of before a kill.
-fn bind_clicks(address: SocketAddr) -> Result<listener::Bound, Failure> {
-    let until = Instant::now() + ADDRESS_WAIT;
-    loop {
-        match listener::bind(address) {
-            Ok(bound) => return Ok(bound),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => return Err(bind_failed("--listen", address, &error)),
-        }
-    }
-}
-
-fn bind_tcp(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| bind_failed(flag, address, &error))
-}
-
-fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failure {
-    Failure {
-        exit: Exit::Unavailable,
-        text: format!("cannot listen on {address}: {error}; name another address with {flag}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,18 +404,5 @@ mod tests {
         let mut watch = Watch::new(7);
         assert!(!watch.look(7, Duration::from_secs(300)), "the process was paused");
         assert!((0..100).all(|beat| !watch.look(beat, LOOK_EVERY)));
-    }
-
-    #[test]
-    fn an_address_that_becomes_free_in_a_moment_is_waited_for() {
-        let killed = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = killed.local_addr().unwrap();
-        let (sender, bound) = mpsc::channel();
-        let starting = std::thread::spawn(move || sender.send(bind_clicks(address).is_ok()));
-        let early = bound.recv_timeout(Duration::from_millis(100));
-        assert_eq!(early, Err(RecvTimeoutError::Timeout), "gave up, or took an address that is in use");
-        drop(killed);
-        assert_eq!(bound.recv(), Ok(true));
-        starting.join().unwrap().unwrap();
     }
 }

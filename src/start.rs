@@ -17,7 +17,7 @@ use crate::commands::{halt_text, store_text};
 use crate::config::{Config, FRAME_BUFFERS, SinkKind, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use crate::core::home::Home;
 use crate::core::incarnation::{self, Edge, Incarnation, LogEnd};
-use crate::cut::Position;
+use crate::cut::{LogId, Position};
 use crate::dedup;
 use crate::event::{FrameBuffer, Now};
 use crate::exit::Exit;
@@ -27,7 +27,7 @@ use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
 use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
-use crate::export::{self, Mirror};
+use crate::export::{self, Behind, Mirror};
 use crate::preagg;
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
@@ -89,7 +89,7 @@ pub fn start(
     };
     let mut table = dedup_table(config, now(started_at))?;
     let began = Instant::now();
-    let mut clicks = 0_u64;
+    let (mut clicks, mut behind) = (0_u64, Behind::default());
     let mut recovered = recover(
         &config.data_dir,
         &confirmed,
@@ -97,7 +97,11 @@ pub fn start(
             let (bytes_done, bytes_total) = (progress.bytes_done, progress.bytes_total);
             readiness.set(Phase::Recovering { bytes_done, bytes_total });
         },
-        &mut |_, frame| clicks += incarnation::restore(&mut table, frame),
+        &mut |_, frame| {
+            clicks += incarnation::restore(&mut table, frame);
+            let (header, exported) = (&frame.header, exported_clicks(checkpoint.as_ref(), &frame.header.log_id));
+            behind.frame(header.built_ms, header.totals.clicks, exported);
+        },
     )
     .map_err(|error| Failure { exit: error.exit(), text: halt_text(&error, &config.data_dir) })?;
     if clicks > 0 {
@@ -105,7 +109,8 @@ pub fn start(
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
     recovered.iter_mut().for_each(|log| keep_exported(log, checkpoint.as_ref()));
-    let log = the_log(config, data_dir, &recovered)?;
+    let mut log = the_log(config, data_dir, &recovered)?;
+    log.end.behind = behind;
     wait_for_the_clock(config, log.built_ms, started_at);
     if incarnation::key_rule_changed(config, &recovered) {
         tracing::warn!(
@@ -188,6 +193,12 @@ fn keep_exported(log: &mut RecoveredLog, checkpoint: Option<&Checkpoint>) {
         log.start.totals.clicks = log.start.totals.clicks.max(listed.clicks_total);
         log.nonces.extend(<[u8; 16]>::try_from(checkpoint.nonce.as_slice()));
     }
+}
+
+/// Clicks of a log up to the checkpoint.
+fn exported_clicks(checkpoint: Option<&Checkpoint>, log_id: &LogId) -> u64 {
+    let listed = checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs).find(|listed| *listed.log_uuid == *log_id);
+    listed.map_or(0, |listed| listed.clicks_total)
 }
 
 /// The log, where it goes on, and when its newest frame was built.

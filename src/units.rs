@@ -40,6 +40,17 @@ pub fn about_bytes(bytes: u64) -> String {
     if value >= 100.0 || *factor == 1 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
+/// For people only: `0.4 s`, `95 s`, `12 min`, `3.5 h`, `12 d`.
+pub fn about_seconds(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.1} h", seconds / 3_600.0),
+        seconds => format!("{:.0} d", seconds / 86_400.0),
+    }
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -62,6 +73,12 @@ fn format_exact(value: u64, units: &[(&str, u64)]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn seconds_are_said_in_the_unit_that_is_easy_to_read() {
+        let said = [0.0, 9.94, 95.4, 720.0, 12_600.0, 1_036_800.0].map(about_seconds);
+        assert_eq!(said, ["0.0 s", "9.9 s", "95 s", "12 min", "3.5 h", "12 d"]);
+    }
 
     #[test]
     fn sizes_read_as_written() {

@@ -150,7 +150,7 @@ impl Worker {
                     Event::Exported(exported)
                 }
                 Inbound::Room { open, segments_over, frees_seen } => Event::Room { open, segments_over, frees_seen },
-                Inbound::Stop => Event::Stop,
+                Inbound::Stop { patience } => Event::Stop { patience },
                 Inbound::Halt { exit, why } => {
                     self.actions.push(Action::Halt { exit, why });
                     continue;
@@ -212,13 +212,12 @@ impl Worker {
 
     fn answer_scrape(&mut self, mut snapshot: Box<Snapshot>) {
         let counters = self.ring.counters();
-        let meter = &self.links.meter;
-        snapshot.export.transactions = meter.transactions.load(Ordering::Relaxed);
-        snapshot.export.partials = meter.partials.load(Ordering::Relaxed);
-        snapshot.export.cpu_ns = meter.cpu_ns.load(Ordering::Relaxed);
+        self.links.meter.show(self.now(), &mut snapshot.export);
         let disk = &self.links.disk;
         snapshot.log.log_disk_bytes = disk.log_bytes.load(Ordering::Relaxed);
         snapshot.log.store_disk_bytes = disk.store_bytes.load(Ordering::Relaxed);
+        snapshot.log.room_bytes = disk.room_bytes.load(Ordering::Relaxed);
+        snapshot.log.disk_free_bytes = disk.free_bytes.load(Ordering::Relaxed);
         snapshot.connections.accepted = counters.accepted;
         snapshot.connections.refused += counters.refused;
         snapshot.connections.receive_buffers_starved = counters.starved;

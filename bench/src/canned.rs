@@ -10,6 +10,7 @@ use tollgate::core::home::Home;
 use tollgate::core::incarnation::{Edge, Incarnation, LogEnd};
 use tollgate::dedup;
 use tollgate::event::{Action, Actions, ConnectionId, Event, Exported, FrameBuffer, Now, SendBuffer, WriteEnd};
+use tollgate::export::Mirror;
 use tollgate::metrics::Snapshot;
 use tollgate::preagg;
 use tollgate::wal::writer::buffer_bytes;
@@ -260,7 +261,7 @@ fn config(shape: Shape, dedup_memory_bytes: u64) -> Config {
 fn home(config: &Config, shape: Shape) -> Home {
     let memory = || MmapMut::map_anon(buffer_bytes(config.log.frame_bytes)).expect("memory for a frame");
     let buffers = (0..FRAME_BUFFERS as u32).map(|id| Box::new(FrameBuffer { memory: memory(), id })).collect();
-    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new(), mirror: tollgate::export::Mirror::Unkept };
+    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new(), mirror: Mirror::Unkept };
     let table = prefilled(&config.dedup, shape);
     let (incarnation, buffer, _) = Incarnation::begin(config, edge, table, LogEnd::new([3; 16]), buffers, BEGIN);
     let (home, _) = incarnation.begun(config, buffer, preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, 3));

@@ -14,6 +14,9 @@ pub const SPARE_TABLES: usize = 2;
 
 pub struct Cuts {
     last: Position,
+    /// Clicks of the log at `last`, and when the first one after it was taken.
+    last_clicks: u64,
+    oldest_open_ms: Option<i64>,
     waiting: VecDeque<Cut>,
     spares: Vec<CutTable>,
     credits: u32,
@@ -25,9 +28,18 @@ pub struct Cuts {
 impl Cuts {
     /// `from` is the log's end at the start: what lies before it the exporter knows from recovery. `spare` makes an empty
     /// table with all the memory it will need.
-    pub fn new(from: Position, exported_lsn: u64, spare: impl Fn() -> CutTable) -> Cuts {
+    pub fn new(from: Position, clicks: u64, exported_lsn: u64, spare: impl Fn() -> CutTable) -> Cuts {
         let spares = (0..SPARE_TABLES).map(|_| spare()).collect();
-        Cuts { last: from, waiting: VecDeque::new(), spares, credits: EXPORT_CREDITS, dropped: false, exported_lsn }
+        Cuts {
+            last: from,
+            last_clicks: clicks,
+            oldest_open_ms: None,
+            waiting: VecDeque::new(),
+            spares,
+            credits: EXPORT_CREDITS,
+            dropped: false,
+            exported_lsn,
+        }
     }
 
     pub fn last(&self) -> Position {
@@ -41,6 +53,23 @@ impl Cuts {
     /// Cuts that are not yet exported.
     pub fn pending(&self) -> usize {
         self.waiting.len() + (EXPORT_CREDITS - self.credits) as usize
+    }
+
+    /// At each turn: so many clicks are in the log.
+    pub fn note_clicks(&mut self, clicks: u64, now_ms: i64) {
+        if clicks > self.last_clicks {
+            self.oldest_open_ms.get_or_insert(now_ms);
+        }
+    }
+
+    /// When the oldest click was taken that is not in the exporter's hands.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.waiting.iter().find_map(|cut| cut.oldest_ms).or(self.oldest_open_ms)
+    }
+
+    /// The same of what is not cut yet.
+    pub fn oldest_open_ms(&self) -> Option<i64> {
+        self.oldest_open_ms
     }
 
     /// Everything cut was exported.
@@ -63,13 +92,13 @@ impl Cuts {
     /// Adds the next range. It must begin where the last one ended.
     pub fn push(&mut self, cut: Cut) {
         assert_eq!(cut.from, self.last, "a cut begins where the last one ended");
-        self.last = cut.to;
+        (self.last, self.last_clicks, self.oldest_open_ms) = (cut.to, cut.totals.clicks, None);
         self.dropped = false;
         if let Some(back) = self.waiting.back_mut()
             && back.table.is_none()
             && cut.table.is_none()
         {
-            *back = Cut { from: back.from, ..cut };
+            *back = Cut { from: back.from, oldest_ms: back.oldest_ms.or(cut.oldest_ms), ..cut };
             return;
         }
         self.waiting.push_back(cut);
@@ -106,7 +135,7 @@ mod tests {
     #[test]
     fn a_spare_always_has_its_memory() {
         let start = Position { log_id: [1; 16], lsn: 0, chain: 0 };
-        let mut cuts = Cuts::new(start, 0, || CutTable::with_capacity(10, 10, 10));
+        let mut cuts = Cuts::new(start, 0, 0, || CutTable::with_capacity(10, 10, 10));
         let used = cuts.spare().expect("two at the start");
         cuts.give_back(CutTable::default());
         cuts.give_back(used);

@@ -299,9 +299,15 @@ impl Home {
             totals: self.writer.totals(),
             horizon_ms: self.dedup.horizon_ms(),
             watermark_ms: self.watermark_ms,
+            oldest_ms: self.cuts.oldest_open_ms(),
             table,
             last,
         });
+    }
+
+    /// Once a turn, before anything is cut.
+    pub fn note_clicks(&mut self, now: Now) {
+        self.cuts.note_clicks(self.writer.totals().clicks, now.wall_ms);
     }
 
     pub fn hand_over(&mut self, actions: &mut Actions) {

@@ -7,7 +7,7 @@ use crate::core::home::{Home, Watermark};
 use crate::cut::LogId;
 use crate::dedup;
 use crate::event::{FrameBuffer, LogWrite, Now};
-use crate::export::{self, Exporter};
+use crate::export::{self, Behind, Exporter};
 use crate::preagg;
 use crate::wal::record::{self, Record, Start};
 use crate::wal::recover::RecoveredLog;
@@ -65,16 +65,18 @@ pub struct LogEnd {
     /// Records up to and including this one are freed.
     pub base_lsn: u64,
     pub watermark_ms: i64,
+    pub behind: Behind,
 }
 
 impl LogEnd {
     /// Of a log that never had a record.
     pub fn new(log_id: LogId) -> LogEnd {
-        LogEnd { start: LogStart::new(log_id, 1), base_lsn: 0, watermark_ms: i64::MIN }
+        LogEnd { start: LogStart::new(log_id, 1), base_lsn: 0, watermark_ms: i64::MIN, behind: Behind::default() }
     }
 
     pub fn of(log: &RecoveredLog) -> LogEnd {
-        LogEnd { start: log.start.clone(), base_lsn: log.base_lsn, watermark_ms: log.watermark_ms }
+        let (base_lsn, watermark_ms) = (log.base_lsn, log.watermark_ms);
+        LogEnd { start: log.start.clone(), base_lsn, watermark_ms, behind: Behind::default() }
     }
 }
 
@@ -95,6 +97,7 @@ pub struct Incarnation {
     writer: Writer,
     base_lsn: u64,
     watermark_ms: i64,
+    behind: Behind,
 }
 
 impl Incarnation {
@@ -118,7 +121,8 @@ impl Incarnation {
         writer.append(&bytes);
         writer.seal(FrameMeta { built_ms: now.wall_ms, horizon_ms: table.horizon_ms(), watermark_ms, flags: 0 });
         let Some((buffer, write)) = writer.next_write(0) else { unreachable!("a sealed frame and a ready segment") };
-        (Incarnation { edge, table, writer, base_lsn: log.base_lsn, watermark_ms }, buffer, write)
+        let (base_lsn, behind) = (log.base_lsn, log.behind);
+        (Incarnation { edge, table, writer, base_lsn, watermark_ms, behind }, buffer, write)
     }
 
     /// The first frame is on disk: from here on the core and the exporter own what there is.
@@ -141,9 +145,10 @@ impl Incarnation {
                 watermark_ms,
                 base_lsn: self.base_lsn,
                 open: true,
+                behind: self.behind,
             }],
         });
-        let cuts = Cuts::new(end, self.base_lsn, || partials.spare());
+        let cuts = Cuts::new(end, self.writer.totals().clicks, self.base_lsn, || partials.spare());
         let watermark = Watermark { start_ms: watermark_ms, delay_ms: config.export.watermark_delay_ms };
         let home = Home::new(self.table, self.writer, partials, cuts, watermark, config.log.dead_letter_bytes_max);
         (home, exporter)

@@ -3,16 +3,22 @@
 //!
 //!     Serving ──Stop──▶ Draining ──15 s──▶ Closing       all closed, all on disk: ──▶ LastCut ──exported──▶ Stopped
 //!                                                        19 s: the process ends, and says what is left to do
+//!                                                        (`--until-exported`: as long as it takes)
 
 use super::{Core, DRAIN_MAX_NS, Phase, STOP_MAX_NS};
-use crate::event::{Action, Actions, Now};
+use crate::event::{Action, Actions, Now, Patience};
 use crate::exit::Exit;
 use crate::wal::frame::FLAG_STOPPED;
 
 impl Core {
-    pub(super) fn stop(&mut self, now: Now, actions: &mut Actions) {
+    pub(super) fn stop(&mut self, patience: Patience, now: Now, actions: &mut Actions) {
         if self.phase == Phase::Serving {
-            self.phase = Phase::Draining { until_ns: now.mono_ns + DRAIN_MAX_NS, end_ns: now.mono_ns + STOP_MAX_NS };
+            let end_ns = match patience {
+                Patience::Deadline => now.mono_ns + STOP_MAX_NS,
+                // The disk has its own watch.
+                Patience::UntilExported => u64::MAX,
+            };
+            self.phase = Phase::Draining { until_ns: now.mono_ns + DRAIN_MAX_NS, end_ns };
             actions.push(Action::StopAccepting);
             let (lanes, mut intake) = self.receiving(now);
             lanes.begin_drain_all(&mut intake, actions);
@@ -57,7 +63,8 @@ impl Core {
         let (exit, why) = if last_cut && !self.home.writer.unwritten() {
             (
                 Exit::Store,
-                "the store, or Kafka, did not take the last cut in time; the log holds it, the next start exports it",
+                "the sink did not take the last cut in time; the log holds it. The next start exports it; to take this host out, \
+                 `tollgate serve --until-exported` does, and waits for the sink",
             )
         } else {
             (

@@ -9,7 +9,7 @@ use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX, STAGING_BYTES_MAX};
 use crate::core::incarnation::{Edge, Incarnation, LogEnd};
 use crate::cut::Cut;
 use crate::dedup;
-use crate::event::{Exported, ReceiveEnd, WriteEnd};
+use crate::event::{Exported, Patience, ReceiveEnd, WriteEnd};
 use crate::preagg;
 use crate::wal::writer::buffer_bytes;
 
@@ -124,7 +124,7 @@ fn accepted(connection: ConnectionId) -> Event<'static> {
 }
 
 fn stop(_: ConnectionId) -> Event<'static> {
-    Event::Stop
+    Event::Stop { patience: Patience::Deadline }
 }
 
 fn fin(connection: ConnectionId) -> Event<'static> {
@@ -188,6 +188,21 @@ fn a_last_cut_that_nobody_exports_ends_the_process_and_does_not_spin() {
     assert!(wakes < 40 && actions.is_empty(), "{wakes} turns in 18 s of waiting: {actions:?}");
     let (_, actions) = bench.sleep_for(3);
     assert_eq!(halted(&actions), Some(Exit::Store), "within 19 s of the stop");
+}
+
+/// As `--until-exported` does: nobody is waited for but the sink, and for that as long as it takes.
+#[test]
+fn a_patient_stop_waits_for_the_last_cut_and_does_not_spin() {
+    let mut bench = bench();
+    bench.told(vec![Event::Stop { patience: Patience::UntilExported }]);
+    bench.written();
+    let (wakes, actions) = bench.sleep_for(3_600);
+    assert!(wakes <= 3_600 && actions.is_empty(), "{wakes} turns in an hour of waiting: {actions:?}");
+    let cut = bench.cuts.pop().expect("the last cut is on its way");
+    assert!(cut.last && bench.cuts.is_empty(), "{cut:?}");
+    let exported = Exported { lsn: cut.to.lsn, table: cut.table, cuts: 1 };
+    let actions = bench.told(vec![Event::Exported(Box::new(exported))]);
+    assert!(matches!(actions[..], [Action::Stopped]), "{actions:?}");
 }
 
 #[test]
@@ -300,6 +315,7 @@ fn while_the_clock_leaps_clicks_are_shed_and_one_that_stays_ahead_is_believed() 
     assert_eq!(status(&mut bench, 0), "202");
     bench.now.wall_ms += 86_400_000;
     assert_eq!(status(&mut bench, 1), "503");
+    assert!(bench.core.take_snapshot(bench.now).clock_leapt);
     let window_ns = bench.core.config.dedup.window_ms as u64 * 1_000_000;
     let end_ns = bench.now.mono_ns + window_ns;
     while bench.now.mono_ns < end_ns {
@@ -311,6 +327,25 @@ fn while_the_clock_leaps_clicks_are_shed_and_one_that_stays_ahead_is_believed() 
         }
     }
     assert_eq!(status(&mut bench, 2), "202");
+    assert!(!bench.core.take_snapshot(bench.now).clock_leapt);
+}
+
+/// Whether it is in the open table, waits to be handed over or is cut: until the exporter has it, the core says how old it is.
+#[test]
+fn the_age_of_the_oldest_click_is_shown_until_it_is_handed_over() {
+    let mut bench = bench();
+    let oldest_ms = |bench: &Bench| bench.core.take_snapshot(bench.now).export.oldest_ms;
+    assert_eq!(oldest_ms(&bench), None);
+    let taken_ms = bench.now.wall_ms;
+    bench.click(0);
+    bench.after(300_000_000);
+    bench.click(1);
+    assert_eq!(oldest_ms(&bench), Some(taken_ms), "in the open table");
+    while bench.cuts.is_empty() {
+        bench.written();
+        bench.sleep_for(1);
+    }
+    assert_eq!((bench.cuts[0].oldest_ms, oldest_ms(&bench)), (Some(taken_ms), None));
 }
 
 /// Whether every click received is accounted for.

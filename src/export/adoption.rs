@@ -8,7 +8,7 @@
 //! ```
 
 use crate::cut::{LogId, Position, Totals};
-use crate::export::ranges::{Adopted, LogStart, Mirror, Start};
+use crate::export::ranges::{Adopted, Behind, LogStart, Mirror, Start};
 use crate::export::{Found, Halt, compare};
 use crate::wal::replay::hex;
 use tollgate_wire::{Checkpoint, LogPosition};
@@ -203,6 +203,7 @@ impl Seen {
             watermark_ms: 0,
             base_lsn: log.base.lsn,
             open: true,
+            behind: Behind::default(),
         };
         let start = Start {
             edge_id: self.edge_id.clone(),
@@ -392,9 +393,7 @@ impl Seen {
             chain: mark.chain,
             clicks_total: mark.clicks,
         };
-        Adopted {
-            found: self.found.as_ref().map(|found| found.txn_seq),
-            logs: way.marks.iter().map(position).collect(),
-        }
+        let found = self.found.as_ref().map(|found| found.txn_seq);
+        Adopted { found, logs: way.marks.iter().map(position).collect() }
     }
 }

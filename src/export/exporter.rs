@@ -208,7 +208,17 @@ impl Exporter {
 
     /// Clicks that were handed over or found at the start and are not known to be exported.
     pub fn clicks_behind(&self) -> u64 {
-        self.logs.values().flat_map(|log| &log.queue).map(|range| range.clicks()).sum()
+        self.logs.values().map(Log::clicks_behind).sum()
+    }
+
+    /// Clicks of the logs that are known to be exported.
+    pub fn clicks_exported(&self) -> u64 {
+        self.logs.values().map(Log::clicks_exported).sum()
+    }
+
+    /// When the oldest click was taken that is not known to be exported.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.logs.values().filter_map(Log::oldest_ms).min()
     }
 
     fn take_cut(&mut self, cut: Cut) {

@@ -27,5 +27,5 @@ mod tests;
 pub use compare::{listed_positions, positions};
 pub use exporter::Exporter;
 pub use halt::Halt;
-pub use ranges::{Adopted, LogStart, Mirror, Start};
+pub use ranges::{Adopted, Behind, LogStart, Mirror, Start};
 pub use steps::{Found, Look, Outcome, Rebuilt, Room, SinkError, Step, Told};

@@ -62,6 +62,27 @@ pub struct LogStart {
     pub base_lsn: u64,
     /// A core writes to it. A sealed one holds back no watermark once it is exported.
     pub open: bool,
+    pub behind: Behind,
+}
+
+/// What of a log lies behind the last checkpoint that was known without asking anybody. For the metrics alone: the sink may know
+/// another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    pub clicks: u64,
+    /// When the oldest of them was taken.
+    pub oldest_ms: Option<i64>,
+}
+
+impl Behind {
+    /// Takes a frame in that recovery read: built then, and after it the log has so many clicks, of which `exported` are known to
+    /// be exported.
+    pub fn frame(&mut self, built_ms: i64, clicks: u64, exported: u64) {
+        if clicks > exported {
+            self.clicks = clicks - exported;
+            self.oldest_ms.get_or_insert(built_ms);
+        }
+    }
 }
 
 /// Records after `from_lsn` up to `to`, exported all or not at all.
@@ -73,6 +94,8 @@ pub(super) struct Range {
     pub to_clicks: u64,
     pub horizon_ms: i64,
     pub watermark_ms: i64,
+    /// When its oldest click was taken, where that is known.
+    pub oldest_ms: Option<i64>,
     pub content: Content,
     /// Cuts that it came in; their credits go back when it is exported.
     pub cuts: u32,
@@ -135,6 +158,7 @@ pub(super) struct Log {
     /// Where the next cut must begin.
     tail: Position,
     tail_clicks: u64,
+    resumed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +178,7 @@ impl Log {
             ended: false,
             tail: start.end,
             tail_clicks: start.totals.clicks,
+            resumed: false,
             start,
         }
     }
@@ -179,6 +204,7 @@ impl Log {
             to_clicks: cut.totals.clicks,
             horizon_ms: cut.horizon_ms,
             watermark_ms: cut.watermark_ms,
+            oldest_ms: cut.oldest_ms,
             content: Content::Absent,
             cuts: 1,
             last: cut.last,
@@ -199,7 +225,8 @@ impl Log {
         match self.queue.back_mut() {
             Some(back) if unsent && back.table().is_none() && range.table().is_none() => {
                 let cuts = back.cuts + range.cuts;
-                *back = Range { from_lsn: back.from_lsn, from_clicks: back.from_clicks, cuts, ..range };
+                let (from_lsn, from_clicks) = (back.from_lsn, back.from_clicks);
+                *back = Range { from_lsn, from_clicks, oldest_ms: back.oldest_ms.or(range.oldest_ms), cuts, ..range };
             }
             Some(_) | None => self.queue.push_back(range),
         }
@@ -212,7 +239,7 @@ impl Log {
         if gone || clicks > end.totals.clicks {
             return Err(Halt::Totals { log, found: end.totals.clicks, expected: clicks });
         }
-        (self.exported, self.exported_clicks) = (position, clicks);
+        (self.exported, self.exported_clicks, self.resumed) = (position, clicks, true);
         let times = Times { horizon_ms: end.horizon_ms, watermark_ms: end.watermark_ms };
         if position.lsn == end.end.lsn {
             self.exported_times = Some(times);
@@ -225,6 +252,7 @@ impl Log {
             to_clicks: end.totals.clicks,
             horizon_ms: times.horizon_ms,
             watermark_ms: times.watermark_ms,
+            oldest_ms: self.start.behind.oldest_ms,
             content: Content::Absent,
             cuts: 0,
             last: false,
@@ -234,7 +262,7 @@ impl Log {
 
     /// Puts what was rebuilt in the place of the front range; what lies behind it stays to be rebuilt.
     pub fn rebuilt(&mut self, rebuilt: Rebuilt, asked: Room) -> Result<(), Halt> {
-        let Rebuilt { to, totals, lost_clicks, horizon_ms, watermark_ms, table } = rebuilt;
+        let Rebuilt { to, totals, built_ms, lost_clicks, horizon_ms, watermark_ms, table } = rebuilt;
         let front =
             self.queue.pop_front().expect("a rebuild is asked for the front range, which stays until it is told");
         let lsns = front.from_lsn + 1..=front.to.lsn;
@@ -254,7 +282,10 @@ impl Log {
             self.queue.push_front(Range { from_clicks, content, ..front });
             return Ok(());
         }
-        self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: totals.clicks, ..front });
+        let oldest_ms = front.oldest_ms;
+        // What lies behind it was taken later.
+        let rest_ms = Some(built_ms);
+        self.queue.push_front(Range { from_lsn: to.lsn, from_clicks: totals.clicks, oldest_ms: rest_ms, ..front });
         self.queue.push_front(Range {
             from_lsn,
             to,
@@ -262,11 +293,29 @@ impl Log {
             to_clicks: totals.clicks,
             horizon_ms,
             watermark_ms,
+            oldest_ms,
             content,
             cuts: 0,
             last: false,
         });
         Ok(())
+    }
+
+    /// Clicks handed over or found at the start that are not known to be exported.
+    pub fn clicks_behind(&self) -> u64 {
+        let found = if self.resumed { 0 } else { self.start.behind.clicks };
+        found + self.queue.iter().map(Range::clicks).sum::<u64>()
+    }
+
+    /// So many clicks of the log are known to be exported.
+    pub fn clicks_exported(&self) -> u64 {
+        self.tail_clicks.saturating_sub(self.clicks_behind())
+    }
+
+    /// When the oldest of those behind was taken.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        let found = self.start.behind.oldest_ms.filter(|_| !self.resumed);
+        found.or_else(|| self.queue.iter().find(|range| range.clicks() > 0)?.oldest_ms)
     }
 
     /// Its core's last cut was handed over: nothing comes after what is queued.
@@ -293,5 +342,62 @@ impl Log {
             None => (self.exported, self.exported_clicks),
         };
         LogPosition { log_uuid: self.id().to_vec(), lsn: to.lsn, chain: to.chain, clicks_total }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(lsn: u64) -> Position {
+        Position { log_id: [1; 16], lsn, chain: lsn }
+    }
+
+    fn cut(from: u64, to: u64, oldest_ms: Option<i64>) -> Cut {
+        let totals = Totals { clicks: to, dead_letters: 0 };
+        Cut { from: at(from), to: at(to), totals, horizon_ms: 0, watermark_ms: 0, oldest_ms, table: None, last: false }
+    }
+
+    /// Ten clicks in the log, of which the first two were known to be exported.
+    fn log() -> Log {
+        let mut behind = Behind::default();
+        for (built_ms, clicks) in [(100, 1), (200, 2), (300, 6), (400, 10)] {
+            behind.frame(built_ms, clicks, 2);
+        }
+        let (totals, horizon_ms, watermark_ms) = (Totals { clicks: 10, dead_letters: 0 }, 0, 0);
+        Log::new(LogStart { end: at(10), totals, horizon_ms, watermark_ms, base_lsn: 0, open: true, behind })
+    }
+
+    fn shown(log: &Log) -> (u64, u64, Option<i64>) {
+        (log.clicks_exported(), log.clicks_behind(), log.oldest_ms())
+    }
+
+    #[test]
+    fn what_lies_behind_is_known_before_and_after_the_first_contact() {
+        let mut log = log();
+        assert_eq!(shown(&log), (2, 8, Some(300)));
+        log.push(cut(10, 13, Some(500)));
+        log.push(cut(13, 14, Some(600)));
+        assert_eq!(shown(&log), (2, 12, Some(300)));
+        log.resume(at(2), 2).expect("the log begins there");
+        assert_eq!(shown(&log), (2, 12, Some(300)));
+        let totals = Totals { clicks: 6, dead_letters: 0 };
+        let (built_ms, table) = (400, CutTable::default());
+        let rebuilt = Rebuilt { to: at(6), totals, built_ms, lost_clicks: 0, horizon_ms: 0, watermark_ms: 0, table };
+        log.rebuilt(rebuilt, Room { rows: 1, clicks: u64::MAX }).expect("it is of the front range");
+        assert_eq!(shown(&log), (2, 12, Some(300)));
+        log.queue.pop_front();
+        assert_eq!(shown(&log), (6, 8, Some(400)));
+        log.queue.pop_front();
+        assert_eq!(shown(&log), (10, 4, Some(500)), "cuts without tables are one range, as old as the first");
+        log.queue.pop_front();
+        assert_eq!(shown(&log), (14, 0, None));
+    }
+
+    #[test]
+    fn a_sink_that_is_further_than_was_known_leaves_less_behind() {
+        let mut log = log();
+        log.resume(at(10), 10).expect("the log ends there");
+        assert_eq!(shown(&log), (10, 0, None));
     }
 }

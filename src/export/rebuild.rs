@@ -28,6 +28,7 @@ pub struct Rebuilder {
 struct Reached {
     to: Position,
     totals: crate::cut::Totals,
+    built_ms: i64,
     horizon_ms: i64,
     watermark_ms: i64,
 }
@@ -70,6 +71,7 @@ impl Rebuilder {
         self.reached = Some(Reached {
             to: Position { log_id: header.log_id, lsn: self.lsn, chain: frame.chain },
             totals: header.totals,
+            built_ms: header.built_ms,
             horizon_ms: header.horizon_ms,
             watermark_ms: header.watermark_ms,
         });
@@ -93,13 +95,14 @@ impl Rebuilder {
 
     /// What was built; `None` where no frame was.
     pub fn finish(&mut self) -> Option<Rebuilt> {
-        let Reached { to, totals, horizon_ms, watermark_ms } = self.reached.take()?;
+        let Reached { to, totals, built_ms, horizon_ms, watermark_ms } = self.reached.take()?;
         let spare = self.spare.take().unwrap_or_else(|| self.table.spare());
         let mut built = self.table.swap(spare);
         // Only as much memory as it needs waits for its transaction.
         let table = CutTable { rows: built.rows.clone(), keys: built.keys.clone(), users: built.users.clone() };
         built.clear();
         self.spare = Some(built);
-        Some(Rebuilt { to, totals, lost_clicks: self.lost_clicks, horizon_ms, watermark_ms, table })
+        let lost_clicks = self.lost_clicks;
+        Some(Rebuilt { to, totals, built_ms, lost_clicks, horizon_ms, watermark_ms, table })
     }
 }

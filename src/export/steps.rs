@@ -58,6 +58,8 @@ pub struct Rebuilt {
     pub to: Position,
     /// From the header of the frame that ends at `to`.
     pub totals: Totals,
+    /// When that frame was built.
+    pub built_ms: i64,
     /// Clicks of the range that a person accepted as lost (`wal repair --accept-loss`): no table will ever hold them.
     pub lost_clicks: u64,
     pub horizon_ms: i64,

@@ -7,7 +7,8 @@ use crate::event::Now;
 use crate::exit::Exit;
 use crate::export::exporter::Bounds;
 use crate::export::{
-    Adopted, Exporter, Found, Halt, LogStart, Look, Mirror, Outcome, Rebuilt, Room, SinkError, Start, Step, Told,
+    Adopted, Behind, Exporter, Found, Halt, LogStart, Look, Mirror, Outcome, Rebuilt, Room, SinkError, Start, Step,
+    Told,
 };
 use crate::preagg::{Table, key::PartialKey};
 use proptest::prelude::*;
@@ -70,6 +71,7 @@ impl Log {
             watermark_ms: end.time_ms,
             base_lsn: 0,
             open: true,
+            behind: Behind::default(),
         }
     }
 }
@@ -203,7 +205,8 @@ impl World {
         self.tables_out += i64::from(with_table);
         self.cuts_out += 1;
         let (horizon_ms, watermark_ms) = (to.time_ms - 1_000, to.time_ms);
-        let cut = Cut { from: from.to, to: to.to, totals: to.totals, horizon_ms, watermark_ms, table, last };
+        let cut =
+            Cut { from: from.to, to: to.to, totals: to.totals, horizon_ms, watermark_ms, oldest_ms: None, table, last };
         self.exporter.apply(Told::Cut(Box::new(cut)), self.now);
     }
 
@@ -316,6 +319,7 @@ impl World {
         Rebuilt {
             to: end.to,
             totals: end.totals,
+            built_ms: end.time_ms,
             lost_clicks: 0,
             horizon_ms,
             watermark_ms,

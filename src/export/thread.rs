@@ -2,14 +2,15 @@
 //! It runs nice, and sleeps until a cut or the protocol's next deadline wakes it.
 
 use crate::cut::{Cut, LogId, Position};
-use crate::event::Exported;
+use crate::event::{Exported, Now};
 use crate::exit::Exit;
 use crate::export::rebuild::Rebuilder;
 use crate::export::sink::Sink;
 use crate::export::{Exporter, Found, Rebuilt, SinkError, Step, Told};
 use crate::inbox::{Inbound, Inbox};
+use crate::metrics::ExportMetrics;
 use crate::wal::replay::ReplayedFrame;
-use crate::worker::{now, thread_cpu_ns, wall_ms};
+use crate::worker::{now, thread_cpu_ns};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -33,12 +34,37 @@ pub struct Meter {
     /// Commits whose outcome had to be read.
     pub doubts: AtomicU64,
     pub sink_away: AtomicBool,
-    /// Wall clock at the last commit; 0 before the first.
-    pub committed_ms: AtomicI64,
+    /// Monotonic time of the sink's last answer and of the last commit; 0, the start, before the first.
+    pub answered_ns: AtomicU64,
+    pub committed_ns: AtomicU64,
     /// Clicks handed over or found at the start, and not yet exported.
     pub clicks_behind: AtomicU64,
+    /// Clicks of the log that are known to be exported.
+    pub clicks_exported: AtomicU64,
+    /// When the oldest of those behind was taken; `NOBODY_WAITS` where there are none.
+    pub oldest_ms: AtomicI64,
     /// CPU of this thread.
     pub cpu_ns: AtomicU64,
+}
+
+const NOBODY_WAITS: i64 = i64::MAX;
+
+impl Meter {
+    /// Adds to what the core shows of the export.
+    pub fn show(&self, now: Now, export: &mut ExportMetrics) {
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        export.transactions = counted(&self.transactions);
+        export.partials = counted(&self.partials);
+        export.doubts = counted(&self.doubts);
+        export.cpu_ns = counted(&self.cpu_ns);
+        export.sink_answers = !self.sink_away.load(Ordering::Relaxed);
+        let since_answer_ns = now.mono_ns.saturating_sub(counted(&self.answered_ns));
+        export.sink_away_ns = if export.sink_answers { 0 } else { since_answer_ns };
+        export.commit_age_ns = now.mono_ns.saturating_sub(counted(&self.committed_ns));
+        export.clicks_behind = export.clicks_in_log.saturating_sub(counted(&self.clicks_exported));
+        let oldest_ms = Some(self.oldest_ms.load(Ordering::Relaxed)).filter(|ms| *ms != NOBODY_WAITS);
+        export.oldest_ms = oldest_ms.or(export.oldest_ms).filter(|_| export.clicks_behind > 0);
+    }
 }
 
 /// Everything that the thread owns.
@@ -61,6 +87,7 @@ impl ExportThread {
             tracing::warn!("the exporter's thread keeps its priority: {error}");
         }
         self.exporter.give_way_by(std::thread::yield_now);
+        self.publish();
         loop {
             // Looked at before the queue: what was pushed before the worker ended is still taken.
             let worker_ended = cuts.is_abandoned();
@@ -111,7 +138,14 @@ impl ExportThread {
 
     fn tell(&mut self, told: Told) {
         self.exporter.apply(told, now(self.started));
-        self.meter.clicks_behind.store(self.exporter.clicks_behind(), Ordering::Relaxed);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let (exporter, meter) = (&self.exporter, &self.meter);
+        meter.clicks_behind.store(exporter.clicks_behind(), Ordering::Relaxed);
+        meter.clicks_exported.store(exporter.clicks_exported(), Ordering::Relaxed);
+        meter.oldest_ms.store(exporter.oldest_ms().unwrap_or(NOBODY_WAITS), Ordering::Relaxed);
     }
 
     /// Recovery met the positions that were known then; others are looked for in the log.
@@ -132,6 +166,9 @@ impl ExportThread {
     /// Tells of a sink that is away once, and once that it is back.
     fn note_sink(&mut self, error: Option<&SinkError>) {
         let away = error.is_some();
+        if !away {
+            self.meter.answered_ns.store(now(self.started).mono_ns, Ordering::Relaxed);
+        }
         if self.meter.sink_away.swap(away, Ordering::Relaxed) == away {
             return;
         }
@@ -157,7 +194,9 @@ impl ExportThread {
             crate::export::Outcome::Committed => {
                 meter.transactions.fetch_add(1, Ordering::Relaxed);
                 meter.partials.fetch_add(partials, Ordering::Relaxed);
-                meter.committed_ms.store(wall_ms(), Ordering::Relaxed);
+                let now_ns = now(self.started).mono_ns;
+                meter.committed_ns.store(now_ns, Ordering::Relaxed);
+                meter.answered_ns.store(now_ns, Ordering::Relaxed);
             }
             crate::export::Outcome::Unknown => {
                 meter.doubts.fetch_add(1, Ordering::Relaxed);

@@ -144,7 +144,12 @@ pub struct Ring {
 
 impl Ring {
     /// Takes all memory: slots for `connections` connections, the receive buffers, the ring. `wake` is an eventfd.
-    pub fn new(config: &RingConfig, connections: u32, listener: TcpListener, wake: OwnedFd) -> io::Result<Ring> {
+    pub fn new(
+        config: &RingConfig,
+        connections: u32,
+        listener: Option<TcpListener>,
+        wake: OwnedFd,
+    ) -> io::Result<Ring> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()

@@ -28,6 +28,9 @@ const PREPARE_MAX_OF_BYTES: u64 = 128 << 20;
 pub struct DiskMeter {
     pub log_bytes: AtomicU64,
     pub store_bytes: AtomicU64,
+    /// What the log may grow by before clicks are shed, and what is free of its disk.
+    pub room_bytes: AtomicU64,
+    pub free_bytes: AtomicU64,
 }
 
 /// The log's room, as the core is told it.
@@ -57,6 +60,11 @@ impl DiskRoom {
     }
 }
 
+/// What the logs may grow by before clicks are shed: up to the mark, and up to the disk's last two segments.
+fn room_bytes(log_bytes: u64, free_bytes: u64, bytes_max: u64, segment_bytes: u64) -> u64 {
+    bytes_max.saturating_sub(log_bytes + segment_bytes).min(free_bytes.saturating_sub(2 * segment_bytes))
+}
+
 pub struct Keeper {
     log_dir: PathBuf,
     data_dir: PathBuf,
@@ -83,7 +91,7 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn new(config: &Config, log_dir: PathBuf, store: PathBuf, jobs: Receiver<Job>, inbox: Inbox) -> Keeper {
-        Keeper {
+        let keeper = Keeper {
             log_dir,
             data_dir: config.data_dir.clone(),
             store,
@@ -98,7 +106,12 @@ impl Keeper {
             room: DiskRoom { open: true, segments_over: 0 },
             blind: false,
             asked_at: None,
+        };
+        // The metrics show it from the start; what goes wrong is told at the first look.
+        if let Ok(sizes) = keeper.sizes() {
+            keeper.note_sizes(sizes);
         }
+        keeper
     }
 
     /// Runs until the worker's end of the channel is gone.
@@ -179,10 +192,7 @@ impl Keeper {
             }
         };
         self.blind = false;
-        let store = std::fs::metadata(&self.store);
-        let store_bytes = store.map_or(0, |metadata| metadata.blocks() * 512);
-        self.disk.log_bytes.store(log_bytes, Ordering::Relaxed);
-        self.disk.store_bytes.store(store_bytes, Ordering::Relaxed);
+        let store_bytes = self.note_sizes((log_bytes, free_bytes));
         let mut room = DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
         // Those on their way are not asked for twice.
         room.segments_over = room.segments_over.saturating_sub(self.freed.len() as u32);
@@ -203,6 +213,19 @@ impl Keeper {
             let DiskRoom { open, segments_over } = room;
             self.inbox.send(Inbound::Room { open, segments_over, frees_seen: self.frees_seen });
         }
+    }
+
+    /// For the metrics; returns what the store takes.
+    fn note_sizes(&self, (log_bytes, free_bytes): (u64, u64)) -> u64 {
+        let store = std::fs::metadata(&self.store);
+        let store_bytes = store.map_or(0, |metadata| metadata.blocks() * 512);
+        let room_bytes = room_bytes(log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
+        let disk = &self.disk;
+        let meters = [&disk.log_bytes, &disk.store_bytes, &disk.room_bytes, &disk.free_bytes];
+        for (meter, bytes) in meters.into_iter().zip([log_bytes, store_bytes, room_bytes, free_bytes]) {
+            meter.store(bytes, Ordering::Relaxed);
+        }
+        store_bytes
     }
 
     /// Bytes of the logs, and free on their disk.
@@ -267,6 +290,14 @@ mod tests {
         keeper.delete_freed();
         assert_eq!([2, 3, 4].map(|segment| path(segment).exists()), [false; 3]);
         assert!(keeper.freed.is_empty());
+    }
+
+    #[test]
+    fn room_ends_where_clicks_are_shed() {
+        assert_eq!(
+            [(8, 100), (9, 100), (12, 100), (8, 3), (3, 2), (3, 1)].map(|(log, free)| room_bytes(log, free, 10, 1)),
+            [1, 0, 0, 1, 0, 0]
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod halts;
 mod key_rule;
 mod limits;
 mod metrics;
+mod night;
 mod server;
 mod settings;
 mod stopping;

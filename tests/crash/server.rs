@@ -102,17 +102,20 @@ impl Server {
         server
     }
 
-    /// Waits for the ready line; false where it did not come in time.
+    /// Waits for the ready line, or that of an edge that only exports and has no port for clicks; false where it did not come in
+    /// time.
     pub fn ready_within(&mut self, patience: Duration) -> bool {
         let Ok(line) = self.first_line.recv_timeout(patience) else { return false };
         let address = |name: &str| {
             let word = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
             word.parse().ok()
         };
-        let (Some(clicks), Some(admin)) = (address("listen="), address("admin=")) else {
+        let Some(admin) = address("admin=") else {
             panic!("no ready line but {line:?}: {:?}", self.ended());
         };
-        (self.clicks, self.query, self.admin) = (clicks, address("query=").unwrap_or(self.query), admin);
+        let or_none = |name, none| address(name).unwrap_or(none);
+        (self.clicks, self.query) = (or_none("listen=", self.clicks), or_none("query=", self.query));
+        self.admin = admin;
         true
     }
 
@@ -292,6 +295,19 @@ pub fn tollgate(data_dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(binary());
     command.env_clear().args(arguments).arg("--data-dir").arg(data_dir);
     text_of(&command.output().expect("the binary starts"))
+}
+
+/// What `tollgate status` says of the edge with this admin port, and how it ends.
+pub fn status(admin: SocketAddr, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    command.env_clear().args(["status", "--admin", &admin.to_string()]).args(arguments);
+    text_of(&command.output().expect("the binary starts"))
+}
+
+/// The same, for a program.
+pub fn status_json(admin: SocketAddr) -> (Option<i32>, serde_json::Value) {
+    let (code, text) = status(admin, &["--json"]);
+    (code, serde_json::from_str(&text).unwrap_or_else(|_| panic!("JSON: {text}")))
 }
 
 /// Runs a command as it was printed, from a shell that finds the binary.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tollgate::core::Core;
-use tollgate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, LogWrite, WriteEnd};
+use tollgate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, LogWrite, Patience, WriteEnd};
 use tollgate::exit::Exit;
 use tollgate::metrics::{Ledger, Shed, Snapshot};
 use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
@@ -361,7 +361,7 @@ impl World {
         {
             server.stopping = true;
             self.note("stop", &[]);
-            self.tell(In::Event(Event::Stop));
+            self.tell(In::Event(Event::Stop { patience: Patience::Deadline }));
         }
     }
 }

@@ -80,7 +80,7 @@ fn flags_that_documents_name_exist() {
     }
     let mut known = BTreeSet::from(["--help", "--version"].map(str::to_owned));
     collect(&Cli::command(), &mut known);
-    for path in ["README.md", "docs/OPERATING.md", "docs/ARCHITECTURE.md"] {
+    for path in ["README.md", "docs/OPERATING.md", "docs/ARCHITECTURE.md", ALERTS] {
         for line in read(path).lines().filter(|line| !ELSEWHERE.iter().any(|other| line.contains(other))) {
             for flag in words(line, "--", '-') {
                 assert!(known.contains(&flag), "{path} names {flag}, which no command has: {line}");
@@ -103,11 +103,43 @@ const ELSEWHERE: [&str; 10] = [
     "--ulimit",
 ];
 
+const ALERTS: &str = "deploy/prometheus/alerts.yml";
+
+/// The names of the metrics that are shown.
+fn shown() -> BTreeSet<String> {
+    let text = metrics_text::render(Some(&Snapshot::default()), &metrics_text::Process::default());
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
+/// Metrics that are shown, sections that there are, and a series of its own in the test of each.
+#[test]
+fn alerts_name_what_exists_and_each_is_tested() {
+    let (alerts, tests, operating) =
+        (read(ALERTS), read("deploy/prometheus/alerts_test.yml"), read("docs/OPERATING.md"));
+    for text in [&alerts, &tests] {
+        let unknown: Vec<_> = words(text, "tollgate_", '_').difference(&shown()).cloned().collect();
+        assert!(unknown.is_empty(), "{ALERTS} or its test names {unknown:?}, which are not shown");
+    }
+    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(tests.contains(&format!("alertname=\"{name}\"")), "no series of alerts_test.yml fires {name}");
+    }
+    let sections = alerts.split("OPERATING.md \\\"").skip(1).filter_map(|rest| rest.split("\\\"").next());
+    for section in sections {
+        let found = [format!("## {section}"), format!("**{section}"), format!("{section}, by")];
+        assert!(found.iter().any(|form| operating.contains(form.as_str())), "docs/OPERATING.md has no {section:?}");
+    }
+    let rules = alerts.matches("- alert: ").count();
+    for part in ["summary: ", "runbook: ", "severity: ", "expr: "] {
+        assert_eq!(alerts.matches(part).count(), rules, "each alert has its {part:?}");
+    }
+}
+
 #[test]
 fn operating_names_every_metric_and_no_other() {
-    let text = metrics_text::render(Some(&Snapshot::default()), &metrics_text::Process::default());
-    let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let shown: BTreeSet<String> = shown.map(str::to_owned).collect();
+    let shown = shown();
     let operating = read("docs/OPERATING.md");
     let named = ["tollgate_", "process_"].iter().flat_map(|start| words(&operating, start, '_')).collect();
     assert_eq!(shown, named, "the metrics that are shown, and those that docs/OPERATING.md names");

@@ -32,8 +32,9 @@ pub(super) struct Ended {
 }
 
 impl Accepting {
-    pub fn new(listener: TcpListener) -> Accepting {
-        Accepting { listener: Some(listener), armed: false, blocked: false, short: false, stopping: false }
+    /// Without a listener nobody can connect.
+    pub fn new(listener: Option<TcpListener>) -> Accepting {
+        Accepting { listener, armed: false, blocked: false, short: false, stopping: false }
     }
 
     /// The accept to submit, if one is due.

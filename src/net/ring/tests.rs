@@ -19,7 +19,7 @@ fn ring() -> (Ring, SocketAddr, Wake) {
     let address = listener.local_addr().unwrap();
     let (wake, reader) = Wake::pair().unwrap();
     let config = RingConfig { entries: 64, recv_buffers: 16, ..Config::default().ring };
-    (Ring::new(&config, 8, listener, reader).unwrap(), address, wake)
+    (Ring::new(&config, 8, Some(listener), reader).unwrap(), address, wake)
 }
 
 /// Enters the kernel so often; how many connections were accepted.
