@@ -14,4 +14,5 @@ mod night;
 mod server;
 mod settings;
 mod stopping;
+mod traced;
 mod ways_out;
