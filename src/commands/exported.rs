@@ -1,4 +1,4 @@
-//! What the store of a data directory says was exported, for the commands that read one. The caller holds the directory's
+//! What a data directory says was exported, its store or its mirror of Kafka, for the commands that read one. The caller holds the directory's
 //! lock: opening the store may write to it (it recovers by itself after a kill).
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tollgate_wire::{Checkpoint, EndRecord};
 
 use super::wal::{CommandError, logs_of};
 use crate::cut::Position;
-use crate::export::mirror::MirrorFile;
+use crate::export::mirror::{MirrorFile, Place};
 use crate::export::positions;
 use crate::wal::segments::{DataDir, read_identity};
 
@@ -17,6 +17,8 @@ use crate::wal::segments::{DataDir, read_identity};
 pub struct Exported {
     /// With its path, for messages.
     pub store: Option<(PathBuf, Store)>,
+    /// Where there is no store: of the Kafka that the counts are in.
+    pub kafka: Option<Place>,
     pub checkpoint: Option<Checkpoint>,
     pub end: Option<EndRecord>,
 }
@@ -24,12 +26,16 @@ pub struct Exported {
 impl Exported {
     pub fn read(dir: &Path) -> Result<Exported, CommandError> {
         let path = dir.join("store.redb");
+        if let Some(mirror) = MirrorFile::read(dir)?.filter(|_| !path.is_file()) {
+            let (kafka, checkpoint) = (Some(mirror.place.clone()), mirror.checkpoint());
+            return Ok(Exported { kafka, checkpoint, ..Exported::default() });
+        }
         let Some(identity) = read_identity(dir)?.filter(|_| path.is_file()) else { return Ok(Exported::default()) };
         let failed = |error| CommandError::Store(path.clone(), error);
         let store = Store::open(&path).map_err(failed)?;
         let checkpoint = store.checkpoint(&identity.edge_id).map_err(failed)?;
         let end = store.last_end(&identity.edge_id).map_err(failed)?;
-        Ok(Exported { store: Some((path, store)), checkpoint, end })
+        Ok(Exported { store: Some((path, store)), kafka: None, checkpoint, end })
     }
 }
 
@@ -39,12 +45,7 @@ pub fn exported_positions(dir: &Path) -> Result<Vec<Position>, CommandError> {
     logs_of(dir)?;
     let read = || -> Result<Vec<Position>, CommandError> {
         let _lock = DataDir::open(dir)?;
-        let exported = Exported::read(dir)?;
-        let checkpoint = match (exported.store, MirrorFile::read(dir)?) {
-            (None, Some(mirror)) => mirror.checkpoint(),
-            (Some(_), _) | (None, None) => exported.checkpoint,
-        };
-        Ok(checkpoint.as_ref().map_or(Vec::new(), positions))
+        Ok(Exported::read(dir)?.checkpoint.as_ref().map_or(Vec::new(), positions))
     };
     read().or_else(|error| {
         eprintln!("tollgate: what was exported is not known: {error}");

@@ -10,7 +10,7 @@ use crate::client::{Client, Random, Shape, sums, while_sending};
 use crate::edge::{Edge, wait_for_export};
 use crate::proxy::Proxy;
 use crate::rules::{Action, Api, Rule, When};
-use crate::server::Server;
+use crate::server::{Server, tollgate};
 use crate::shared;
 use crate::wait::{let_pass, wait_until};
 
@@ -36,6 +36,9 @@ fn judged(edge: &Edge, clients: &mut [Client]) -> (u64, u64) {
     wait_for_export(&server);
     server.stop();
     let sum = edge.check(&sums(clients));
+    let (code, text) = tollgate(&edge.data_dir, &["audit"]);
+    let stands = format!("{} clicks of these logs should stand there, 0 are not known", sum.clicks());
+    assert!(code == Some(0) && text.contains(&stands), "{code:?}: {text}");
     let uncommitted = edge.topics.uncommitted();
     let records = |sum: &crate::reader::Sum| sum.partials() + sum.ends();
     (sum.clicks(), records(&uncommitted) - records(&sum))
