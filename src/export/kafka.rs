@@ -26,11 +26,11 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::util::Timeout;
 use tollgate_wire::{Checkpoint, Transaction};
 
-use self::client::Producer;
+use self::client::{Producer, Reports};
 use self::watch::Watch;
 use crate::config::ExportConfig;
 use crate::export::mirror::{MirrorFile, Place};
@@ -115,8 +115,10 @@ impl Kafka {
         let place = self.place(&watch)?;
         if !self.checked {
             topics::refuse_unsafe(&self.client, &watch.all)?;
-            place::refuse_missing(&watch.all, &place)?;
             self.checked = true;
+        }
+        if look != Look::Again {
+            place::refuse_missing(&watch.all, &place)?;
         }
         let found = match look {
             Look::Peek => watch.some_checkpoint(&place, &self.edge_id)?,
@@ -141,8 +143,10 @@ impl Kafka {
             return Ok(producer);
         }
         let producer = self.fenced().map_err(SendError::Producer)?;
-        let watch = self.watch.as_mut().ok_or(SendError::Rival)?;
+        let connected = self.watch.take().map_or_else(|| Watch::connect(&self.client), Ok);
+        let mut watch = connected.map_err(SendError::Producer)?;
         let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::Producer)?;
+        self.watch = Some(watch);
         if last != self.known { Err(SendError::Rival) } else { Ok(producer) }
     }
 
@@ -152,7 +156,7 @@ impl Kafka {
             Some(producer) => producer,
             None => self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT)?,
         };
-        producer.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
+        producer.kafka.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
         Ok(producer)
     }
 
@@ -162,8 +166,8 @@ impl Kafka {
         // Of one use: what is late of the transaction before cannot end this one.
         let producer = self.next_producer(&place)?;
         let until = Instant::now() + TRANSACTION_TIMEOUT;
-        producer.begin_transaction()?;
-        let mut sent = Sent { producer: &producer, until, records: 0 };
+        producer.kafka.begin_transaction()?;
+        let mut sent = Sent { producer: &producer.kafka, until, records: 0 };
         let (partials, key) = ((place.topic_partials.as_str(), place.partition_partials), self.edge_id.as_bytes());
         let mut bytes = Vec::new();
         let headers = headers("partial");
@@ -181,15 +185,18 @@ impl Kafka {
         sent.record(topic, Some(partition), key, &checkpoint, &self::headers("checkpoint"))?;
         let records = sent.records;
         // librdkafka's flush looks every 100 ms; the reports are counted as they come.
-        while producer.context().reported() < records && Instant::now() < until {
+        let reports = producer.kafka.context();
+        while reports.reported() < records && Instant::now() < until {
             std::thread::park_timeout(REPORT_PAUSE);
         }
-        let delivered = producer.context().delivered();
+        let delivered = reports.delivered();
         if delivered != records {
-            return Err(SendError::Undelivered { records, delivered });
+            let why =
+                producer.why.try_recv().map_or_else(|_| "no answer in time".to_owned(), |error| error.to_string());
+            return Err(SendError::Undelivered { records, delivered, why });
         }
         // No time-out of ours: librdkafka's ends with the transaction's, and then the outcome is unknown.
-        producer.commit_transaction(Timeout::Never)?;
+        producer.kafka.commit_transaction(Timeout::Never)?;
         self.next = self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT).ok();
         Ok(())
     }
@@ -225,15 +232,15 @@ pub enum SendError {
     Producer(SinkError),
     #[error("the last checkpoint is not ours any more")]
     Rival,
-    #[error("{delivered} of {records} records were delivered in time")]
-    Undelivered { records: u64, delivered: u64 },
+    #[error("{delivered} of {records} records were delivered: {why}")]
+    Undelivered { records: u64, delivered: u64, why: String },
     #[error("the log cannot be read back for the raw topic: {0}; `tollgate wal verify` says what is lost")]
     Log(String),
 }
 
 /// A transaction on its way.
 struct Sent<'a> {
-    producer: &'a Producer,
+    producer: &'a ThreadedProducer<Reports>,
     until: Instant,
     records: u64,
 }

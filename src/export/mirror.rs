@@ -83,11 +83,13 @@ impl MirrorFile {
             Err(source) => return Err(LogError::Io { doing: "read", path, source }),
         };
         let unreadable = |why: String| LogError::Unreadable { path: path.clone(), why };
-        let file: MirrorFile = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
-        if file.format_version != MIRROR_VERSION {
-            let found = file.format_version;
+        // The version first: a later one may have what this one does not know.
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        let found = &value["format_version"];
+        if *found != MIRROR_VERSION {
             return Err(unreadable(format!("format version {found}; this tollgate reads version {MIRROR_VERSION}")));
         }
+        let file: MirrorFile = serde_json::from_value(value).map_err(|error| unreadable(error.to_string()))?;
         let decoded = file.exported.iter().all(|exported| exported.decode().is_some())
             && file.adopted.iter().all(|adopted| positions(&adopted.logs).is_some());
         decoded.then_some(Some(file)).ok_or_else(|| unreadable("an id is not in hexadecimal digits".to_owned()))
@@ -220,7 +222,8 @@ mod tests {
         file.format_version = 2;
         file.write(dir.path()).expect("written");
         let text = std::fs::read_to_string(path(dir.path())).expect("text");
-        for (bad, names) in [(text, "version 2"), ("{".to_owned(), "EOF")] {
+        let later = text.replacen('{', "{\"epoch\": 7,", 1);
+        for (bad, names) in [(text, "version 2"), (later, "version 2"), ("{".to_owned(), "EOF")] {
             std::fs::write(path(dir.path()), bad).expect("written");
             let error = MirrorFile::read(dir.path()).expect_err("refused").to_string();
             assert!(error.contains("exported.json") && error.contains(names), "{error}");

@@ -2,6 +2,7 @@
 //! of an old one is asked again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -15,16 +16,20 @@ use super::reader::Reader;
 use crate::config::{KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES, KAFKA_QUEUE_RECORDS, KafkaConfig};
 use crate::export::SinkError;
 
+/// Where `--kafka-set batch.size` says nothing else.
+const BATCH_BYTES: u64 = 1_000_000;
+
 /// Properties of librdkafka that cannot be: it says which, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("--kafka-set: {0}")]
 pub struct ClientError(String);
 
 /// Counts what a transaction's records came to.
-#[derive(Default)]
 pub struct Reports {
     delivered: AtomicU64,
     failed: AtomicU64,
+    /// Why the first that failed did.
+    why: SyncSender<KafkaError>,
 }
 
 impl Reports {
@@ -52,7 +57,14 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let count = if result.is_ok() { &self.delivered } else { &self.failed };
+        let count = match result {
+            Ok(_) => &self.delivered,
+            Err((error, _)) => {
+                // The first says it.
+                let _ = self.why.try_send(error.clone());
+                &self.failed
+            }
+        };
         count.fetch_add(1, Ordering::Release);
     }
 }
@@ -62,7 +74,12 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, "librdkafka: {facility}: {message}");
 }
 
-pub type Producer = ThreadedProducer<Reports>;
+/// Of one transaction.
+pub struct Producer {
+    pub kafka: ThreadedProducer<Reports>,
+    /// Why a record was not delivered, where one was not.
+    pub why: Receiver<KafkaError>,
+}
 
 /// Makes connections.
 pub struct Client {
@@ -90,7 +107,7 @@ impl Client {
         let mut config = ClientConfig::new();
         // Found at once when they are back, and not hammered until then.
         config.set("reconnect.backoff.max.ms", "2000").set("socket.keepalive.enable", "true");
-        config.set("compression.type", "lz4").set("linger.ms", "5").set("batch.size", "1000000");
+        config.set("compression.type", "lz4").set("linger.ms", "5").set("batch.size", BATCH_BYTES.to_string());
         config.set("queue.buffering.max.messages", KAFKA_QUEUE_RECORDS.to_string());
         config.set("queue.buffering.max.kbytes", KAFKA_QUEUE_KBYTES.to_string());
         config.set("queued.max.messages.kbytes", KAFKA_FETCH_KBYTES.to_string());
@@ -102,12 +119,20 @@ impl Client {
         config
     }
 
+    /// The largest batch of records.
+    pub fn batch_bytes(&self) -> u64 {
+        self.config().get("batch.size").and_then(|text| text.parse().ok()).unwrap_or(BATCH_BYTES)
+    }
+
     /// A new producer of the edge. Until `init_transactions` it fences nobody.
     pub fn producer(&self, edge_id: &str, transaction_timeout: Duration) -> Result<Producer, SinkError> {
         let mut config = self.config();
         config.set("transactional.id", format!("tollgate-{edge_id}"));
         config.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
-        config.create_with_context(Reports::default()).map_err(|error| broken(&error))
+        let (told, why) = sync_channel(1);
+        let reports = Reports { delivered: AtomicU64::new(0), failed: AtomicU64::new(0), why: told };
+        let kafka = config.create_with_context(reports).map_err(|error| broken(&error))?;
+        Ok(Producer { kafka, why })
     }
 
     pub fn reads_all(&self) -> Result<Reader, SinkError> {

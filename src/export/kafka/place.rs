@@ -58,7 +58,10 @@ pub fn choose(watch: &Watch, kafka: &KafkaConfig, edge_id: &str, cluster: String
     let (partials, checkpoints) = (count(&topic_partials)?, count(&topic_checkpoints)?);
     let mut free = None;
     let mut ours = None;
-    for partition in 0..checkpoints {
+    // Edges that begin at the same moment see none of each other: each looks from a place of its own.
+    let hash = xxhash_rust::xxh3::xxh3_64(edge_id.as_bytes());
+    let first = (hash % checkpoints as u64) as i32;
+    for partition in (first..checkpoints).chain(0..first) {
         let edges = watch.edges(&topic_checkpoints, partition)?;
         if edges.contains(edge_id.as_bytes()) {
             ours = Some(partition);
@@ -69,15 +72,13 @@ pub fn choose(watch: &Watch, kafka: &KafkaConfig, edge_id: &str, cluster: String
         }
     }
     let partition = ours.or(free).unwrap_or_else(|| {
-        let hash = xxhash_rust::xxh3::xxh3_64(edge_id.as_bytes());
-        let partition = (hash % checkpoints as u64) as i32;
         tracing::warn!(
             topic = topic_checkpoints,
-            partition,
+            partition = first,
             "every partition is some edge's already: edges that share one wait for each other's transactions. Give the topic one \
              partition for each edge"
         );
-        partition
+        first
     });
     Ok(Place {
         cluster,

@@ -18,6 +18,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 const HEARD_OF_TIMEOUT: Duration = Duration::from_secs(10);
 const HEARD_OF_POLL: Duration = Duration::from_millis(50);
 
+/// Kafka's own default: a batch of ours, and what frames it.
+const BATCH_BYTES_ROOM: u64 = 1_048_588;
+
 /// The topics to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicsPlan {
@@ -125,7 +128,7 @@ pub fn check_topics(client: &Client, all: &Reader) -> Result<Vec<TopicFinding>, 
     let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
     for ((topic, partitions), values) in topics.iter().zip(values(client, &names)?) {
         let judged = match values {
-            Some(values) => judge(**topic == kafka.topic_checkpoints, partitions, &values),
+            Some(values) => judge(**topic == kafka.topic_checkpoints, partitions, client.batch_bytes(), &values),
             None => vec![(false, "its configuration may not be read: that it is safe is not known".to_owned())],
         };
         let finding = |(refused, text)| TopicFinding { topic: (*topic).clone(), refused, text };
@@ -146,7 +149,12 @@ pub fn refuse_unsafe(client: &Client, all: &Reader) -> Result<(), SinkError> {
 }
 
 /// What is wrong with one topic, and whether that is refused.
-fn judge(checkpoints: bool, partitions: &[usize], values: &BTreeMap<String, String>) -> Vec<(bool, String)> {
+fn judge(
+    checkpoints: bool,
+    partitions: &[usize],
+    batch_bytes: u64,
+    values: &BTreeMap<String, String>,
+) -> Vec<(bool, String)> {
     let value = |name: &str| values.get(name).map_or("", String::as_str);
     let mut found = Vec::new();
     let policy = value("cleanup.policy");
@@ -155,6 +163,13 @@ fn judge(checkpoints: bool, partitions: &[usize], values: &BTreeMap<String, Stri
             "cleanup.policy is {policy:?}, and must be \"compact\": else the checkpoint of an edge that is away is deleted, and its \
              clicks would be counted again. Set it with Kafka's kafka-configs.sh --alter --entity-type topics --entity-name TOPIC \
              --add-config cleanup.policy=compact"
+        );
+        found.push((true, text));
+    }
+    if let Some(most) = value("max.message.bytes").parse().ok().filter(|most: &u64| *most < batch_bytes) {
+        let text = format!(
+            "max.message.bytes is {most}, and batches have up to {batch_bytes}: the broker would refuse them for ever. Raise it to \
+             {BATCH_BYTES_ROOM} or more; or say --kafka-set batch.size={most}, if every record is well below that"
         );
         found.push((true, text));
     }
@@ -227,18 +242,25 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
+    fn judged(checkpoints: bool, partitions: &[usize], values: &BTreeMap<String, String>) -> Vec<(bool, String)> {
+        judge(checkpoints, partitions, 1_000_000, values)
+    }
+
     #[test]
     fn what_loses_a_checkpoint_is_refused_and_what_could_lose_counts_is_said() {
         let safe = [("cleanup.policy", "compact"), ("min.insync.replicas", "2")];
-        assert_eq!(judge(true, &[3, 3], &values(&safe)), []);
+        assert_eq!(judged(true, &[3, 3], &values(&safe)), []);
+        let small = [("cleanup.policy", "delete"), ("min.insync.replicas", "2"), ("max.message.bytes", "30000")];
+        let found = judged(false, &[3], &values(&small));
+        assert!(found.len() == 1 && found[0].0 && found[0].1.contains("30000"), "no batch would fit: {found:?}");
         for policy in ["delete", "compact,delete"] {
-            let found = judge(true, &[3], &values(&[("cleanup.policy", policy), ("min.insync.replicas", "2")]));
+            let found = judged(true, &[3], &values(&[("cleanup.policy", policy), ("min.insync.replicas", "2")]));
             assert!(found.len() == 1 && found[0].0 && found[0].1.contains(policy), "{found:?}");
         }
-        let compacted = judge(false, &[3], &values(&safe));
+        let compacted = judged(false, &[3], &values(&safe));
         assert!(compacted.len() == 1 && compacted[0].0, "partials share a key: {compacted:?}");
         let weak = values(&[("cleanup.policy", "delete"), ("unclean.leader.election.enable", "true")]);
-        let found = judge(false, &[1], &weak);
+        let found = judged(false, &[1], &weak);
         assert!(found.len() == 2 && found.iter().all(|(refused, _)| !refused), "{found:?}");
     }
 }
