@@ -249,7 +249,7 @@ fn needs(report: &Report, first: &Look, last: &Look) -> Vec<String> {
     }
     if let Some(export) = &report.export {
         let sink = &export.sink;
-        if export.away_seconds > LATE_SECONDS {
+        if export.away_seconds > LATE_SECONDS || export.away_seconds > 0.0 && export.lag_seconds > LATE_SECONDS {
             let seconds = export.away_seconds;
             needs.push(format!("{sink} has not answered for {seconds:.0} s: counts wait in the log; bring it back"));
         } else if export.commit_age_seconds > LATE_SECONDS {
