@@ -47,18 +47,6 @@ fn flip(path: &Path, offset: u64) {
     write(path, offset, &[byte ^ 0x10]);
 }
 
-pub fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy(&source, &target);
-        } else {
-            std::fs::copy(&source, &target).expect("copied");
-        }
-    }
-}
-
 /// The command between backticks that begins so.
 fn printed(text: &str, begins: &str, contains: &str) -> String {
     let mut between = text.split('`').skip(1).step_by(2);

@@ -342,6 +342,19 @@ pub fn audited(data_dir: &Path) {
     }
 }
 
+/// A data directory as a snapshot or a careless hand copies it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target);
+        } else {
+            std::fs::copy(&source, &target).expect("copied");
+        }
+    }
+}
+
 /// A directory with the clicks of these numbers exported, stopped.
 pub fn stopped(data_dir: &Path, from: u64, to: u64) {
     let server = Server::start(data_dir, &EXPORTS);

@@ -17,18 +17,6 @@ use crate::server::{Server, tollgate};
 use crate::shared;
 use crate::wait::{PATIENCE, wait_until};
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy(&source, &target);
-        } else {
-            std::fs::copy(&source, &target).expect("copied");
-        }
-    }
-}
-
 /// Beside the edge's data directory.
 fn beside(edge: &Edge, name: &str) -> PathBuf {
     edge.data_dir.parent().expect("a folder").join(name)

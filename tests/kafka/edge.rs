@@ -52,6 +52,14 @@ impl Edge {
         Server::start(&self.data_dir, &words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// A start that takes so many exchanges of the client, exports them and stops.
+    pub fn exports(&self, client: &mut Client, exchanges: u64) {
+        let server = self.start();
+        send(&server, client, exchanges);
+        wait_for_export(&server);
+        server.stop();
+    }
+
     /// It ends with this code, and says this.
     #[track_caller]
     pub fn halts(&self, code: i32, names: &[&str]) -> String {

@@ -174,10 +174,7 @@ fn without_the_flag_nothing_is_sent() {
     let mut edge = edge("no-raw");
     edge.flags.clear();
     let mut clients = [client(1)];
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
     edge.check(&sums(&clients));
     assert_eq!(committed(&edge, "")["clicks"], 0);
 }

@@ -18,10 +18,7 @@ fn direct() -> String {
 fn a_directory_that_exported_to_kafka_is_refused_by_another_sink_edge_or_topic() {
     let mut edge = Edge::new("belongs", &direct(), &direct());
     let mut clients = [client(1)];
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
 
     // Counted in the store, all would be counted again: the refusal says which sink it is.
     refused_by_the_store(&edge.data_dir, "belongs");
@@ -59,10 +56,7 @@ fn a_directory_that_exported_to_kafka_is_refused_by_another_sink_edge_or_topic()
 fn another_cluster_is_refused_with_77_before_anything_is_sent() {
     let edge = Edge::new("other-cluster", &direct(), &direct());
     let mut clients = [client(1)];
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
     let seq = edge.topics.committed().checkpoint(&edge.id)["txn_seq"].clone();
     let path = edge.data_dir.join("exported.json");
     let mirror = std::fs::read_to_string(&path).expect("the mirror");
@@ -95,10 +89,7 @@ fn a_directory_that_exported_to_its_store_is_refused_by_kafka() {
     server.stop();
     edge.data_dir = edge.data_dir.with_extension("anew");
     let mut clients = [client(2)];
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
     edge.check(&sums(&clients));
 }
 
@@ -111,10 +102,7 @@ fn a_directory_that_never_counted_a_click_may_begin_with_kafka() {
     server.stop();
     assert!(edge.data_dir.join("store.redb").exists());
     let mut clients = [client(1)];
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
     edge.check(&sums(&clients));
     // And from then on it is Kafka's.
     refused_by_the_store(&edge.data_dir, "tried");

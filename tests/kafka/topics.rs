@@ -89,10 +89,7 @@ fn a_topic_of_checkpoints_that_is_not_compacted_ends_serve_until_it_is() {
     let direct = shared::broker().direct();
     let edge = Edge::new("uncompacted", &direct, &direct);
     let mut clients = [client(1)];
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
     let text = said(&edge.data_dir);
     assert!(text.contains("min.insync.replicas 1"), "weak replication is warned of: {text}");
     alter_topic(&direct, &edge.topics.checkpoints, &["cleanup.policy=delete"]);
@@ -103,10 +100,7 @@ fn a_topic_of_checkpoints_that_is_not_compacted_ends_serve_until_it_is() {
     let (code, text) = topics("uncompacted", &["check"]);
     assert!(code == Some(1) && text.contains("--add-config cleanup.policy=compact"), "{text}");
     alter_topic(&direct, &edge.topics.checkpoints, &["cleanup.policy=compact"]);
-    let server = edge.start();
-    send(&server, &mut clients[0], 5);
-    wait_for_export(&server);
-    server.stop();
+    edge.exports(&mut clients[0], 5);
     edge.check(&sums(&clients));
 }
 
