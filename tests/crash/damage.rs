@@ -8,7 +8,7 @@ use tollgate::wal::frame::{BLOCK_BYTES, FrameHeader};
 use tollgate::wal::recover::recover;
 
 use crate::client::{Connection, send_number, send_one_by_one};
-use crate::server::{self, EXPORTS, Server, audited, shell, tollgate};
+use crate::server::{self, EXPORTS, Server, audited, copy, shell, tollgate};
 
 const CLICKS: u64 = 12;
 /// No cut within the test.

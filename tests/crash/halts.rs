@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::client::{Connection, request, send_one_by_one, verdicts};
-use crate::damage::copy;
-use crate::server::{EXPORTS, PATIENCE, Server, audited, halts, now_ms, stopped, tollgate};
+use crate::server::{EXPORTS, PATIENCE, Server, audited, copy, halts, now_ms, stopped, tollgate};
 
 /// The way out of every contradiction, where the files are gone for good.
 const ANEW: [&str; 2] = ["start with an empty --data-dir", "`tollgate wal export`"];

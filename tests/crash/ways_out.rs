@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::client::{Connection, send_number, send_one_by_one};
-use crate::damage::copy;
-use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, stopped, tollgate, wait_until};
+use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, copy, stopped, tollgate, wait_until};
 
 #[track_caller]
 fn ends(ended: &Ended, code: i32, names: &[&str]) {

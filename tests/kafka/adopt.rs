@@ -3,7 +3,7 @@
 //! the same ad: the sum over the topic is the count.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ use crate::edge::{Edge, wait_for_export};
 use crate::proxy::Proxy;
 use crate::reader::{Topics, delete_topic, describe_topic};
 use crate::rules::Api;
-use crate::server::{Server, tollgate};
+use crate::server::{Server, copy, tollgate};
 use crate::shared;
 use crate::wait::{PATIENCE, wait_until};
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::client::PerAd;
+use crate::client::{Client, PerAd};
 use crate::reader::{Sum, Topics};
+use crate::sending::send;
 use crate::server::Server;
 use crate::wait::wait_until;
 
@@ -52,10 +53,10 @@ impl Edge {
         Server::start(&self.data_dir, &words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// A start that takes so many exchanges of the client, exports them and stops.
-    pub fn exports(&self, client: &mut Client, exchanges: u64) {
+    /// A start that takes so many requests of the client, exports them and stops.
+    pub fn exports(&self, client: &mut Client, requests: usize) {
         let server = self.start();
-        send(&server, client, exchanges);
+        send(&server, client, requests);
         wait_for_export(&server);
         server.stop();
     }
