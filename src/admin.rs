@@ -1,6 +1,7 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`, on a thread of its own that no click passes. It asks the worker for a
 //! snapshot between two turns, so what it shows balances; it never reads a core's state itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -17,6 +18,8 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use crate::chunk::CoreIndex;
+use crate::meters::Meters;
 use crate::metrics::Snapshot;
 use crate::metrics_text::{Process, render};
 use crate::wake::Wake;
@@ -30,23 +33,23 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// The worker sends the snapshot here; the admin side may have given up by then.
 pub type ScrapeAnswer = oneshot::Sender<Box<Snapshot>>;
 
-/// Asks the worker for a snapshot and wakes it.
+/// Asks a worker for a snapshot and wakes it.
 pub struct ScrapeSender {
     requests: SyncSender<ScrapeAnswer>,
     /// An eventfd that the worker's ring waits on.
-    wake: Wake,
+    wake: Arc<Wake>,
 }
 
 impl ScrapeSender {
-    pub fn new(requests: SyncSender<ScrapeAnswer>, wake: Wake) -> ScrapeSender {
+    pub fn new(requests: SyncSender<ScrapeAnswer>, wake: Arc<Wake>) -> ScrapeSender {
         ScrapeSender { requests, wake }
     }
 
     fn send(&self) -> Result<oneshot::Receiver<Box<Snapshot>>, &'static str> {
         let (answer, receiver) = oneshot::channel();
         self.requests.try_send(answer).map_err(|error| match error {
-            TrySendError::Full(_) => "other scrapes are waiting for the worker; scrape less often",
-            TrySendError::Disconnected(_) => "the worker has ended",
+            TrySendError::Full(_) => "other scrapes are waiting for a worker; scrape less often",
+            TrySendError::Disconnected(_) => "a worker has ended",
         })?;
         self.wake.ring();
         Ok(receiver)
@@ -75,11 +78,11 @@ pub struct Readiness {
 
 struct ReadinessState {
     phase: Phase,
-    /// Why clicks are turned away, and what helps.
-    shedding: Option<&'static str>,
+    /// Why clicks are turned away, and what helps, by core.
+    shedding: BTreeMap<CoreIndex, &'static str>,
     recovering_since: Option<Instant>,
     recovered_bytes: (u64, u64),
-    note: Option<String>,
+    notes: BTreeMap<CoreIndex, String>,
     /// Since 1970, when this was made.
     started: Duration,
 }
@@ -88,10 +91,10 @@ impl Default for Readiness {
     fn default() -> Readiness {
         let state = ReadinessState {
             phase: Phase::Starting,
-            shedding: None,
+            shedding: BTreeMap::new(),
             recovering_since: None,
             recovered_bytes: (0, 0),
-            note: None,
+            notes: BTreeMap::new(),
             started: UNIX_EPOCH.elapsed().unwrap_or_default(),
         };
         Readiness { state: Mutex::new(state) }
@@ -122,19 +125,27 @@ impl Readiness {
         state.phase = phase;
     }
 
-    /// The worker turns clicks away (`Some`, why), or takes them again.
-    pub fn shed(&self, why: Option<&'static str>) {
-        self.lock().shedding = why;
+    /// The core turns clicks away (`Some`, why), or takes them again.
+    pub fn shed(&self, core: CoreIndex, why: Option<&'static str>) {
+        let shedding = &mut self.lock().shedding;
+        match why {
+            Some(why) => shedding.insert(core, why),
+            None => shedding.remove(&core),
+        };
     }
 
     /// Something worth an operator's look that does not stop clicks: the horizon rose early, say.
-    pub fn set_note(&self, note: Option<String>) {
-        self.lock().note = note;
+    pub fn set_note(&self, core: CoreIndex, note: Option<String>) {
+        let notes = &mut self.lock().notes;
+        match note {
+            Some(note) => notes.insert(core, note),
+            None => notes.remove(&core),
+        };
     }
 
     pub fn is_ready(&self) -> bool {
         let state = self.lock();
-        state.phase == Phase::Ready && state.shedding.is_none()
+        state.phase == Phase::Ready && state.shedding.is_empty()
     }
 
     /// A thread that panicked has ended the process, so the lock is never poisoned to any effect.
@@ -150,7 +161,7 @@ impl Readiness {
             bytes_done: None,
             bytes_total: None,
             seconds_left: None,
-            note: state.note.clone(),
+            note: state.notes.values().next().cloned(),
         };
         match state.phase {
             Phase::Starting => said(false, "starting"),
@@ -160,7 +171,7 @@ impl Readiness {
                 let (bytes_done, bytes_total) = (Some(bytes_done), Some(bytes_total));
                 Answer { bytes_done, bytes_total, seconds_left, ..said(false, "recovering") }
             }
-            Phase::Ready => state.shedding.map_or_else(|| said(true, "ready"), |why| said(false, why)),
+            Phase::Ready => state.shedding.values().next().map_or_else(|| said(true, "ready"), |why| said(false, why)),
             Phase::Exporting => said(false, "exporting"),
             Phase::Draining => said(false, "draining"),
         }
@@ -180,19 +191,26 @@ fn seconds_left(elapsed: Duration, done: u64, total: u64) -> Option<f64> {
 }
 
 struct Shared {
-    scrape: ScrapeSender,
+    /// Of each worker.
+    scrapes: Vec<ScrapeSender>,
+    meters: Meters,
     readiness: Arc<Readiness>,
 }
 
 /// Serves the admin port from a thread of its own until the process ends.
-pub fn serve(listener: TcpListener, scrape: ScrapeSender, readiness: Arc<Readiness>) -> io::Result<JoinHandle<()>> {
+pub fn serve(
+    listener: TcpListener,
+    scrapes: Vec<ScrapeSender>,
+    meters: Meters,
+    readiness: Arc<Readiness>,
+) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(Arc::new(Shared { scrape, readiness }));
+        .with_state(Arc::new(Shared { scrapes, meters, readiness }));
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         let served =
             runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await });
@@ -208,7 +226,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let text = if before_worker {
         render(None, &process)
     } else {
-        match snapshot(&shared.scrape).await {
+        match snapshot(&shared).await {
             Ok(snapshot) => render(Some(&snapshot), &process),
             Err(why) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
         }
@@ -216,12 +234,24 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-async fn snapshot(scrape: &ScrapeSender) -> Result<Box<Snapshot>, &'static str> {
-    match tokio::time::timeout(SCRAPE_TIMEOUT, scrape.send()?).await {
-        Ok(Ok(snapshot)) => Ok(snapshot),
-        Ok(Err(_)) => Err("the worker has ended"),
-        Err(_) => Err("the worker did not answer in 2 s"),
-    }
+/// Of all cores together: each balances by itself, so the sum does.
+async fn snapshot(shared: &Shared) -> Result<Box<Snapshot>, &'static str> {
+    let asked: Vec<_> = shared.scrapes.iter().map(ScrapeSender::send).collect::<Result<_, _>>()?;
+    let mut sum: Option<Box<Snapshot>> = None;
+    let all = async {
+        for answer in asked {
+            let snapshot = answer.await.map_err(|_| "a worker has ended")?;
+            match &mut sum {
+                Some(sum) => sum.add(&snapshot),
+                None => sum = Some(snapshot),
+            }
+        }
+        Ok::<(), &'static str>(())
+    };
+    tokio::time::timeout(SCRAPE_TIMEOUT, all).await.map_err(|_| "a worker did not answer in 2 s")??;
+    let mut sum = sum.ok_or("no worker was asked")?;
+    shared.meters.show(&mut sum);
+    Ok(sum)
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
@@ -257,7 +287,8 @@ mod tests {
         let (sender, receiver) = sync_channel(1);
         let (wake, _worker) = Wake::pair().unwrap();
         let readiness = Arc::new(Readiness::default());
-        serve(listener, ScrapeSender::new(sender, wake), readiness.clone()).unwrap();
+        let meters = Meters { export: Arc::default(), disk: Arc::default(), started: Instant::now() };
+        serve(listener, vec![ScrapeSender::new(sender, Arc::new(wake))], meters, readiness.clone()).unwrap();
         (address, receiver, readiness)
     }
 
@@ -299,17 +330,17 @@ mod tests {
             drop(requests.recv().unwrap());
             requests
         });
-        assert!(get(address, "/metrics").contains("the worker has ended"));
+        assert!(get(address, "/metrics").contains("a worker has ended"));
         drop(ending.join().unwrap());
         let answer = get(address, "/metrics");
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the worker has ended"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("a worker has ended"), "{answer}");
     }
 
     #[test]
     fn readyz_says_why_not_and_how_far() {
         let (address, _requests, readiness) = started();
         // What the worker says before the process is ready is kept.
-        readiness.shed(Some("shedding"));
+        readiness.shed(1, Some("shedding"));
         assert!(get(address, "/readyz").contains(r#"{"ready":false,"reason":"starting"}"#));
         readiness.set(Phase::Recovering { bytes_done: 0, bytes_total: 10 });
         readiness.set(Phase::Recovering { bytes_done: 5, bytes_total: 10 });
@@ -321,8 +352,8 @@ mod tests {
         readiness.set(Phase::Ready);
         let answer = get(address, "/readyz");
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#"{"ready":false,"reason":"shedding"}"#));
-        readiness.shed(None);
-        readiness.set_note(Some("the horizon rose early".to_owned()));
+        readiness.shed(1, None);
+        readiness.set_note(0, Some("the horizon rose early".to_owned()));
         let answer = get(address, "/readyz");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("rose early"), "{answer}");
         readiness.set(Phase::Draining);

@@ -241,11 +241,37 @@ pub const STAGING_BYTES_MAX: usize = 12 << 20;
 /// is parked for a moment only: this is 8 KiB for each of 4,096 connections, or twenty of the largest.
 pub const PARKED_BYTES_MAX: u64 = 32 * MIB;
 
+/// Records of a chunk on its way to another core: some 180 clicks, which the home looks ahead at together.
+pub const CHUNK_BYTES: usize = 16 << 10;
+
+/// Chunks that a core may have at each other core. One is away for a commit or two, 1 ms, and a turn, 50 µs or so, sends at least one;
+/// what finds none waits, and goes with more in one chunk. (cores − 1) × credits × 16 KiB a core: 1 MiB with 2 cores, 4 with 16, 8 with 64.
+pub fn chunk_credits(cores: u16) -> usize {
+    (256 / usize::from(cores)).clamp(8, 64)
+}
+
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 
 /// Raw bytes kept of one dead letter.
 pub const DEAD_LETTER_RAW_BYTES_MAX: usize = 4096;
+
+impl Config {
+    /// How many cores take clicks.
+    pub fn cores(&self) -> u16 {
+        self.cpus.len().max(1) as u16
+    }
+
+    /// The share of one core in `--dedup-memory-bytes`.
+    pub fn dedup_bytes_a_core(&self) -> u64 {
+        self.dedup.memory_bytes / u64::from(self.cores())
+    }
+
+    /// The share of one core in `--connections-max`.
+    pub fn connections_a_core(&self) -> u32 {
+        self.http.connections_max.div_ceil(u32::from(self.cores()))
+    }
+}
 
 impl HttpConfig {
     /// The most that the records of one request can take up in the log. A record holds the text of its click and at most

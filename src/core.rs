@@ -2,27 +2,37 @@
 //! changes a core; it holds no clock, no lock, no I/O.
 //!
 //!     events ─▶ lanes (frame, parse, encode) ─▶ staging ─▶ home (dedup, log, merge) ─▶ replies, once durable
+//!                                                  └─▶ outbound ─▶ another core's inbound ─▶ its home ─▶ back
 //!
 //! `lanes` is the receiving side of a core, `home` the deciding one. The same upkeep runs after every turn.
 
 pub mod clock;
 pub mod cuts;
 pub mod home;
+pub mod idle;
+pub mod inbound;
 pub mod incarnation;
 pub mod intake;
+mod judging;
 pub mod lanes;
+pub mod outbound;
 pub mod room;
 mod snapshot;
 pub mod staging;
 mod stopping;
+mod waiting;
 
-use crate::config::{Config, ERRORS_LISTED_MAX};
+use crate::chunk::CoreIndex;
+use crate::config::Config;
 use crate::core::clock::Clock;
-use crate::core::home::{Bench, Home};
+use crate::core::home::{Home, Lookahead};
+use crate::core::idle::IdleLog;
+use crate::core::inbound::Inbound;
 use crate::core::intake::Intake;
 use crate::core::lanes::Lanes;
+use crate::core::outbound::Outbound;
 use crate::core::room::LogRoom;
-use crate::core::staging::Staging;
+use crate::core::staging::{StagedRequest, Staging};
 use crate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, Now, WriteEnd};
 use crate::exit::Exit;
 use crate::metrics::{Ledger, Shed, Snapshot};
@@ -51,7 +61,17 @@ pub struct Core {
     parser: Parser,
     assembly: AssemblyPool,
     staging: Staging,
+    /// Of what is staged.
+    ahead: Lookahead,
     home: Home,
+    inbound: Inbound,
+    outbound: Outbound,
+    /// The other cores that may still forward clicks, while this one stops.
+    peers_left: CoreIndex,
+    /// Requests that a chunk has brought the last verdicts of; kept for its memory.
+    whole: Vec<(StagedRequest, u64)>,
+    /// Logs that no core writes to and that this one clears away.
+    idle_logs: Vec<IdleLog>,
     ledger: Ledger,
     snapshot: Box<Snapshot>,
     phase: Phase,
@@ -81,6 +101,10 @@ enum Phase {
     Closing {
         end_ns: u64,
     },
+    /// No connection is left here, and nothing of this core's is elsewhere; other cores may still forward clicks.
+    AwaitingPeers {
+        end_ns: u64,
+    },
     /// No connection is left; the last cut is on its way out.
     LastCut {
         end_ns: u64,
@@ -89,13 +113,21 @@ enum Phase {
 }
 
 impl Core {
-    pub fn new(config: Config, home: Home, slots: u32, now: Now) -> Core {
+    /// `idle_logs`: those that this core clears away beside its own.
+    pub fn new(config: Config, home: Home, idle_logs: Vec<IdleLog>, slots: u32, now: Now) -> Core {
+        let seat = home.seat();
         Core {
             lanes: Lanes::new(&config, slots, now),
             parser: Parser::new(&config.click),
             assembly: AssemblyPool::new(config.http.assembly_bytes_max),
             staging: Staging::new(config.http.parked_bytes_max() as usize),
+            ahead: Lookahead::with_capacity(1024),
             home,
+            inbound: Inbound::default(),
+            outbound: Outbound::new(seat.own, seat.cores),
+            peers_left: seat.cores - 1,
+            whole: Vec::new(),
+            idle_logs,
             ledger: Ledger::default(),
             snapshot: Box::default(),
             phase: Phase::Serving,
@@ -163,7 +195,7 @@ impl Core {
         let (cut, stop) = match self.phase {
             Phase::Serving => (self.next_cut_ns, u64::MAX),
             Phase::Draining { until_ns, .. } => (self.next_cut_ns, until_ns),
-            Phase::Closing { end_ns } => (self.next_cut_ns, end_ns),
+            Phase::Closing { end_ns } | Phase::AwaitingPeers { end_ns } => (self.next_cut_ns, end_ns),
             // There is no other cut to wait for.
             Phase::LastCut { end_ns } => (u64::MAX, end_ns),
             Phase::Stopped => (u64::MAX, u64::MAX),
@@ -195,6 +227,13 @@ impl Core {
             Event::Room { open, segments_over, frees_seen } => self.room.told(open, segments_over, frees_seen),
             Event::CutInterval { ms } => self.cut_interval_ms = ms,
             Event::Exported(exported) => self.home.cuts.exported(*exported),
+            Event::IdleExported { log, lsn } => self.idle_logs[log as usize].exported(lsn),
+            Event::Forwarded { from, chunk } => self.inbound.push(from, chunk),
+            Event::Judged { by, chunk } => self.judged(by, chunk),
+            Event::PeerDone { core } => {
+                assert!(self.peers_left > 0, "core {core} was done already");
+                self.peers_left -= 1;
+            }
             Event::Scrape => self.scrape = true,
             Event::Idle => {}
             Event::Stop { patience } => self.stop(patience, now, actions),
@@ -209,7 +248,9 @@ impl Core {
         match phase {
             Phase::Serving => {}
             Phase::Draining { .. } => lanes.begin_drain(connection.slot, &mut intake, actions),
-            Phase::Closing { .. } | Phase::LastCut { .. } | Phase::Stopped => lanes.close(connection.slot, actions),
+            Phase::Closing { .. } | Phase::AwaitingPeers { .. } | Phase::LastCut { .. } | Phase::Stopped => {
+                lanes.close(connection.slot, actions);
+            }
         }
     }
 
@@ -263,41 +304,6 @@ impl Core {
         now
     }
 
-    /// The home's pass over what is staged, as far as there is room; what finds none waits at the head of the line.
-    fn judge(&mut self, now: Now) {
-        let full = self.ledger.shed[Shed::DedupFull as usize];
-        for records in self.staging.look() {
-            self.home.look_ahead(records);
-        }
-        while let Some(mut request) = self.staging.pop() {
-            let (mut tally, mut errors) = (request.tally, std::mem::take(&mut request.errors));
-            let before = tally;
-            let mut bench = Bench {
-                ledger: &mut self.ledger,
-                tally: &mut tally,
-                errors: &mut errors,
-                errors_max: ERRORS_LISTED_MAX,
-            };
-            let rest = self.staging.rest(&request);
-            let through = self.home.judge(rest, &mut bench, now);
-            let whole = through == rest.len();
-            let settled = tally.settled - before.settled;
-            self.ledger.settle(settled, tally.accepted - before.accepted, tally.duplicates - before.duplicates);
-            (request.tally, request.errors) = (tally, errors);
-            if !whole {
-                request.advance(through);
-                self.staging.unpop(request);
-                break;
-            }
-            self.lanes.settle(&mut request, self.home.writer.end_lsn(), &self.config);
-            self.staging.release(request);
-        }
-        self.staging.compact();
-        if self.ledger.shed[Shed::DedupFull as usize] > full {
-            self.full_until_ns = now.mono_ns + 1_000_000_000;
-        }
-    }
-
     /// The same after every turn, cheap and always.
     fn upkeep(&mut self, would_sleep: bool, now: Now, actions: &mut Actions) {
         self.home.note_clicks(now);
@@ -311,6 +317,8 @@ impl Core {
             }
             self.judge(now);
         }
+        self.outbound.send(actions);
+        self.inbound.release(self.home.writer.durable_lsn(), actions);
         self.home.hand_over(actions);
         self.free_segments(now, actions);
         self.watch_disk(now, actions);

@@ -4,6 +4,7 @@
 //! An action is never refused: whatever an action uses up is a credit that the core took before it changed state;
 //! drivers queue, they do not fail.
 
+use crate::chunk::{Chunk, CoreIndex};
 use crate::cut::Cut;
 use crate::exit::Exit;
 use crate::metrics::Snapshot;
@@ -144,6 +145,25 @@ pub enum Event<'a> {
     },
     /// The exporter committed everything up to these positions.
     Exported(Box<Exported>),
+    /// The same of a log that no core writes to, by its place among those; see `core/idle.rs`.
+    IdleExported {
+        log: u32,
+        lsn: u64,
+    },
+    /// Another core received clicks whose home is here.
+    Forwarded {
+        from: CoreIndex,
+        chunk: Box<Chunk>,
+    },
+    /// A chunk is back from its home, with verdicts whose ground is on that home's disk.
+    Judged {
+        by: CoreIndex,
+        chunk: Box<Chunk>,
+    },
+    /// That core will forward nothing more: it stops.
+    PeerDone {
+        core: CoreIndex,
+    },
     /// The admin side asks for the counters as they are between two turns.
     Scrape,
     /// Nothing else happened and nothing is queued: the worker will sleep after this turn.
@@ -200,7 +220,24 @@ pub enum Action {
     FreeSegment {
         segment: u64,
     },
+    /// The same of a log that no core writes to.
+    FreeIdleSegment {
+        log: u32,
+        segment: u64,
+    },
     Export(Box<Cut>),
+    /// Hands clicks to their home. The chunk was a credit: there is always room for it.
+    Forward {
+        to: CoreIndex,
+        chunk: Box<Chunk>,
+    },
+    /// Hands a chunk back with its verdicts.
+    Return {
+        to: CoreIndex,
+        chunk: Box<Chunk>,
+    },
+    /// Tells all other cores that nothing more will be forwarded.
+    Done,
     Snapshot(Box<Snapshot>),
     /// Stop accepting connections.
     StopAccepting,

@@ -2,8 +2,10 @@
 //! Rare by design (once a second or less each), so plain channels do; a worker sleeps in its ring and is woken by an eventfd.
 
 use std::fs::File;
+use std::net::TcpStream;
 use std::sync::mpsc::Sender;
 
+use crate::chunk::CoreIndex;
 use crate::event::{Exported, Patience};
 use crate::exit::Exit;
 use crate::wake::Wake;
@@ -15,6 +17,13 @@ pub enum Inbound {
         file: File,
     },
     Exported(Box<Exported>),
+    /// Of a log that no core writes to.
+    IdleExported {
+        log: u32,
+        lsn: u64,
+    },
+    /// A connection that another worker accepted.
+    Connection(TcpStream),
     Room {
         open: bool,
         segments_over: u32,
@@ -33,8 +42,16 @@ pub enum Inbound {
 /// What the keeper does for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
-    Prepare { segment: u64 },
-    Free { segment: u64 },
+    Prepare {
+        core: CoreIndex,
+        segment: u64,
+    },
+    /// `idle`: not of the core's own log, but of one that it clears away.
+    Free {
+        core: CoreIndex,
+        idle: Option<u32>,
+        segment: u64,
+    },
 }
 
 /// The sending end of a worker's inbox.

@@ -4,6 +4,7 @@
 //! [`event::Event`]s, [`core::Core::apply`] turns a batch of them into [`event::Action`]s, drivers carry those out.
 
 pub mod admin;
+pub mod chunk;
 pub mod cli;
 pub mod click;
 pub mod commands;
@@ -19,6 +20,8 @@ pub mod inbox;
 pub mod limits;
 pub mod machine;
 pub mod memory;
+pub mod mesh;
+pub mod meters;
 pub mod metrics;
 pub mod metrics_text;
 pub mod net;
@@ -27,6 +30,7 @@ pub mod preagg;
 pub mod probe;
 pub mod run;
 pub mod settings;
+pub mod spread;
 pub mod start;
 pub mod units;
 pub mod wake;

@@ -1,7 +1,7 @@
 //! Pure. What the values of a [`Config`] must satisfy together. Each value alone is bounded in `settings.rs`; here are the
 //! sums over several, each with the failure that it prevents.
 
-use crate::config::{Config, GENERATIONS};
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS};
 use crate::machine::Machine;
 use crate::memory;
 use crate::units::{about_bytes, format_bytes, format_duration_us};
@@ -29,8 +29,15 @@ fn cores(config: &Config, machine: &Machine) -> Option<String> {
             machine.cpus
         ));
     }
-    (cpus.len() > 1).then(|| {
-        format!("--cores/--cpus ask for {} cores: this version runs one; say --cores 1 or one CPU", cpus.len())
+    let least = u64::from(config.cores()) * DEDUP_MEMORY_BYTES_MIN;
+    (config.dedup.memory_bytes < least).then(|| {
+        format!(
+            "--dedup-memory-bytes {} is below {} for each of {} cores, {}; raise it, or take fewer cores",
+            format_bytes(config.dedup.memory_bytes),
+            format_bytes(DEDUP_MEMORY_BYTES_MIN),
+            config.cores(),
+            format_bytes(least),
+        )
     })
 }
 
@@ -82,12 +89,13 @@ fn segment(config: &Config, _: &Machine) -> Option<String> {
     })
 }
 
-/// One segment open, one prepared, one being exported, one for the reserve.
+/// One segment open, one prepared, one being exported, one for the reserve; of each core.
 fn budget(config: &Config, _: &Machine) -> Option<String> {
-    let least = config.log.segment_bytes.saturating_mul(4);
+    let cores = config.cores();
+    let least = config.log.segment_bytes.saturating_mul(4 * u64::from(cores));
     (config.log.wal_bytes_max < least).then(|| {
         format!(
-            "--wal-bytes-max {} is below four segments of --segment-bytes {}, {}; raise it",
+            "--wal-bytes-max {} is below four segments of --segment-bytes {} for each of {cores} cores, {}; raise it",
             format_bytes(config.log.wal_bytes_max),
             format_bytes(config.log.segment_bytes),
             format_bytes(least),
@@ -165,7 +173,14 @@ mod tests {
 
     #[test]
     fn each_relation_is_held() {
-        refused(|c| c.cpus = vec![0, 1], &["2 cores", "runs one"]);
+        refused(
+            |c| (c.cpus, c.dedup.memory_bytes) = (vec![0, 1], 12 << 20),
+            &["--dedup-memory-bytes 12MiB", "2 cores", "16MiB"],
+        );
+        refused(
+            |c| (c.cpus, c.log.wal_bytes_max) = (vec![0, 1], 640 << 20),
+            &["--wal-bytes-max 640MiB", "2 cores", "1GiB"],
+        );
         refused(|c| c.cpus = vec![7], &["CPU 7", "[0, 1]"]);
         refused(|c| c.query_listen = c.listen, &["--query-listen", "--listen", "8080"]);
         refused(|c| c.http.body_bytes_max = 4096, &["--head-bytes-max 8KiB", "4KiB"]);

@@ -2,9 +2,9 @@
 //! takes its memory, so that the two cannot drift apart.
 
 use crate::config::{
-    CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
+    CHUNK_BYTES, CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
     KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, STAGING_BYTES_MAX, SinkKind, TABLE_ROWS_MAX,
-    TABLE_USERS_MAX,
+    TABLE_USERS_MAX, chunk_credits,
 };
 use crate::core::cuts::SPARE_TABLES;
 use crate::core::home::AHEAD_BYTES;
@@ -34,31 +34,40 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
         line(name, number.saturating_mul(each), format!("{number} × {}", about_bytes(each)))
     };
     let connections = u64::from(config.http.connections_max);
-    // Of the core: the open one and the spares; of the exporter: those it rebuilds with, and a rebuilt one that is sent.
-    let tables = 1 + SPARE_TABLES + REBUILD_TABLES + 1;
+    let cores = u64::from(config.cores());
+    // Of each core, as `counted` is of the process.
+    let per_core = |name, number: u64, each: u64| counted(name, cores.saturating_mul(number), each);
+    let a_core = |name, each: u64, sum: &str| {
+        let sum = if cores == 1 { sum.to_owned() } else { format!("{cores} cores × {}: {sum}", about_bytes(each)) };
+        line(name, cores.saturating_mul(each), sum)
+    };
+    // Of a core: the open one and the spares; of the exporter: those it rebuilds with, and a rebuilt one that is sent.
+    let tables = cores as usize * (1 + SPARE_TABLES) + REBUILD_TABLES + 1;
+    let chunks = cores * (cores - 1) * chunk_credits(config.cores()) as u64;
     vec![
         line(
             "dedup table",
-            config.dedup.memory_bytes + dedup::stash_bytes(config.dedup.memory_bytes),
+            config.dedup.memory_bytes + cores * dedup::stash_bytes(config.dedup_bytes_a_core()),
             "--dedup-memory-bytes, and a stash for blocks that are full".to_owned(),
         ),
         counted("tables of partials", tables as u64, preagg::table_bytes(TABLE_ROWS_MAX, TABLE_USERS_MAX)),
-        counted("indexes of partials", 2, preagg::index_bytes(TABLE_ROWS_MAX)),
+        counted("indexes of partials", cores + 1, preagg::index_bytes(TABLE_ROWS_MAX)),
         line(
             "export",
             (TRANSACTION_BYTES_MAX + WINDOW_BYTES + TABLE_USERS_MAX * size_of::<u64>()) as u64,
             "a transaction, users sorted for it, and what it reads back".to_owned(),
         ),
-        counted("frame buffers", FRAME_BUFFERS as u64, buffer_bytes(config.log.frame_bytes) as u64),
-        counted("receive buffers", u64::from(config.ring.recv_buffers), u64::from(config.ring.recv_buffer_bytes)),
-        line("requests not yet whole", config.http.assembly_bytes_max, "--assembly-bytes-max".to_owned()),
-        line(
+        counted("chunks between cores", chunks, CHUNK_BYTES as u64),
+        per_core("frame buffers", FRAME_BUFFERS as u64, buffer_bytes(config.log.frame_bytes) as u64),
+        per_core("receive buffers", u64::from(config.ring.recv_buffers), u64::from(config.ring.recv_buffer_bytes)),
+        a_core("requests not yet whole", config.http.assembly_bytes_max, "--assembly-bytes-max"),
+        a_core(
             "records of requests",
             config.http.staging_memory_bytes(),
-            format!("{} coming in, the rest before the log", about_bytes(config.http.parked_bytes_max())),
+            &format!("{} coming in, the rest before the log", about_bytes(config.http.parked_bytes_max())),
         ),
         // As many as records of one click fit, in queues that have doubled.
-        counted(
+        per_core(
             "requests before the log",
             (STAGING_BYTES_MAX / CLICK_BYTES_MIN) as u64,
             2 * (size_of::<StagedRequest>() + AHEAD_BYTES) as u64,

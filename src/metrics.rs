@@ -2,6 +2,7 @@
 //! two turns, so the ledger balances at every scrape:
 //! `received = accepted + duplicate + rejected + shed + in flight`.
 
+use crate::chunk::Tally;
 use crate::click::Reason;
 
 /// Why a click was shed: nothing of it was taken, 503 says to send it again.
@@ -92,12 +93,45 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A request's clicks have their verdicts.
-    pub fn settle(&mut self, clicks: u32, accepted: u32, duplicates: u32) {
-        self.in_flight -= u64::from(clicks);
-        self.accepted += u64::from(accepted);
-        self.duplicate += u64::from(duplicates);
+    /// Clicks have their verdicts.
+    pub fn settle(&mut self, tally: &Tally) {
+        self.in_flight -= u64::from(tally.clicks());
+        self.accepted += u64::from(tally.accepted);
+        self.duplicate += u64::from(tally.duplicates);
+        self.duplicate_other_payload += u64::from(tally.other_payload);
+        self.rejected[Reason::TooOld as usize - 1] += u64::from(tally.too_old);
+        if let Some(shed) = tally.shed {
+            self.shed[shed as usize] += u64::from(tally.shed_clicks);
+        }
     }
+
+    /// Another core's counts are added.
+    pub fn add(&mut self, other: &Ledger) {
+        let Ledger {
+            received,
+            accepted,
+            duplicate,
+            rejected,
+            shed,
+            in_flight,
+            duplicate_other_payload,
+            dead_letters_kept,
+            dead_letters_unkept,
+        } = other;
+        self.received += received;
+        self.accepted += accepted;
+        self.duplicate += duplicate;
+        add_all(&mut self.rejected, rejected);
+        add_all(&mut self.shed, shed);
+        self.in_flight += in_flight;
+        self.duplicate_other_payload += duplicate_other_payload;
+        self.dead_letters_kept += dead_letters_kept;
+        self.dead_letters_unkept += dead_letters_unkept;
+    }
+}
+
+fn add_all(to: &mut [u64], more: &[u64]) {
+    to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
 }
 
 /// Octaves of a histogram: 2^13 ns (8 µs) to 2^34 ns (17 s).
@@ -261,7 +295,7 @@ impl Replies {
     }
 }
 
-/// Everything that one core shows of itself, as of between two turns.
+/// Everything that a core shows of itself, as of between two turns; or several cores together.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub ledger: Ledger,
@@ -278,6 +312,82 @@ pub struct Snapshot {
     pub clock_leapt: bool,
     /// Times that the worker entered the kernel.
     pub ring_enters: u64,
+    /// Clicks that went to another core's home.
+    pub forwarded: u64,
+    /// Of so many cores this is.
+    pub cores: u64,
+}
+
+impl Snapshot {
+    /// Another core's snapshot is added: what can be counted is summed, and of claims the weaker one holds. What is one for all cores
+    /// (`ExportMetrics` beside its ranges and clicks, the disk) is left as it is.
+    pub fn add(&mut self, other: &Snapshot) {
+        self.ledger.add(&other.ledger);
+        self.log.add(&other.log);
+        self.acknowledgement.add(&other.acknowledgement);
+        self.export.add(&other.export);
+        self.dedup.add(&other.dedup);
+        self.connections.add(&other.connections);
+        add_all(&mut self.replies.by_status, &other.replies.by_status);
+        self.table_rows += other.table_rows;
+        self.clock_leapt |= other.clock_leapt;
+        self.ring_enters += other.ring_enters;
+        self.forwarded += other.forwarded;
+        self.cores += other.cores;
+    }
+}
+
+impl Histogram {
+    pub fn add(&mut self, other: &Histogram) {
+        add_all(&mut self.buckets, &other.buckets);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+}
+
+impl LogMetrics {
+    /// The sum of the logs' LSNs counts records as well as one does.
+    fn add(&mut self, other: &LogMetrics) {
+        self.durable_lsn += other.durable_lsn;
+        self.end_lsn += other.end_lsn;
+        self.commits += other.commits;
+        self.seal_frames += other.seal_frames;
+        self.bytes_written += other.bytes_written;
+        self.segments += other.segments;
+        self.freed_early += other.freed_early;
+        self.commit.add(&other.commit);
+    }
+}
+
+impl ExportMetrics {
+    fn add(&mut self, other: &ExportMetrics) {
+        self.exported_lsn += other.exported_lsn;
+        self.pending_ranges += other.pending_ranges;
+        self.interval_ms = self.interval_ms.max(other.interval_ms);
+        self.clicks_in_log += other.clicks_in_log;
+        self.oldest_ms = self.oldest_ms.into_iter().chain(other.oldest_ms).min();
+        self.now_ms = self.now_ms.max(other.now_ms);
+    }
+}
+
+impl DedupMetrics {
+    fn add(&mut self, other: &DedupMetrics) {
+        self.keys += other.keys;
+        self.slots += other.slots;
+        self.horizon_ms = self.horizon_ms.max(other.horizon_ms);
+        self.window_held_ms = self.window_held_ms.min(other.window_held_ms);
+        self.generations_dropped_early += other.generations_dropped_early;
+        self.watermark_ms = self.watermark_ms.min(other.watermark_ms);
+    }
+}
+
+impl ConnectionMetrics {
+    fn add(&mut self, other: &ConnectionMetrics) {
+        self.open += other.open;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.timed_out += other.timed_out;
+        self.receive_buffers_starved += other.receive_buffers_starved;
+    }
 }
 
 #[cfg(test)]

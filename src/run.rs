@@ -1,17 +1,17 @@
 //! Drives. `tollgate up` and `tollgate serve`: takes the data directory, recovers, starts the threads in their order, says
 //! that it is ready, waits for a signal, stops them in the reverse order. Runs on the main thread.
 //!
-//!     main ─┬─ worker     core + ring: clicks
+//!     main ─┬─ worker     core + ring: clicks; one for each of --cpus
 //!           ├─ keeper     segments ahead of need, disk budget
 //!           ├─ exporter   cuts → transactions → store
 //!           ├─ query      counts over HTTP
 //!           └─ admin      /metrics, /healthz, /readyz
 
 mod ports;
+mod threads;
 
 use std::io::{IsTerminal as _, Write};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -20,24 +20,20 @@ use std::time::{Duration, Instant};
 
 use tollgate_global::Store;
 
-use crate::admin::{self, Phase, Readiness, ScrapeAnswer, ScrapeSender};
-use crate::config::{Config, EXPORT_CREDITS, LogFormat};
-use crate::core::Core;
+use crate::admin::{self, Phase, Readiness, ScrapeSender};
+use crate::config::{Config, LogFormat};
 use crate::event::Patience;
 use crate::exit::Exit;
-use crate::export::pacing::Pacing;
 use crate::export::thread::Meter;
 use crate::inbox::{Inbound, Inbox};
 use crate::machine::Machine;
-use crate::net::listener::Bound;
-use crate::net::ring::Ring;
+use crate::meters::Meters;
 use crate::probe;
 use crate::run::ports::listen;
-use crate::start::{self, Failure, Started};
-use crate::wake::Wake;
-use crate::wal::keeper::Keeper;
+use crate::run::threads::{Bells, Threads};
+use crate::start::{self, Failure};
+use crate::wal::keeper::DiskMeter;
 use crate::wal::segments::DataDir;
-use crate::worker::{Links, Worker};
 
 /// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -47,10 +43,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 const CANNOT_GO_ON: &str = "the exporter cannot go on";
-
-/// Slots of the ring beyond the connections that may be open: for those that are told that they are too many, and for
-/// those on their way out.
-const SLOTS_BEYOND: u32 = 64;
 
 /// What a process is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,40 +83,39 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     leave_to_workers(&config.cpus).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
-    let (wake, wake_reader) = Wake::pair().map_err(Failure::unavailable("an eventfd"))?;
-    let (scrapes_sender, scrapes) = mpsc::sync_channel(16);
-    let bell = wake.try_clone().map_err(Failure::unavailable("an eventfd"))?;
-    admin::serve(listeners.admin, ScrapeSender::new(scrapes_sender, bell), Arc::clone(&readiness))
+    let started_at = Instant::now();
+    let bells: std::io::Result<Vec<Bells>> = (0..config.cores()).map(|_| Bells::new()).collect();
+    let bells = bells.map_err(Failure::unavailable("an eventfd"))?;
+    let scrapes =
+        bells.iter().map(|bells| ScrapeSender::new(bells.scrapes.0.clone(), Arc::clone(&bells.wake))).collect();
+    let (meter, disk) = (Arc::<Meter>::default(), Arc::<DiskMeter>::default());
+    let meters = Meters { export: Arc::clone(&meter), disk: Arc::clone(&disk), started: started_at };
+    admin::serve(listeners.admin, scrapes, meters, Arc::clone(&readiness))
         .map_err(Failure::unavailable("the admin port"))?;
 
-    let started_at = Instant::now();
     // Locked until this function ends: the threads write to it.
     let data_dir = DataDir::open(&config.data_dir)?;
-    let started = start::start(config, &data_dir, started_at, &readiness)?;
+    let mut started = start::start(config, &data_dir, started_at, &readiness)?;
+    started.exporter.meter = Arc::clone(&meter);
     let (told_sender, told) = mpsc::channel();
     catch_signals(told_sender.clone())?;
-    let (inbox_sender, inbox_receiver) = mpsc::channel();
-    let inbox = Inbox::new(inbox_sender, Arc::new(wake));
+    let inboxes: Arc<[Inbox]> = bells.iter().map(|bells| bells.inbox.clone()).collect();
     let query_stop = match (&started.store, listeners.query) {
         (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
         (None, _) | (_, None) => None,
     };
-    let heartbeat = Arc::new(AtomicU64::new(0));
+    let heartbeats: Vec<Arc<AtomicU64>> = bells.iter().map(|_| Arc::default()).collect();
 
     let threads = Threads {
-        inbox: inbox.clone(),
+        inboxes: Arc::clone(&inboxes),
         readiness: Arc::clone(&readiness),
-        heartbeat: Arc::clone(&heartbeat),
+        heartbeats: heartbeats.clone(),
         told: told_sender,
-        bound: listeners.clicks,
-        wake_reader,
-        messages: inbox_receiver,
-        scrapes,
+        disk,
         started_at,
     };
-    // The worker's thread listens before it is said to have started.
-    let meter = Arc::clone(&started.exporter.meter);
-    threads.start(config, started)?;
+    // The workers' threads listen before it is said to have started.
+    threads.start(config, started, bells, listeners.clicks)?;
     match work {
         Work::Serve => {
             readiness.set(Phase::Ready);
@@ -136,14 +127,14 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
             tracing::info!(
                 "no clicks are taken: what the log holds is exported, however long that takes; then this ends"
             );
-            inbox.send(Inbound::Stop { patience: Patience::UntilExported });
+            tell_all(&inboxes, || Inbound::Stop { patience: Patience::UntilExported });
         }
     }
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
 
     let progress = (work == Work::ExportAll).then(|| Progress { meter, said_at: Instant::now() });
-    let exit = wait(config, &told, &inbox, &readiness, &heartbeat, progress);
+    let exit = wait(config, &told, &inboxes, &readiness, &heartbeats, progress);
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
     if let Some(stop) = query_stop {
@@ -153,22 +144,30 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// Until the worker has ended: passes a signal on, watches for progress. With `exporting`, nothing is waited for but the sink, and
+fn tell_all(inboxes: &[Inbox], message: impl Fn() -> Inbound) {
+    for inbox in inboxes {
+        inbox.send(message());
+    }
+}
+
+/// Until every worker has ended, or one could not go on: passes a signal on, watches for progress. With `exporting`, nothing is waited for but the sink, and
 /// what a signal leaves stays in the log.
 fn wait(
     config: &Config,
     told: &Receiver<Told>,
-    inbox: &Inbox,
+    inboxes: &[Inbox],
     readiness: &Readiness,
-    heartbeat: &AtomicU64,
+    heartbeats: &[Arc<AtomicU64>],
     mut exporting: Option<Progress>,
 ) -> Exit {
-    let mut watch = Watch::new(heartbeat.load(Ordering::Relaxed));
+    let beats = || heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
+    let mut watches: Vec<Watch> = beats().map(Watch::new).collect();
+    let mut working = inboxes.len();
     let mut looked_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     loop {
         if stop_at.is_some_and(|at| at <= Instant::now()) {
-            inbox.send(Inbound::Stop { patience: Patience::Deadline });
+            tell_all(inboxes, || Inbound::Stop { patience: Patience::Deadline });
             stop_at = None;
         }
         let until_stop = stop_at.map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
@@ -178,13 +177,14 @@ fn wait(
                     "stopped by a signal with {} clicks left to export: they stay in the log, and the next start exports them",
                     progress.clicks_behind()
                 );
-                inbox.send(Inbound::Halt { exit: Exit::Store, why });
+                inboxes[0].send(Inbound::Halt { exit: Exit::Store, why });
             }
             Ok(Told::Signal(signal)) => {
                 tracing::info!(signal, "stopping: what was received is answered, then the last cut is exported");
                 readiness.set(Phase::Draining);
                 stop_at.get_or_insert(Instant::now() + Duration::from_millis(config.drain_delay_ms));
             }
+            Ok(Told::WorkerEnded(Exit::Clean)) if working > 1 => working -= 1,
             Ok(Told::WorkerEnded(exit)) => {
                 if exporting.is_some() && exit == Exit::Clean {
                     tracing::info!("everything is exported");
@@ -193,7 +193,7 @@ fn wait(
             }
             Ok(Told::ExporterEnded(Exit::Clean)) => {}
             Ok(Told::ExporterEnded(exit)) => {
-                inbox.send(Inbound::Halt { exit, why: CANNOT_GO_ON.to_owned() });
+                inboxes[0].send(Inbound::Halt { exit, why: CANNOT_GO_ON.to_owned() });
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Exit::Bug,
@@ -203,9 +203,12 @@ fn wait(
         }
         let since = looked_at.elapsed();
         looked_at += since;
-        if watch.look(heartbeat.load(Ordering::Relaxed), since) {
-            tracing::error!("the worker made no progress for {} s", STUCK_AFTER.as_secs());
-            return Exit::Stuck;
+        for (core, (watch, beat)) in watches.iter_mut().zip(beats()).enumerate() {
+            // One that has ended beats no more, and waits for the others.
+            if working == inboxes.len() && watch.look(beat, since) {
+                tracing::error!(core, "a worker made no progress for {} s", STUCK_AFTER.as_secs());
+                return Exit::Stuck;
+            }
         }
     }
 }
@@ -266,89 +269,8 @@ fn log_to_stderr(format: LogFormat) {
     }
 }
 
-/// What joins the threads to each other and to the main thread.
-struct Threads {
-    /// To the worker.
-    inbox: Inbox,
-    readiness: Arc<Readiness>,
-    heartbeat: Arc<AtomicU64>,
-    /// To the main thread.
-    told: Sender<Told>,
-    /// The worker's ends: its address, its wake-up, what it is told and asked.
-    bound: Option<Bound>,
-    wake_reader: OwnedFd,
-    messages: Receiver<Inbound>,
-    scrapes: Receiver<ScrapeAnswer>,
-    /// The start of the process's monotonic clock.
-    started_at: Instant,
-}
-
-impl Threads {
-    /// Starts the keeper, the exporter and the worker; returns when clicks can come.
-    fn start(self, config: &Config, started: Started) -> Result<(), Failure> {
-        let Threads { bound, wake_reader, started_at, .. } = self;
-        let (jobs_sender, jobs) = mpsc::channel();
-        let keeper = Keeper::new(config, started.log_dir.clone(), start::store_path(config), jobs, self.inbox.clone());
-        let disk = Arc::clone(&keeper.disk);
-        spawn("keeper", move || keeper.run())?;
-
-        let (cuts, cuts_consumer) = rtrb::RingBuffer::new(EXPORT_CREDITS as usize);
-        let exporter = started.exporter;
-        let meter = Arc::clone(&exporter.meter);
-        let (told, exporter_inbox) = (self.told.clone(), self.inbox.clone());
-        let exporter = spawn("exporter", move || {
-            let exit = exporter.run(cuts_consumer, &exporter_inbox);
-            // The main thread may have ended first.
-            let _ = told.send(Told::ExporterEnded(exit));
-        })?;
-
-        let slots = config.http.connections_max + SLOTS_BEYOND;
-        let core = Core::new(config.clone(), started.home, slots, crate::worker::now(started_at));
-        let links = Links {
-            inbox: self.messages,
-            scrapes: self.scrapes,
-            keeper: jobs_sender,
-            cuts,
-            exporter: exporter.thread().clone(),
-            meter,
-            disk,
-            readiness: self.readiness,
-            heartbeat: self.heartbeat,
-        };
-        let (ring_config, cpu, segment) = (config.ring.clone(), config.cpus.first().copied(), started.segment);
-        let (told, ready, pacing) = (self.told, mpsc::channel(), Pacing::new(config.export.interval_ms));
-        let ready_sender = ready.0;
-        spawn("worker", move || {
-            // The ring belongs to the thread that made it.
-            let ring = pin(cpu)
-                .and_then(|()| bound.map(Bound::listen).transpose())
-                .and_then(|listener| Ring::new(&ring_config, slots, listener, wake_reader));
-            match ring {
-                Ok(mut ring) => {
-                    ring.add_segment(segment.0, segment.1);
-                    let _ = ready_sender.send(Ok(()));
-                    let exit = Worker::new(core, ring, links, pacing, started_at).run();
-                    let _ = told.send(Told::WorkerEnded(exit));
-                }
-                Err(error) => {
-                    let _ = ready_sender.send(Err(error));
-                }
-            }
-        })?;
-        match ready.1.recv() {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Failure::unavailable("the io_uring of the worker")(error)),
-            Err(_) => Err(Failure { exit: Exit::Bug, text: "the worker ended before it began".to_owned() }),
-        }
-    }
-}
-
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
     Builder::new().name(name.to_owned()).spawn(body).map_err(Failure::unavailable("a thread"))
-}
-
-fn pin(cpu: Option<usize>) -> std::io::Result<()> {
-    cpu.map_or(Ok(()), |cpu| run_on([cpu]))
 }
 
 /// Where workers are pinned, everything else stays off their CPUs, if there are others: a worker that wakes would wait for the

@@ -1,6 +1,9 @@
 //! Drives. From a data directory to a core that may serve: lock, identity, memory, recovery, the first frame of this
 //! incarnation. Runs once, on the main thread; nothing is acknowledged before it has succeeded.
 
+mod memory;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,18 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memmap2::{Advice, MmapMut};
 use tollgate_global::{Store, StoreError};
 use tollgate_wire::Checkpoint;
 
 use crate::admin::{Phase, Readiness};
 use crate::commands::{halt_text, store_text};
-use crate::config::{Config, FRAME_BUFFERS, SinkKind, TABLE_ROWS_MAX, TABLE_USERS_MAX};
-use crate::core::home::Home;
-use crate::core::incarnation::{self, Edge, Incarnation, LogEnd};
+use crate::config::{Config, SinkKind, TABLE_ROWS_MAX, TABLE_USERS_MAX};
+use crate::core::home::{Home, Seat};
+use crate::core::idle::IdleLog;
+use crate::core::incarnation::{self, Incarnation, LogEnd};
 use crate::cut::{LogId, Position};
 use crate::dedup;
-use crate::event::{FrameBuffer, Now};
+use crate::event::Now;
 use crate::exit::Exit;
 use crate::export::embedded::Embedded;
 use crate::export::kafka::{Client, Kafka};
@@ -27,12 +30,12 @@ use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
 use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
-use crate::export::{self, Behind, Mirror};
+use crate::export::{self, Behind, Exporter, Mirror};
 use crate::preagg;
+use crate::start::memory::{dedup_tables, frame_buffers, random};
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
 use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing, prepare_segment};
-use crate::wal::writer::buffer_bytes;
 use crate::worker::now;
 
 /// Why tollgate does not start, in one line, and the code it ends with.
@@ -57,13 +60,21 @@ impl From<LogError> for Failure {
 
 /// Everything that the threads begin with.
 pub struct Started {
-    pub home: Home,
+    /// One for each core, in order.
+    pub cores: Vec<StartedCore>,
+    /// Logs that no core writes to.
+    pub idle: Vec<(LogDir, IdleLog)>,
     /// Where the sink is the embedded one.
     pub store: Option<Arc<Store>>,
+    pub exporter: ExportThread,
+}
+
+/// What one core begins with.
+pub struct StartedCore {
+    pub home: Home,
     /// The segment in use: its first frame is on disk.
     pub segment: (u64, File),
-    pub log_dir: PathBuf,
-    pub exporter: ExportThread,
+    pub log: LogDir,
 }
 
 /// The embedded store.
@@ -87,9 +98,9 @@ pub fn start(
             checkpoint.as_ref().map_or(Vec::new(), export::positions)
         }
     };
-    let mut table = dedup_table(config, now(started_at))?;
+    let mut tables = dedup_tables(config, now(started_at))?;
     let began = Instant::now();
-    let (mut clicks, mut behind) = (0_u64, Behind::default());
+    let (mut clicks, mut behind) = (0_u64, BTreeMap::<LogId, Behind>::new());
     let mut recovered = recover(
         &config.data_dir,
         &confirmed,
@@ -98,9 +109,9 @@ pub fn start(
             readiness.set(Phase::Recovering { bytes_done, bytes_total });
         },
         &mut |_, frame| {
-            clicks += incarnation::restore(&mut table, frame);
+            clicks += incarnation::restore(&mut tables, frame);
             let (header, exported) = (&frame.header, exported_clicks(checkpoint.as_ref(), &frame.header.log_id));
-            behind.frame(header.built_ms, header.totals.clicks, exported);
+            behind.entry(header.log_id).or_default().frame(header.built_ms, header.totals.clicks, exported);
         },
     )
     .map_err(|error| Failure { exit: error.exit(), text: halt_text(&error, &config.data_dir) })?;
@@ -109,18 +120,22 @@ pub fn start(
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
     recovered.iter_mut().for_each(|log| keep_exported(log, checkpoint.as_ref()));
-    let mut log = the_log(config, data_dir, &recovered)?;
-    log.end.behind = behind;
-    wait_for_the_clock(config, log.built_ms, started_at);
+    let built_ms = recovered.iter().map(|log| log.built_ms).max().unwrap_or(i64::MIN);
+    wait_for_the_clock(config, built_ms, started_at);
     if incarnation::key_rule_changed(config, &recovered) {
         tracing::warn!(
             "the rule that makes click keys has changed, or is not known of all: what is older than the newest click in the log is refused as too old"
         );
     }
-    incarnation::keep_horizon(&mut table, config, &recovered, now(started_at));
+    for table in &mut tables {
+        incarnation::keep_horizon(table, config, &recovered, now(started_at));
+    }
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
-    let edge = Edge { data_dir: uuid, nonce: random()?, nonces, mirror: end.mirror };
-    begin(config, started_at, Recovered { edge, store: end.store, sink: end.sink, confirmed, table, log })
+    let (logs, idle) = share_logs(config, data_dir, recovered)?;
+    if !idle.is_empty() {
+        tracing::info!(logs = idle.len(), "logs of a run with more cores are read, exported and cleared away");
+    }
+    begin(config, started_at, Recovered { data_dir: uuid, nonces, end, confirmed, tables, logs, idle, behind })
 }
 
 /// The protocol's other end, and what this directory knows of it.
@@ -201,11 +216,10 @@ fn exported_clicks(checkpoint: Option<&Checkpoint>, log_id: &LogId) -> u64 {
     listed.map_or(0, |listed| listed.clicks_total)
 }
 
-/// The log, where it goes on, and when its newest frame was built.
+/// A log that a core writes to, and where it goes on.
 struct Log {
     end: LogEnd,
     dir: LogDir,
-    built_ms: i64,
 }
 
 fn identify(config: &Config, data_dir: &DataDir) -> Result<[u8; 16], Failure> {
@@ -228,23 +242,24 @@ fn identify(config: &Config, data_dir: &DataDir) -> Result<[u8; 16], Failure> {
     Ok(uuid)
 }
 
-/// The one log of the one core; a new one in a new directory.
-fn the_log(config: &Config, data_dir: &DataDir, recovered: &[RecoveredLog]) -> Result<Log, Failure> {
-    match recovered {
-        [] => {
-            let dir = data_dir.create_log(0, random()?)?;
-            Ok(Log { end: LogEnd::new(dir.log_id), dir, built_ms: i64::MIN })
-        }
-        [log] => Ok(Log { end: LogEnd::of(log), dir: log.dir.clone(), built_ms: log.built_ms }),
-        several => Err(Failure {
-            exit: Exit::DataDir,
-            text: format!(
-                "{} holds {} logs; this version serves with one core and one log",
-                config.data_dir.display(),
-                several.len()
-            ),
-        }),
+/// Each core goes on with the log that has its number, or begins one. What is left no core writes to.
+fn share_logs(
+    config: &Config,
+    data_dir: &DataDir,
+    mut recovered: Vec<RecoveredLog>,
+) -> Result<(Vec<Log>, Vec<RecoveredLog>), Failure> {
+    let mut logs = Vec::new();
+    for core in 0..u32::from(config.cores()) {
+        let found = recovered.iter().position(|log| log.dir.core == core).map(|at| recovered.remove(at));
+        logs.push(match found {
+            Some(log) => Log { end: LogEnd::of(&log), dir: log.dir },
+            None => {
+                let dir = data_dir.create_log(core, random()?)?;
+                Log { end: LogEnd::new(dir.log_id), dir }
+            }
+        });
     }
+    Ok((logs, recovered))
 }
 
 /// A clock behind the newest frame is wrong, or was: serving would put new clicks before old ones.
@@ -263,32 +278,71 @@ fn wait_for_the_clock(config: &Config, built_ms: i64, started_at: Instant) {
     }
 }
 
-/// Takes the table's memory, in huge pages where the kernel has them, touched now rather than click by click.
-fn dedup_table(config: &Config, now: Now) -> Result<dedup::Table, Failure> {
-    let bytes = config.dedup.memory_bytes as usize;
-    let memory = MmapMut::map_anon(bytes).map_err(Failure::unavailable("the memory for remembered ids"))?;
-    // Both are wishes: without them the table is slower, not wrong.
-    if memory.advise(Advice::HugePage).is_err() || memory.advise(Advice::PopulateWrite).is_err() {
-        tracing::warn!("the kernel gives no huge pages: looking ids up costs up to three times as much");
-    }
-    Ok(dedup::Table::new(memory, random()?, &config.dedup, i64::MIN, now.wall_ms))
-}
-
 /// What recovery and the memory have come to.
 struct Recovered {
-    edge: Edge,
-    store: Option<Arc<Store>>,
-    sink: Box<dyn Sink>,
+    data_dir: [u8; 16],
+    nonces: Vec<[u8; 16]>,
+    end: End,
     /// The positions of the stored checkpoint; recovery met each in its log.
     confirmed: Vec<Position>,
-    table: dedup::Table,
-    log: Log,
+    /// Of each core, in order.
+    tables: Vec<dedup::Table>,
+    logs: Vec<Log>,
+    idle: Vec<RecoveredLog>,
+    behind: BTreeMap<LogId, Behind>,
 }
 
-/// Writes this incarnation's first frame: it proves that the disk takes a direct, synced write.
+/// Writes this incarnation's first frames: they prove that the disk takes a direct, synced write, and hold the nonce.
 fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
-    let Recovered { edge, store, sink, confirmed, table, log } = recovered;
-    let (dir, segment) = (log.dir, log.end.start.segment);
+    let Recovered { data_dir, mut nonces, end, confirmed, tables, logs, idle, mut behind } = recovered;
+    let nonce = random()?;
+    let (mut cores, mut starts, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
+    for ((own, mut log), table) in (0..).zip(logs).zip(tables) {
+        let seat = Seat { own, cores: config.cores() };
+        log.end.behind = behind.remove(&log.dir.log_id).unwrap_or_default();
+        dirs.push(log.dir.clone());
+        let (core, start) = begin_core(config, seat, nonce, table, log, now(started_at))?;
+        cores.push(core);
+        starts.push(start);
+    }
+    for log in &idle {
+        dirs.push(log.dir.clone());
+        starts.push(incarnation::idle_log(log, behind.remove(&log.dir.log_id).unwrap_or_default()));
+    }
+    nonces.push(nonce);
+    let edge_id = config.export.edge_id.clone();
+    let start = export::Start { edge_id, data_dir, nonce, nonces, mirror: end.mirror, logs: starts };
+    let mut exporter = Exporter::new(start);
+    if config.export.sink == SinkKind::Kafka && !config.export.kafka.topic_raw.is_empty() {
+        exporter.sends_clicks();
+    }
+    let exporter = ExportThread {
+        exporter,
+        sink: end.sink,
+        confirmed,
+        rebuilder: Rebuilder::new(u64::from_le_bytes(random()?)),
+        read_frames: read_frames(dirs),
+        meter: Arc::default(),
+        started: started_at,
+    };
+    let idle_log = |log: RecoveredLog| {
+        let RecoveredLog { dir, start, base_lsn, .. } = log;
+        (dir, IdleLog::new(start.segments, base_lsn, start.totals.clicks))
+    };
+    let idle = idle.into_iter().map(idle_log).collect();
+    Ok(Started { cores, idle, store: end.store, exporter })
+}
+
+fn begin_core(
+    config: &Config,
+    seat: Seat,
+    nonce: [u8; 16],
+    table: dedup::Table,
+    log: Log,
+    now: Now,
+) -> Result<(StartedCore, export::LogStart), Failure> {
+    let Log { end, dir } = log;
+    let segment = end.start.segment;
     let unprepared = |source| Failure {
         exit: Exit::LogWriteFailed,
         text: format!(
@@ -298,8 +352,7 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
     };
     prepare_segment(&dir.path, segment, config.log.segment_bytes, Duration::ZERO).map_err(unprepared)?;
     let file = open_segment_for_writing(&dir.path, segment).map_err(unprepared)?;
-    let (incarnation, buffer, write) =
-        Incarnation::begin(config, edge, table, log.end, frame_buffers(config)?, now(started_at));
+    let (incarnation, buffer, write) = Incarnation::begin(config, seat, nonce, table, end, frame_buffers(config)?, now);
     let from = write.buffer_offset as usize;
     let written = file
         .write_all_at(&buffer.memory[from..from + write.length as usize], write.file_offset)
@@ -313,42 +366,16 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
         ),
     })?;
     let partials = preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, u64::from_le_bytes(random()?));
-    let (home, mut exporter) = incarnation.begun(config, buffer, partials);
-    if config.export.sink == SinkKind::Kafka && !config.export.kafka.topic_raw.is_empty() {
-        exporter.sends_clicks();
-    }
-    let exporter = ExportThread {
-        exporter,
-        sink,
-        confirmed,
-        rebuilder: Rebuilder::new(u64::from_le_bytes(random()?)),
-        read_frames: read_frames(dir.clone()),
-        meter: Arc::default(),
-        started: started_at,
-    };
-    Ok(Started { home, store, segment: (segment, file), log_dir: dir.path, exporter })
+    let (home, start) = incarnation.begun(config, buffer, partials);
+    Ok((StartedCore { home, segment: (segment, file), log: dir }, start))
 }
 
-/// Reads the log again for ranges that have lost their table.
-fn read_frames(dir: LogDir) -> Box<ReadFrames> {
-    let mut reader = LogReader::new(dir);
-    Box::new(move |_, from_lsn, to_lsn, each| {
+/// Reads a log again for ranges that have lost their table.
+fn read_frames(dirs: Vec<LogDir>) -> Box<ReadFrames> {
+    let mut readers: BTreeMap<LogId, LogReader> =
+        dirs.into_iter().map(|dir| (dir.log_id, LogReader::new(dir))).collect();
+    Box::new(move |log, from_lsn, to_lsn, each| {
+        let reader = readers.get_mut(&log).ok_or_else(|| format!("log {log:02x?} is none of this directory's"))?;
         reader.read_frames(from_lsn, to_lsn, each).map_err(|error| error.to_string())
     })
-}
-
-fn frame_buffers(config: &Config) -> Result<Vec<Box<FrameBuffer>>, Failure> {
-    let buffer = |id| {
-        let memory = MmapMut::map_anon(buffer_bytes(config.log.frame_bytes))?;
-        Ok(Box::new(FrameBuffer { memory, id: id as u32 }))
-    };
-    (0..FRAME_BUFFERS).map(buffer).collect::<io::Result<_>>().map_err(Failure::unavailable("memory for frames"))
-}
-
-/// Bytes that nobody outside can guess.
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut bytes = [0; N];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Failure::unavailable("randomness")(error.into()))?;
-    Ok(bytes)
 }

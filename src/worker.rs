@@ -1,12 +1,14 @@
-//! Drives. One thread, pinned with `--cpus`: wait, events, `Core::apply`, actions. It joins the core to the ring and to the threads beside
-//! it (exporter, keeper, admin); it decides nothing. The only place that reads the clocks for a core.
+//! Drives. One thread a core, pinned with `--cpus`: wait, events, `Core::apply`, actions. It joins the core to the ring, to the other
+//! workers and to the threads beside them (exporter, keeper, admin); it decides nothing. The only place that reads the clocks for a core.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::admin::{Readiness, ScrapeAnswer};
+use crate::chunk::CoreIndex;
 use crate::core::Core;
 use crate::cut::Cut;
 use crate::event::{Action, Actions, Event, Now};
@@ -14,12 +16,16 @@ use crate::exit::Exit;
 use crate::export::pacing::Pacing;
 use crate::export::thread::Meter;
 use crate::inbox::{Inbound, Job};
+use crate::mesh::{Mesh, Parcel};
 use crate::metrics::{Shed, Snapshot};
 use crate::net::ring::{Ring, Wait};
-use crate::wal::keeper::DiskMeter;
+use crate::spread::Spread;
 
 /// A worker's ways to the other threads.
 pub struct Links {
+    pub core: CoreIndex,
+    pub mesh: Mesh,
+    pub spread: Spread,
     pub inbox: Receiver<Inbound>,
     pub scrapes: Receiver<ScrapeAnswer>,
     pub keeper: Sender<Job>,
@@ -27,7 +33,6 @@ pub struct Links {
     pub cuts: rtrb::Producer<Box<Cut>>,
     pub exporter: std::thread::Thread,
     pub meter: Arc<Meter>,
-    pub disk: Arc<DiskMeter>,
     pub readiness: Arc<Readiness>,
     /// Turns so far, for the watchdog.
     pub heartbeat: Arc<AtomicU64>,
@@ -52,12 +57,14 @@ pub struct Worker {
     /// What the readiness was last told.
     told: (Option<Shed>, u64, u64),
     pacing: Pacing,
+    /// Connections that the spread knows to be over.
+    closed: u64,
 }
 
 impl Worker {
     pub fn new(core: Core, ring: Ring, links: Links, pacing: Pacing, started: Instant) -> Worker {
         let (actions, scrapes) = (Vec::with_capacity(1024), Vec::new());
-        Worker { core, ring, links, actions, scrapes, started, ended: None, told: (None, 0, 0), pacing }
+        Worker { core, ring, links, actions, scrapes, started, ended: None, told: (None, 0, 0), pacing, closed: 0 }
     }
 
     /// Runs until the core has drained or must halt.
@@ -66,9 +73,15 @@ impl Worker {
         loop {
             // A core that could commit is asked to only when nothing else is there for it to do.
             let could_commit = self.core.could_commit(self.now());
-            let wait = if could_commit || self.core.has_more() { Wait::No } else { self.patiently() };
-            let idle = match self.ring.wait(wait) {
-                Ok(completed) => could_commit && completed < IDLE_COMPLETIONS && !self.core.has_more(),
+            let busy = could_commit || self.core.has_more() || !self.links.mesh.lie_down();
+            let wait = if busy { Wait::No } else { self.patiently() };
+            let entered = self.ring.wait(wait);
+            self.links.mesh.get_up();
+            let idle = match entered {
+                Ok(completed) => {
+                    let more = self.core.has_more() || self.links.mesh.has_mail();
+                    could_commit && completed < IDLE_COMPLETIONS && !more
+                }
                 // It worked at the start: nothing that an operator could set makes it fail now.
                 Err(error) => {
                     tracing::error!("the io_uring of the worker failed while serving: {error}");
@@ -103,6 +116,8 @@ impl Worker {
         if woken {
             self.take_inbox(&mut events);
         }
+        self.place_accepted();
+        self.links.mesh.take(&mut events);
         self.ring.events(&mut events);
         if idle {
             events.push(Event::Idle);
@@ -115,11 +130,20 @@ impl Worker {
         storage
     }
 
+    /// Connections that were accepted here go where there are fewest.
+    fn place_accepted(&mut self) {
+        let spread = &self.links.spread;
+        let own: Vec<TcpStream> = self.ring.take_accepted().filter_map(|stream| spread.place(stream)).collect();
+        own.into_iter().for_each(|stream| self.ring.adopt(stream));
+        let closed = self.ring.counters().closed;
+        spread.closed((closed - std::mem::replace(&mut self.closed, closed)) as u32);
+    }
+
     /// Only what has changed: the lock is another thread's too.
     fn tell_readiness(&mut self, now: Now) {
         let news = (self.core.shedding(now), self.core.forgot_early(), self.core.freed_early());
         if news.0 != self.told.0 {
-            self.links.readiness.shed(news.0.map(Shed::advice));
+            self.links.readiness.shed(self.links.core, news.0.map(Shed::advice));
         }
         if (news.1, news.2) != (self.told.1, self.told.2) {
             let memory = "memory for ids ran short: some were forgotten before --dedup-window was over; raise --dedup-memory-bytes";
@@ -131,7 +155,7 @@ impl Worker {
                 .collect();
             let note = notes.join("; ");
             tracing::warn!(generations = news.1, segments = news.2, "{note}");
-            self.links.readiness.set_note(Some(note));
+            self.links.readiness.set_note(self.links.core, Some(note));
         }
         self.told = news;
     }
@@ -148,6 +172,11 @@ impl Worker {
                         events.push(Event::CutInterval { ms });
                     }
                     Event::Exported(exported)
+                }
+                Inbound::IdleExported { log, lsn } => Event::IdleExported { log, lsn },
+                Inbound::Connection(stream) => {
+                    self.ring.adopt(stream);
+                    continue;
                 }
                 Inbound::Room { open, segments_over, frees_seen } => Event::Room { open, segments_over, frees_seen },
                 Inbound::Stop { patience } => Event::Stop { patience },
@@ -167,7 +196,9 @@ impl Worker {
     /// After each transaction: what it cost against what this worker did meanwhile.
     fn pace(&mut self) -> Option<u64> {
         let export_cpu_ns = self.links.meter.cpu_ns.load(Ordering::Relaxed);
-        self.pacing.measured(export_cpu_ns, thread_cpu_ns(), self.now().mono_ns)
+        // The cores take clicks evenly.
+        let workers_cpu_ns = thread_cpu_ns() * u64::from(self.links.mesh.cores());
+        self.pacing.measured(export_cpu_ns, workers_cpu_ns, self.now().mono_ns)
     }
 
     fn perform(&mut self) {
@@ -180,11 +211,19 @@ impl Worker {
                 Action::ShutdownSend { connection } => self.ring.shutdown_send(connection),
                 Action::Close { connection } => self.ring.close(connection),
                 Action::WriteLog { buffer, write } => self.ring.write_log(buffer, write),
-                Action::PrepareSegment { segment } => self.tell_keeper(Job::Prepare { segment }),
+                Action::PrepareSegment { segment } => {
+                    self.tell_keeper(Job::Prepare { core: self.links.core, segment });
+                }
                 Action::FreeSegment { segment } => {
                     self.ring.remove_segment(segment);
-                    self.tell_keeper(Job::Free { segment });
+                    self.tell_keeper(Job::Free { core: self.links.core, idle: None, segment });
                 }
+                Action::FreeIdleSegment { log, segment } => {
+                    self.tell_keeper(Job::Free { core: self.links.core, idle: Some(log), segment });
+                }
+                Action::Forward { to, chunk } => self.links.mesh.push(to, Parcel::Forwarded(chunk)),
+                Action::Return { to, chunk } => self.links.mesh.push(to, Parcel::Judged(chunk)),
+                Action::Done => self.links.mesh.done(),
                 Action::Export(cut) => {
                     self.links.cuts.push(cut).expect("a cut takes an export credit, and the queue holds them all");
                     self.links.exporter.unpark();
@@ -201,6 +240,19 @@ impl Worker {
         }
         actions.clear();
         self.actions = actions;
+        self.wake_others();
+    }
+
+    fn wake_others(&mut self) {
+        for sleeper in self.links.mesh.sleepers() {
+            match sleeper.ring {
+                Some(ring) => self.ring.ring_other(sleeper.core.into(), ring),
+                None => self.ring.unreached(sleeper.core.into()),
+            }
+        }
+        for core in self.ring.take_unrung() {
+            self.links.mesh.wake(core as CoreIndex);
+        }
     }
 
     fn tell_keeper(&mut self, job: Job) {
@@ -212,12 +264,6 @@ impl Worker {
 
     fn answer_scrape(&mut self, mut snapshot: Box<Snapshot>) {
         let counters = self.ring.counters();
-        self.links.meter.show(self.now(), &mut snapshot.export);
-        let disk = &self.links.disk;
-        snapshot.log.log_disk_bytes = disk.log_bytes.load(Ordering::Relaxed);
-        snapshot.log.store_disk_bytes = disk.store_bytes.load(Ordering::Relaxed);
-        snapshot.log.room_bytes = disk.room_bytes.load(Ordering::Relaxed);
-        snapshot.log.disk_free_bytes = disk.free_bytes.load(Ordering::Relaxed);
         snapshot.connections.accepted = counters.accepted;
         snapshot.connections.refused += counters.refused;
         snapshot.connections.receive_buffers_starved = counters.starved;

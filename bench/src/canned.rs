@@ -6,11 +6,10 @@ use memmap2::MmapMut;
 use tollgate::click::ClickKey;
 use tollgate::config::{Config, DedupConfig, FRAME_BUFFERS, GENERATIONS, TABLE_ROWS_MAX, TABLE_USERS_MAX};
 use tollgate::core::Core;
-use tollgate::core::home::Home;
-use tollgate::core::incarnation::{Edge, Incarnation, LogEnd};
+use tollgate::core::home::{Home, Seat};
+use tollgate::core::incarnation::{Incarnation, LogEnd};
 use tollgate::dedup;
 use tollgate::event::{Action, Actions, ConnectionId, Event, Exported, FrameBuffer, Now, SendBuffer, WriteEnd};
-use tollgate::export::Mirror;
 use tollgate::metrics::Snapshot;
 use tollgate::preagg;
 use tollgate::wal::writer::buffer_bytes;
@@ -91,7 +90,7 @@ impl World {
     pub fn new(shape: Shape, dedup_memory_bytes: u64) -> World {
         let config = config(shape, dedup_memory_bytes);
         let plan = Plan { batch: shape.batch, ..Plan::default() };
-        let core = Core::new(config.clone(), home(&config, shape), shape.connections, BEGIN);
+        let core = Core::new(config.clone(), home(&config, shape), Vec::new(), shape.connections, BEGIN);
         let id = |slot| ConnectionId { slot, generation: 1 };
         let client = |slot| Client { id: id(slot), awaited: 0, out: Vec::new() };
         World {
@@ -213,6 +212,10 @@ impl World {
                 | Action::ResumeReceive { .. }
                 | Action::ShutdownSend { .. }
                 | Action::Close { .. }
+                | Action::FreeIdleSegment { .. }
+                | Action::Forward { .. }
+                | Action::Return { .. }
+                | Action::Done
                 | Action::StopAccepting
                 | Action::Stopped
                 | Action::Halt { .. } => panic!("canned turns give a core no cause for this: {action:?}"),
@@ -261,9 +264,9 @@ fn config(shape: Shape, dedup_memory_bytes: u64) -> Config {
 fn home(config: &Config, shape: Shape) -> Home {
     let memory = || MmapMut::map_anon(buffer_bytes(config.log.frame_bytes)).expect("memory for a frame");
     let buffers = (0..FRAME_BUFFERS as u32).map(|id| Box::new(FrameBuffer { memory: memory(), id })).collect();
-    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new(), mirror: Mirror::Unkept };
     let table = prefilled(&config.dedup, shape);
-    let (incarnation, buffer, _) = Incarnation::begin(config, edge, table, LogEnd::new([3; 16]), buffers, BEGIN);
+    let (incarnation, buffer, _) =
+        Incarnation::begin(config, Seat::ALONE, [2; 16], table, LogEnd::new([3; 16]), buffers, BEGIN);
     let (home, _) = incarnation.begun(config, buffer, preagg::Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, 3));
     home
 }

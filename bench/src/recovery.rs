@@ -98,7 +98,7 @@ fn recover_once(dir: &Path, dedup_memory_bytes: u64) -> Result<Round, String> {
     let mut table = dedup::Table::new(memory, [5; 16], &dedup, i64::MIN, BEGIN_MS + WINDOW_MS / 2);
     let (began, began_cpu_ns) = (Instant::now(), cpu::of_this_thread_ns());
     let mut clicks = 0;
-    recover(dir, &[], &mut |_| {}, &mut |_, frame| clicks += restore(&mut table, frame))
+    recover(dir, &[], &mut |_| {}, &mut |_, frame| clicks += restore(std::slice::from_mut(&mut table), frame))
         .map_err(|error| error.to_string())?;
     let cpu_ns = cpu::of_this_thread_ns() - began_cpu_ns;
     Ok(Round { clicks, wall_s: began.elapsed().as_secs_f64(), cpu_s: cpu_ns as f64 / 1e9, keys: table.keys() })

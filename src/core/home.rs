@@ -3,14 +3,13 @@
 
 use std::collections::VecDeque;
 
+use crate::chunk::{CoreIndex, Tally};
 use crate::click::{EventTime, Reason, Refusal};
 use crate::core::cuts::Cuts;
-use crate::core::staging::Tally;
 use crate::cut::{Cut, CutTable};
 use crate::dedup::{Hashed, Table as Dedup, Verdict};
 use crate::event::{Actions, Now};
 use crate::metrics::{Ledger, Shed};
-use crate::net::reply::ListedError;
 use crate::preagg::Table as Partials;
 use crate::wal::frame::{FLAG_CUT, FLAG_IDLE};
 use crate::wal::record::{self, Cause, ClickRecord, KIND_CLICK, KIND_DEAD_LETTER};
@@ -26,10 +25,33 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// What a click or a refusal needs to be judged, beside the home itself.
 pub struct Bench<'a> {
+    /// Of the home's core, for what only the home counts.
     pub ledger: &'a mut Ledger,
     pub tally: &'a mut Tally,
-    pub errors: &'a mut Vec<ListedError>,
-    pub errors_max: usize,
+    /// Told of a click that the home refuses: its place in its request.
+    pub refused: &'a mut dyn FnMut(u32, Refusal),
+    /// The place of each record in its request; `None`: they are all of the request's, in order.
+    pub places: Option<&'a [u32]>,
+    /// Records that are through.
+    pub passed: u32,
+}
+
+impl Bench<'_> {
+    fn place(&self) -> u32 {
+        self.places.map_or(self.passed, |places| places[self.passed as usize])
+    }
+}
+
+/// Which core this is, and of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    pub own: CoreIndex,
+    pub cores: CoreIndex,
+}
+
+impl Seat {
+    /// Of the one core of a process with no other.
+    pub const ALONE: Seat = Seat { own: 0, cores: 1 };
 }
 
 pub struct Home {
@@ -41,20 +63,43 @@ pub struct Home {
     watermark_ms: i64,
     dead_letters: HourlyBudget,
     scratch: Vec<u8>,
-    /// The next records to judge, in order.
-    ahead: VecDeque<Ahead>,
+    seat: Seat,
     /// The log's end has been sealed by an empty frame since the last record.
     idle_sealed: bool,
     idle_frames: u64,
 }
 
 /// A record that will be judged, and the key of a click as it will be looked up.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Ahead {
     hashed: Option<Hashed>,
     length: u32,
     /// Where its partial probably is.
     sighted: u32,
+    /// Its home.
+    to: CoreIndex,
+}
+
+/// Records of one source that have been looked ahead at and not been judged, in order.
+#[derive(Debug, Default)]
+pub struct Lookahead {
+    queue: VecDeque<Ahead>,
+}
+
+impl Lookahead {
+    pub fn with_capacity(records: usize) -> Lookahead {
+        Lookahead { queue: VecDeque::with_capacity(records) }
+    }
+
+    /// The next record's home, and its bytes.
+    pub fn next(&self) -> Option<(CoreIndex, usize)> {
+        self.queue.front().map(|ahead| (ahead.to, ahead.length as usize))
+    }
+
+    /// The next record is on its way to another home.
+    pub fn pass(&mut self) {
+        self.queue.pop_front();
+    }
 }
 
 /// What is kept of a record that waits to be judged, beside itself.
@@ -75,6 +120,7 @@ impl Home {
         cuts: Cuts,
         watermark: Watermark,
         dead_letter_bytes_max: u64,
+        seat: Seat,
     ) -> Home {
         Home {
             dedup,
@@ -89,55 +135,70 @@ impl Home {
                 renewed_ns: 0,
             },
             scratch: Vec::with_capacity(8 << 10),
-            ahead: VecDeque::with_capacity(1024),
+            seat,
             idle_sealed: true,
             idle_frames: 0,
         }
     }
 
+    /// Which core this is.
+    pub fn seat(&self) -> Seat {
+        self.seat
+    }
+
     /// Hashes the keys of records that will be judged, and begins to fetch what they will be looked up in. A loop of nothing
     /// else, so that the processor has many address translations and misses under way at once: from inside the parser's
     /// loop each cost 45 ns, because the next click's were out of its sight.
-    pub fn look_ahead(&mut self, records: &[u8]) {
-        let (mut at, before) = (0, self.ahead.len());
+    pub fn look_ahead(&self, records: &[u8], ahead: &mut Lookahead) {
+        let (mut at, before) = (0, ahead.queue.len());
         while at < records.len() {
             let length = record::record_length(&records[at..]);
             let bytes = &records[at..at + length];
-            let (hashed, sighted) = match bytes[2] {
+            let next = match bytes[2] {
                 KIND_CLICK => {
                     let click = ClickRecord::encoded(bytes);
                     let hashed = self.dedup.hash(&click.key());
-                    let sighted = self.partials.sight(EventTime(click.event_ms()).pane(), click.dims_hash());
-                    (Some(hashed), sighted)
+                    let to = hashed.home(self.seat.cores);
+                    let sighted = if to == self.seat.own {
+                        self.partials.sight(EventTime(click.event_ms()).pane(), click.dims_hash())
+                    } else {
+                        0
+                    };
+                    Ahead { hashed: Some(hashed), length: length as u32, sighted, to }
                 }
-                KIND_DEAD_LETTER => (None, 0),
+                // A refusal stays in the log of the core that refused it.
+                KIND_DEAD_LETTER => Ahead { hashed: None, length: length as u32, sighted: 0, to: self.seat.own },
                 kind => unreachable!("this core staged a record of type {kind}"),
             };
-            self.ahead.push_back(Ahead { hashed, length: length as u32, sighted });
+            ahead.queue.push_back(next);
             at += length;
         }
         // A loop of its own again: a prefetch retires when its address is translated, and so few instructions lie between two
         // that as many translations are under way as the processor can do.
-        for ahead in self.ahead.range(before..) {
-            if let Some(hashed) = &ahead.hashed {
+        for ahead in ahead.queue.range(before..) {
+            if let Some(hashed) = &ahead.hashed
+                && ahead.to == self.seat.own
+            {
                 self.dedup.prefetch(hashed);
             }
         }
     }
 
-    /// Judges the records one by one while there is room; returns the bytes that are through. They were looked ahead at, in
-    /// this order.
-    pub fn judge(&mut self, records: &[u8], bench: &mut Bench<'_>, now: Now) -> usize {
+    /// Judges the records one by one, up to one that has another home or finds no room; returns the bytes that are through. They
+    /// were looked ahead at, in this order.
+    pub fn judge(&mut self, records: &[u8], ahead: &mut Lookahead, bench: &mut Bench<'_>, now: Now) -> usize {
         let mut through = 0;
         while through < records.len() {
-            let Some(Ahead { hashed, length, sighted }) = self.ahead.front().copied() else {
+            let Some(Ahead { hashed, length, sighted, to }) = ahead.queue.front().copied() else {
                 unreachable!("records are looked ahead at before they are judged")
             };
-            if !self.make_room(length as usize + DEAD_LETTER_EXTRA_BYTES, now) {
+            if to != self.seat.own || !self.make_room(length as usize + DEAD_LETTER_EXTRA_BYTES, now) {
                 break;
             }
-            self.ahead.pop_front();
-            if let Some(Ahead { hashed: Some(hashed), .. }) = self.ahead.get(ROOM_AHEAD) {
+            ahead.queue.pop_front();
+            if let Some(Ahead { hashed: Some(hashed), to, .. }) = ahead.queue.get(ROOM_AHEAD)
+                && *to == self.seat.own
+            {
                 self.dedup.prefetch_room(hashed);
             }
             let bytes = &records[through..through + length as usize];
@@ -145,7 +206,7 @@ impl Home {
                 Some(hashed) => self.click(ClickRecord::encoded(bytes), hashed, sighted, bench, now),
                 None => self.refused(bytes, bench, now),
             }
-            bench.tally.settled += 1;
+            bench.passed += 1;
             through += length as usize;
         }
         through
@@ -183,22 +244,20 @@ impl Home {
             Verdict::Duplicate { same_payload } => {
                 bench.tally.duplicates += 1;
                 if !same_payload {
-                    bench.ledger.duplicate_other_payload += 1;
+                    bench.tally.other_payload += 1;
                     self.keep_dead_letter(Cause::OtherPayload, click, bench.ledger, now);
                 }
             }
             Verdict::TooOld => {
-                let refusal = Refusal { reason: Reason::TooOld, field: "timestamp" };
-                if bench.errors.len() < bench.errors_max {
-                    bench.errors.push(ListedError { index: bench.tally.settled, refusal });
-                }
+                let place = bench.place();
+                (bench.refused)(place, Refusal { reason: Reason::TooOld, field: "timestamp" });
                 bench.tally.rejected += 1;
-                bench.ledger.rejected[Reason::TooOld as usize - 1] += 1;
+                bench.tally.too_old += 1;
                 self.keep_dead_letter(Cause::Refused(Reason::TooOld), click, bench.ledger, now);
             }
             Verdict::Full => {
                 bench.tally.shed = Some(Shed::DedupFull);
-                bench.ledger.shed[Shed::DedupFull as usize] += 1;
+                bench.tally.shed_clicks += 1;
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Pure. The beginning of an incarnation: from what recovery found to the home and the exporter that go on from there. The
 //! driver only fetches frames, writes the first frame, and brings memory and randomness.
 
+use crate::chunk::CoreIndex;
 use crate::config::Config;
 use crate::core::cuts::Cuts;
-use crate::core::home::{Home, Watermark};
+use crate::core::home::{Home, Seat, Watermark};
 use crate::cut::LogId;
 use crate::dedup;
 use crate::event::{FrameBuffer, LogWrite, Now};
-use crate::export::{self, Behind, Exporter};
+use crate::export::{self, Behind};
 use crate::preagg;
 use crate::wal::record::{self, Record, Start};
 use crate::wal::recover::RecoveredLog;
@@ -17,19 +18,22 @@ use crate::wal::writer::{FrameMeta, LogStart, Writer, WriterConfig};
 /// Clicks of a frame restored at a time: their cache misses overlap.
 const RESTORE_BATCH: usize = 64;
 
-/// Remembers a recovered frame's clicks; returns how many there were.
-pub fn restore(table: &mut dedup::Table, frame: &ReplayedFrame<'_>) -> u64 {
+/// Remembers a recovered frame's clicks, each at its home of now, whichever log it is in; returns how many there were. The tables
+/// have one secret and one size.
+pub fn restore(tables: &mut [dedup::Table], frame: &ReplayedFrame<'_>) -> u64 {
     let mut clicks = 0;
     for batch in frame.records.chunks(RESTORE_BATCH) {
         let mut hashed = [None; RESTORE_BATCH];
         for (place, record) in hashed.iter_mut().zip(batch) {
             if let Record::Click(click) = record {
-                let key = table.hash(&click.key());
-                table.prefetch(&key);
-                *place = Some((key, *click));
+                let key = tables[0].hash(&click.key());
+                let home = key.home(tables.len() as CoreIndex);
+                tables[usize::from(home)].prefetch(&key);
+                *place = Some((home, key, *click));
             }
         }
-        for (key, click) in hashed.iter().flatten() {
+        for (home, key, click) in hashed.iter().flatten() {
+            let table = &mut tables[usize::from(*home)];
             table.restore(key, click.check(), click.event_ms(), click.received_ms());
             clicks += 1;
         }
@@ -80,19 +84,22 @@ impl LogEnd {
     }
 }
 
-/// Whose incarnation it is.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    pub data_dir: [u8; 16],
-    /// 128 random bits of this incarnation, and those of the ones before it.
-    pub nonce: [u8; 16],
-    pub nonces: Vec<[u8; 16]>,
-    pub mirror: export::Mirror,
+/// What the exporter is told of a log that no core writes to.
+pub fn idle_log(log: &RecoveredLog, behind: Behind) -> export::LogStart {
+    export::LogStart {
+        end: log.position,
+        totals: log.start.totals,
+        horizon_ms: log.horizon_ms,
+        watermark_ms: log.watermark_ms,
+        base_lsn: log.base_lsn,
+        open: false,
+        behind,
+    }
 }
 
-/// An incarnation whose first frame is on its way to the disk.
+/// A core of an incarnation, whose first frame is on its way to the disk.
 pub struct Incarnation {
-    edge: Edge,
+    seat: Seat,
     table: dedup::Table,
     writer: Writer,
     base_lsn: u64,
@@ -101,67 +108,65 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
-    /// Builds the first frame, for a segment that is prepared. It puts the nonce on disk before anything is exported under
-    /// it.
+    /// Builds the first frame, for a segment that is prepared. It puts the nonce, 128 random bits of this incarnation, on disk
+    /// before anything is exported under it.
     pub fn begin(
         config: &Config,
-        edge: Edge,
+        seat: Seat,
+        nonce: [u8; 16],
         table: dedup::Table,
         log: LogEnd,
         buffers: Vec<Box<FrameBuffer>>,
         now: Now,
     ) -> (Incarnation, Box<FrameBuffer>, LogWrite) {
         let (segment, incarnation, watermark_ms) = (log.start.segment, log.start.incarnation, log.watermark_ms);
-        let mut writer = Writer::new(writer_config(config, edge.nonce), log.start, buffers);
+        let mut writer = Writer::new(writer_config(config, seat, nonce), log.start, buffers);
         let asked = writer.wants_segment();
         assert_eq!(asked, Some(segment), "a log goes on in the segment that was prepared for it");
         writer.segment_ready(segment);
         let mut bytes = Vec::new();
-        record::encode_start(&Start { incarnation, nonce: edge.nonce, started_ms: now.wall_ms }, &mut bytes);
+        record::encode_start(&Start { incarnation, nonce, started_ms: now.wall_ms }, &mut bytes);
         writer.append(&bytes);
         writer.seal(FrameMeta { built_ms: now.wall_ms, horizon_ms: table.horizon_ms(), watermark_ms, flags: 0 });
         let Some((buffer, write)) = writer.next_write(0) else { unreachable!("a sealed frame and a ready segment") };
         let (base_lsn, behind) = (log.base_lsn, log.behind);
-        (Incarnation { edge, table, writer, base_lsn, watermark_ms, behind }, buffer, write)
+        (Incarnation { seat, table, writer, base_lsn, watermark_ms, behind }, buffer, write)
     }
 
-    /// The first frame is on disk: from here on the core and the exporter own what there is.
-    pub fn begun(mut self, config: &Config, buffer: Box<FrameBuffer>, partials: preagg::Table) -> (Home, Exporter) {
+    /// The first frame is on disk: from here on the core owns what there is, and the exporter is told of its log.
+    pub fn begun(
+        mut self,
+        config: &Config,
+        buffer: Box<FrameBuffer>,
+        partials: preagg::Table,
+    ) -> (Home, export::LogStart) {
         let written = self.writer.written(buffer, true);
         assert!(written.is_ok(), "the write succeeded");
         let (end, watermark_ms) = (self.writer.position(), self.watermark_ms);
-        let Edge { data_dir, nonce, mut nonces, mirror } = self.edge;
-        nonces.push(nonce);
-        let exporter = Exporter::new(export::Start {
-            edge_id: config.export.edge_id.clone(),
-            data_dir,
-            nonce,
-            nonces,
-            mirror,
-            logs: vec![export::LogStart {
-                end,
-                totals: self.writer.totals(),
-                horizon_ms: self.table.horizon_ms(),
-                watermark_ms,
-                base_lsn: self.base_lsn,
-                open: true,
-                behind: self.behind,
-            }],
-        });
+        let log = export::LogStart {
+            end,
+            totals: self.writer.totals(),
+            horizon_ms: self.table.horizon_ms(),
+            watermark_ms,
+            base_lsn: self.base_lsn,
+            open: true,
+            behind: self.behind,
+        };
         let cuts = Cuts::new(end, self.writer.totals().clicks, self.base_lsn, || partials.spare());
         let watermark = Watermark { start_ms: watermark_ms, delay_ms: config.export.watermark_delay_ms };
-        let home = Home::new(self.table, self.writer, partials, cuts, watermark, config.log.dead_letter_bytes_max);
-        (home, exporter)
+        let dead_letters = config.log.dead_letter_bytes_max / u64::from(self.seat.cores);
+        let home = Home::new(self.table, self.writer, partials, cuts, watermark, dead_letters, self.seat);
+        (home, log)
     }
 }
 
-fn writer_config(config: &Config, nonce: [u8; 16]) -> WriterConfig {
+fn writer_config(config: &Config, seat: Seat, nonce: [u8; 16]) -> WriterConfig {
     WriterConfig {
         frame_bytes: config.log.frame_bytes,
         segment_bytes: config.log.segment_bytes,
         commit_delay_ns: config.log.commit_delay_max_us * 1_000,
         commit_spacing_ns: config.log.commit_spacing_us * 1_000,
-        core: 0,
+        core: seat.own.into(),
         dedup_key: config.click.dedup_key as u32,
         nonce,
     }

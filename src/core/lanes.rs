@@ -1,10 +1,9 @@
 //! Pure. A core's connections: what each still owes and is owed, and when its patience ends. One lane a slot of the driver.
 
-use std::collections::VecDeque;
-
-use crate::config::Config;
+use crate::config::{Config, ERRORS_LISTED_MAX};
 use crate::core::intake::{self, Fed, Intake};
 use crate::core::staging::{OpenRequest, StagedRequest};
+use crate::core::waiting::{Waiting, WaitingReplies};
 use crate::event::{Action, Actions, ConnectionId, Now, ReceiveEnd, SendBuffer};
 use crate::metrics::{Histogram, Replies};
 use crate::net::connection::{Connection, Expired};
@@ -41,20 +40,11 @@ pub struct Lane {
     closing: bool,
 }
 
-/// A settled request whose reply waits for the log.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    lsn: u64,
-    connection: ConnectionId,
-    began_ns: u64,
-    clicks: u32,
-}
-
 pub struct Lanes {
     lanes: Vec<Lane>,
     deadlines: Vec<u64>,
     earliest_ns: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: WaitingReplies,
     /// Slots with something to do at the end of the turn.
     listed: Vec<u32>,
     buffers: Vec<Box<SendBuffer>>,
@@ -89,12 +79,12 @@ impl Lanes {
             lanes: (0..slots).map(lane).collect(),
             deadlines: vec![NEVER; slots as usize],
             earliest_ns: NEVER,
-            waiting: VecDeque::with_capacity(4096),
+            waiting: WaitingReplies::with_capacity(4096),
             listed: Vec::with_capacity(slots as usize),
             buffers: Vec::new(),
             letterhead: Letterhead::new(now.wall_ms),
             live: 0,
-            connections_max: config.http.connections_max as usize,
+            connections_max: config.connections_a_core() as usize,
             refused: 0,
             timed_out: 0,
             statuses: Replies::default(),
@@ -210,6 +200,10 @@ impl Lanes {
     /// A request has all its verdicts: its reply is due when the log is durable up to `lsn`.
     pub fn settle(&mut self, request: &mut StagedRequest, lsn: u64, config: &Config) {
         let tally = request.tally;
+        if request.away.is_some() {
+            request.errors.sort_unstable_by_key(|error| error.index);
+            request.errors.truncate(ERRORS_LISTED_MAX);
+        }
         let outcome = match tally.shed {
             Some(shed) => Outcome::Shed(shed),
             None => Outcome::Clicks {
@@ -224,7 +218,8 @@ impl Lanes {
         if self.is_live(connection) {
             self.lanes[connection.slot as usize].connection.settle(request.ticket, outcome, lsn, &config.http);
         }
-        self.waiting.push_back(Waiting { lsn, connection, began_ns: request.began_ns, clicks: request.clicks });
+        let waiting = Waiting { lsn, connection, began_ns: request.began_ns, clicks: request.clicks };
+        self.waiting.push(waiting);
     }
 
     /// Sends every reply that is due, one send a connection; gives paused connections their next steps.
@@ -238,7 +233,7 @@ impl Lanes {
         self.letterhead.set_time(intake.now.wall_ms);
         let mut woken = 0;
         while woken < TURN_SENDS_MAX
-            && let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.lsn <= durable_lsn)
+            && let Some(waiting) = self.waiting.pop_due(durable_lsn)
         {
             acknowledge.record_many(intake.now.mono_ns - waiting.began_ns, u64::from(waiting.clicks));
             if self.is_live(waiting.connection) {
@@ -354,7 +349,7 @@ impl Lanes {
 
     /// Replies are due that the last turn did not get to.
     pub fn more_due(&self, durable_lsn: u64) -> bool {
-        self.waiting.front().is_some_and(|waiting| waiting.lsn <= durable_lsn)
+        self.waiting.is_due(durable_lsn)
     }
 
     pub fn close(&mut self, slot: u32, actions: &mut Actions) {

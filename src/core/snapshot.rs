@@ -1,6 +1,7 @@
 //! Pure. What a core shows of itself, as of between two turns. What only a driver knows, the driver adds.
 
 use crate::core::Core;
+use crate::core::idle::IdleLog;
 use crate::event::Now;
 use crate::metrics::{ExportMetrics, Snapshot};
 
@@ -12,7 +13,10 @@ impl Core {
         snapshot.log.end_lsn = home.writer.end_lsn();
         snapshot.log.durable_lsn = home.writer.durable_lsn();
         snapshot.log.seal_frames = home.idle_frames();
-        snapshot.log.segments = home.writer.segments().len() as u64;
+        let idle_segments: usize = self.idle_logs.iter().map(IdleLog::segments).sum();
+        snapshot.log.segments = (home.writer.segments().len() + idle_segments) as u64;
+        snapshot.cores = 1;
+        snapshot.forwarded = self.outbound.forwarded();
         snapshot.log.freed_early = self.room.freed_early();
         snapshot.export = self.export_metrics(now);
         snapshot.log.disk_limit_bytes = self.config.log.wal_bytes_max;
@@ -37,7 +41,7 @@ impl Core {
             interval_ms: self.cut_interval_ms,
             pending_ranges: cuts.pending() as u64,
             sink: self.config.export.sink.name(),
-            clicks_in_log: self.home.writer.totals().clicks,
+            clicks_in_log: self.home.writer.totals().clicks + self.idle_logs.iter().map(IdleLog::clicks).sum::<u64>(),
             oldest_ms: cuts.oldest_ms(),
             now_ms: now.wall_ms,
             ..ExportMetrics::default()

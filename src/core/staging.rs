@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use crate::chunk::{RequestId, Tally};
 use crate::click::Refusal;
 use crate::config::ERRORS_LISTED_MAX;
 use crate::event::ConnectionId;
@@ -66,8 +67,11 @@ pub struct StagedRequest {
     pub began_ns: u64,
     pub errors: Vec<ListedError>,
     records: Records,
-    /// Bytes of its records that are through.
+    /// Bytes of its records, and records, that are judged or on their way.
     done: usize,
+    pub passed: u32,
+    /// Its place among those that wait for other homes, if a click of it has one.
+    pub away: Option<RequestId>,
     pub tally: Tally,
 }
 
@@ -82,17 +86,6 @@ impl StagedRequest {
 enum Records {
     Shared { from: u64, length: usize },
     Own(Vec<u8>),
-}
-
-/// What became of a request's clicks so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub settled: u32,
-    pub accepted: u32,
-    pub duplicates: u32,
-    pub rejected: u32,
-    /// Why a click of it was shed: then the whole request is answered so.
-    pub shed: Option<Shed>,
 }
 
 #[derive(Debug)]
@@ -193,6 +186,8 @@ impl Staging {
             errors: open.errors,
             records,
             done: 0,
+            passed: 0,
+            away: None,
             tally: Tally::default(),
         });
     }
@@ -253,9 +248,21 @@ impl Staging {
         }
     }
 
+    /// A popped request whose records are judged or on their way waits elsewhere: its memory is free, but for itself.
+    pub fn let_go(&mut self, mut request: StagedRequest) -> StagedRequest {
+        let nothing = Records::Shared { from: self.base, length: 0 };
+        let records = std::mem::replace(&mut request.records, nothing);
+        self.give_back(records);
+        request
+    }
+
     /// A popped request is settled: its memory is free.
     pub fn release(&mut self, request: StagedRequest) {
-        if let Records::Own(own) = request.records {
+        self.give_back(request.records);
+    }
+
+    fn give_back(&mut self, records: Records) {
+        if let Records::Own(own) = records {
             self.own_bytes -= own.capacity();
             self.keep_spare(own);
         }

@@ -1,7 +1,8 @@
 //! Pure. How a core stops: connections finish what they have wholly received, then the last cut goes out. Each stage has a
 //! deadline, so that a stop ends whatever its peers, the disk and the sink do.
 //!
-//!     Serving ──Stop──▶ Draining ──15 s──▶ Closing       all closed, all on disk: ──▶ LastCut ──exported──▶ Stopped
+//!     Serving ──Stop──▶ Draining ──15 s──▶ Closing       all closed, nothing at another home: ──▶ AwaitingPeers
+//!     AwaitingPeers ──the others are so far, all is on disk──▶ LastCut ──exported──▶ Stopped
 //!                                                        19 s: the process ends, and says what is left to do
 //!                                                        (`--until-exported`: as long as it takes)
 
@@ -35,7 +36,16 @@ impl Core {
         match self.phase {
             Phase::Serving | Phase::Stopped => {}
             Phase::Draining { end_ns, .. } | Phase::Closing { end_ns } => {
-                if self.lanes.all_closed() && self.staging.is_empty() && !self.home.writer.unwritten() {
+                if self.lanes.all_closed() && self.staging.is_empty() && self.outbound.is_empty() {
+                    self.phase = Phase::AwaitingPeers { end_ns };
+                    actions.push(Action::Done);
+                    self.progress_stop(now, actions);
+                } else if now.mono_ns >= end_ns {
+                    self.give_up(actions);
+                }
+            }
+            Phase::AwaitingPeers { end_ns } => {
+                if self.peers_left == 0 && self.inbound.is_empty() && !self.home.writer.unwritten() {
                     self.phase = Phase::LastCut { end_ns };
                     self.home.cut(now, true);
                     self.home.seal(now, FLAG_STOPPED);

@@ -6,7 +6,8 @@ use memmap2::MmapMut;
 
 use super::*;
 use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX, STAGING_BYTES_MAX};
-use crate::core::incarnation::{Edge, Incarnation, LogEnd};
+use crate::core::home::Seat;
+use crate::core::incarnation::{Incarnation, LogEnd};
 use crate::cut::Cut;
 use crate::dedup;
 use crate::event::{Exported, Patience, ReceiveEnd, WriteEnd};
@@ -37,10 +38,10 @@ fn bench() -> Bench {
         Box::new(FrameBuffer { memory, id: id as u32 })
     };
     let buffers = (0..FRAME_BUFFERS).map(buffer).collect();
-    let edge = Edge { data_dir: [1; 16], nonce: [2; 16], nonces: Vec::new(), mirror: Default::default() };
-    let (begun, buffer, _) = Incarnation::begin(&config, edge, table, LogEnd::new([3; 16]), buffers, now);
+    let (begun, buffer, _) =
+        Incarnation::begin(&config, Seat::ALONE, [2; 16], table, LogEnd::new([3; 16]), buffers, now);
     let (home, _) = begun.begun(&config, buffer, preagg::Table::new(100, 100, 5));
-    let core = Core::new(config, home, SLOTS, now);
+    let core = Core::new(config, home, Vec::new(), SLOTS, now);
     Bench { core, now, writes: VecDeque::new(), cuts: Vec::new(), sent: Vec::new(), actions: Vec::new() }
 }
 

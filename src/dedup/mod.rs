@@ -68,12 +68,21 @@ pub fn stash_bytes(memory_bytes: u64) -> u64 {
     stash::stash_bytes(memory_bytes / size_of::<Line>() as u64 * SLOTS as u64)
 }
 
-/// A click key as the table looks for it. Only good for the table that made it.
+/// A click key as a table looks for it: the one that made it, and those of its size with the same secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hashed {
     remainder: Remainder,
     first: u32,
     second: u32,
+}
+
+impl Hashed {
+    /// Which of so many tables with one secret is the key's home. The lines come from the other half of the permuted key, so that
+    /// each home's table is evenly used.
+    #[inline]
+    pub fn home(&self, tables: u16) -> u16 {
+        ((u64::from(self.remainder.low as u32) * u64::from(tables)) >> 32) as u16
+    }
 }
 
 /// What became of a click.

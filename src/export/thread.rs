@@ -81,18 +81,20 @@ pub struct ExportThread {
 }
 
 impl ExportThread {
-    /// Until the last cut is exported, the worker is gone, or nothing more can be exported.
-    pub fn run(mut self, mut cuts: rtrb::Consumer<Box<Cut>>, inbox: &Inbox) -> Exit {
+    /// Until every core's last cut is exported, the workers are gone, or nothing more can be exported. `cuts`: of the cores, in order.
+    pub fn run(mut self, mut cuts: Vec<rtrb::Consumer<Box<Cut>>>, cores: &Cores) -> Exit {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::warn!("the exporter's thread keeps its priority: {error}");
         }
         self.exporter.give_way_by(std::thread::yield_now);
         self.publish();
         loop {
-            // Looked at before the queue: what was pushed before the worker ended is still taken.
-            let worker_ended = cuts.is_abandoned();
-            while let Ok(cut) = cuts.pop() {
-                self.tell(Told::Cut(cut));
+            // Looked at before the queues: what was pushed before the workers ended is still taken.
+            let workers_ended = cuts.iter().all(rtrb::Consumer::is_abandoned);
+            for cuts in &mut cuts {
+                while let Ok(cut) = cuts.pop() {
+                    self.tell(Told::Cut(cut));
+                }
             }
             match self.exporter.next(now(self.started)) {
                 Step::ReadCheckpoint { look } => {
@@ -118,9 +120,9 @@ impl ExportThread {
                     let remembered = self.sink.remember(&checkpoint);
                     self.tell(Told::Remembered(remembered));
                 }
-                Step::Exported(_, exported) => send(inbox, exported),
+                Step::Exported(log, exported) => cores.tell(log, exported),
                 Step::Wait { until_ns } => {
-                    if worker_ended {
+                    if workers_ended {
                         return Exit::Clean;
                     }
                     let sleep = Duration::from_nanos(until_ns.saturating_sub(now(self.started).mono_ns));
@@ -206,7 +208,21 @@ impl ExportThread {
     }
 }
 
-fn send(inbox: &Inbox, exported: Box<Exported>) {
-    // A worker that has ended needs to know nothing more: its log holds what it needs at the next start.
-    let _ = inbox.send(Inbound::Exported(exported));
+/// Who is told what is exported.
+pub struct Cores {
+    /// Of each core, in order, its log and its inbox.
+    pub logs: Vec<(LogId, Inbox)>,
+    /// Logs that no core writes to: the first core clears them away.
+    pub idle: Vec<LogId>,
+}
+
+impl Cores {
+    /// A worker that has ended needs to know nothing more: its log holds what it needs at the next start.
+    fn tell(&self, log: LogId, exported: Box<Exported>) {
+        if let Some((_, inbox)) = self.logs.iter().find(|(own, _)| *own == log) {
+            inbox.send(Inbound::Exported(exported));
+        } else if let Some(idle) = self.idle.iter().position(|idle| *idle == log) {
+            self.logs[0].1.send(Inbound::IdleExported { log: idle as u32, lsn: exported.lsn });
+        }
+    }
 }

@@ -16,11 +16,24 @@ pub struct Bound {
     address: SocketAddr,
 }
 
+/// One socket for each of `cores`, all with one address: the kernel spreads connections over them. An address that another process
+/// has, shared or not, is refused, because it is first taken without sharing it.
+pub fn bind(address: SocketAddr, cores: u16) -> io::Result<Vec<Bound>> {
+    let alone = bind_one(address, false)?;
+    if cores == 1 {
+        return Ok(vec![alone]);
+    }
+    let address = alone.address;
+    drop(alone);
+    (0..cores).map(|_| bind_one(address, true)).collect()
+}
+
 /// TCP_NODELAY is set here because accepted sockets inherit it: replies go out as whole turns, so nothing is gained by holding
 /// a last segment back.
-pub fn bind(address: SocketAddr) -> io::Result<Bound> {
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     let address = socket.local_addr()?.as_socket().unwrap_or(address);

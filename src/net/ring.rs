@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod accepting;
+mod others;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -51,6 +52,9 @@ enum Op {
     Wake = 7,
     AcceptRetry = 8,
     CancelAccept = 9,
+    /// A message to another worker's ring, and one from another's.
+    Ring = 10,
+    Rung = 11,
 }
 
 impl Op {
@@ -65,6 +69,8 @@ impl Op {
             7 => Op::Wake,
             8 => Op::AcceptRetry,
             9 => Op::CancelAccept,
+            10 => Op::Ring,
+            11 => Op::Rung,
             other => unreachable!("the kernel returned user data of operation {other}, which was never submitted"),
         }
     }
@@ -118,6 +124,8 @@ pub struct RingCounters {
     pub refused: u64,
     /// Receives that ended because no buffer was free.
     pub starved: u64,
+    /// Connections that are over, or found no slot.
+    pub closed: u64,
 }
 
 pub struct Ring {
@@ -127,6 +135,10 @@ pub struct Ring {
     slots: Vec<Slot>,
     free: Vec<u32>,
     completed: VecDeque<Completed>,
+    /// Accepted, and not yet placed.
+    accepted: Vec<TcpStream>,
+    /// Other workers whose rings a message did not reach.
+    unrung: Vec<u32>,
     /// Buffers that completed and whose bytes no event has shown yet: they stay out of the kernel's hands.
     lent: Vec<u16>,
     /// Buffers lent to the events of this turn; they go back before the next one.
@@ -139,6 +151,8 @@ pub struct Ring {
     wake: OwnedFd,
     wake_word: Box<u64>,
     woken: bool,
+    /// Another worker's message came since the last entry.
+    rung: bool,
     counters: RingCounters,
 }
 
@@ -168,6 +182,8 @@ impl Ring {
             slots,
             free: (0..connections).rev().collect(),
             completed: VecDeque::with_capacity(config.entries as usize),
+            accepted: Vec::new(),
+            unrung: Vec::new(),
             lent: Vec::with_capacity(usize::from(config.recv_buffers)),
             shown: Vec::with_capacity(usize::from(config.recv_buffers)),
             starved: VecDeque::with_capacity(connections as usize),
@@ -177,6 +193,7 @@ impl Ring {
             wake,
             wake_word: Box::new(0),
             woken: false,
+            rung: false,
             counters: RingCounters::default(),
         };
         this.arm_accept();
@@ -201,6 +218,7 @@ impl Ring {
     /// Enters the kernel: submits what is queued, and takes in what is complete. Returns how much completed.
     pub fn wait(&mut self, wait: Wait) -> io::Result<usize> {
         self.recycle();
+        self.rung = false;
         let left_over = !self.ring.completion().is_empty() || !self.completed.is_empty();
         let entered = match wait {
             _ if left_over => self.enter_without_waiting(),
@@ -223,7 +241,7 @@ impl Ring {
             Err(error) => return Err(error),
         }
         self.take_completions();
-        Ok(self.completed.len() + usize::from(self.woken))
+        Ok(self.completed.len() + self.accepted.len() + usize::from(self.woken))
     }
 
     /// Turns what completed into events; received bytes are borrowed until the next `wait`.
@@ -457,6 +475,10 @@ impl Ring {
                 }
                 Op::AcceptRetry => self.accepting.retry(),
                 Op::CancelAccept => {}
+                // The mesh is looked into at every turn: to be awake is all.
+                Op::Rung => self.rung = true,
+                Op::Ring if result < 0 => self.unrung.push(data as u32),
+                Op::Ring => {}
             }
         }
     }
@@ -480,20 +502,7 @@ impl Ring {
         }
         // SAFETY: the kernel just made this descriptor and handed it to nobody else.
         let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(result as RawFd) });
-        let Some(index) = self.free.pop() else {
-            self.counters.refused += 1;
-            return;
-        };
-        self.counters.accepted += 1;
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.stream = Some(stream);
-        slot.receive_wanted = true;
-        slot.closing = false;
-        assert!(slot.operations == 0 && slot.sending.is_none(), "slot {index} was reused with operations in the ring");
-        let connection = ConnectionId { slot: index, generation: slot.generation };
-        self.completed.push_back(Completed::Accepted(connection));
-        self.arm_receive(connection);
+        self.accepted.push(stream);
     }
 
     fn on_receive(&mut self, connection: ConnectionId, result: i32, flags: u32) {
@@ -565,14 +574,6 @@ impl Ring {
         if slot.closing && slot.operations == 0 {
             self.finish_close(connection);
         }
-    }
-
-    fn finish_close(&mut self, connection: ConnectionId) {
-        let slot = &mut self.slots[connection.slot as usize];
-        slot.stream = None;
-        slot.closing = false;
-        self.free.push(connection.slot);
-        self.completed.push_back(Completed::Closed(connection));
     }
 }
 

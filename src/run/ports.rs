@@ -14,8 +14,8 @@ use crate::start::Failure;
 const ADDRESS_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) struct Listeners {
-    /// None where no clicks are taken.
-    pub clicks: Option<Bound>,
+    /// One for each core; none where no clicks are taken.
+    pub clicks: Vec<Bound>,
     /// Where there is a store to ask.
     pub query: Option<TcpListener>,
     pub admin: TcpListener,
@@ -29,13 +29,13 @@ pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String),
     };
     let admin = bind_tcp("--admin-listen", config.admin_listen)?;
     let clicks = match work {
-        Work::Serve => Some(bind_clicks(config.listen)?),
+        Work::Serve => bind_clicks(config.listen, config.cores())?,
         // A client, or a balancer, sees at once that nobody is here; and another edge may have the address by now.
-        Work::ExportAll => None,
+        Work::ExportAll => Vec::new(),
     };
     let listeners = Listeners { clicks, query, admin };
     let mut addresses: Vec<String> =
-        listeners.clicks.iter().map(|clicks| format!("listen={}", clicks.address())).collect();
+        listeners.clicks.first().iter().map(|clicks| format!("listen={}", clicks.address())).collect();
     for (name, listener) in [("query", listeners.query.as_ref()), ("admin", Some(&listeners.admin))] {
         let Some(listener) = listener else { continue };
         let address = listener.local_addr().map_err(Failure::unavailable("a port's address"))?;
@@ -45,10 +45,10 @@ pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String),
 }
 
 /// Waits a moment for an address that is in use: it may be our own, of before a kill.
-fn bind_clicks(address: SocketAddr) -> Result<listener::Bound, Failure> {
+fn bind_clicks(address: SocketAddr, cores: u16) -> Result<Vec<Bound>, Failure> {
     let until = Instant::now() + ADDRESS_WAIT;
     loop {
-        match listener::bind(address) {
+        match listener::bind(address, cores) {
             Ok(bound) => return Ok(bound),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(5));
@@ -79,7 +79,7 @@ mod tests {
         let killed = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = killed.local_addr().unwrap();
         let (sender, bound) = mpsc::channel();
-        let starting = std::thread::spawn(move || sender.send(bind_clicks(address).is_ok()));
+        let starting = std::thread::spawn(move || sender.send(bind_clicks(address, 1).is_ok()));
         let early = bound.recv_timeout(Duration::from_millis(100));
         assert_eq!(early, Err(RecvTimeoutError::Timeout), "gave up, or took an address that is in use");
         drop(killed);

@@ -1,5 +1,5 @@
-//! Drives. The keeper: a thread beside the worker that prepares segments ahead of need, deletes those no longer needed, and
-//! watches the disk budget.
+//! Drives. The keeper: a thread beside the workers that prepares their segments ahead of need, deletes those no longer needed, and
+//! watches the disk budget, which is one for all logs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox, Job};
+use crate::metrics::LogMetrics;
 use crate::wal::segments;
 
 /// How often the disk budget is summed, and a delete that failed is tried again.
@@ -33,6 +34,16 @@ pub struct DiskMeter {
     pub free_bytes: AtomicU64,
 }
 
+impl DiskMeter {
+    /// Adds to what the cores show of their logs.
+    pub fn show(&self, log: &mut LogMetrics) {
+        log.log_disk_bytes = self.log_bytes.load(Ordering::Relaxed);
+        log.store_disk_bytes = self.store_bytes.load(Ordering::Relaxed);
+        log.room_bytes = self.room_bytes.load(Ordering::Relaxed);
+        log.disk_free_bytes = self.free_bytes.load(Ordering::Relaxed);
+    }
+}
+
 /// The log's room, as the core is told it.
 ///
 /// ```text
@@ -46,66 +57,107 @@ struct DiskRoom {
 }
 
 impl DiskRoom {
-    /// The mark bounds the logs and a segment of reserve. The store is not in it: it is never pruned, so clicks would be shed
-    /// for ever. Both must leave two segments of the disk free.
-    fn judge(was_open: bool, log_bytes: u64, free_bytes: u64, bytes_max: u64, segment_bytes: u64) -> DiskRoom {
-        let used = log_bytes + segment_bytes;
-        let eased = bytes_max.saturating_sub(segment_bytes);
+    /// The mark bounds the logs and a segment of reserve for each core, `reserve_bytes`. The store is not in it: it is never pruned, so
+    /// clicks would be shed for ever. Both must leave twice the reserve of the disk free.
+    fn judge(
+        was_open: bool,
+        log_bytes: u64,
+        free_bytes: u64,
+        bytes_max: u64,
+        reserve_bytes: u64,
+        segment_bytes: u64,
+    ) -> DiskRoom {
+        let used = log_bytes + reserve_bytes;
+        let eased = bytes_max.saturating_sub(reserve_bytes);
         let mark = if was_open { bytes_max } else { eased };
-        let over = used.saturating_sub(eased).max((3 * segment_bytes).saturating_sub(free_bytes));
+        let over = used.saturating_sub(eased).max((3 * reserve_bytes).saturating_sub(free_bytes));
         DiskRoom {
-            open: used <= mark && free_bytes >= 2 * segment_bytes,
+            open: used <= mark && free_bytes >= 2 * reserve_bytes,
             segments_over: u32::try_from(over.div_ceil(segment_bytes)).unwrap_or(u32::MAX),
         }
     }
 }
 
-/// What the logs may grow by before clicks are shed: up to the mark, and up to the disk's last two segments.
-fn room_bytes(log_bytes: u64, free_bytes: u64, bytes_max: u64, segment_bytes: u64) -> u64 {
-    bytes_max.saturating_sub(log_bytes + segment_bytes).min(free_bytes.saturating_sub(2 * segment_bytes))
+/// What the logs may grow by before clicks are shed: up to the mark, and up to the last of the disk.
+fn room_bytes(log_bytes: u64, free_bytes: u64, bytes_max: u64, reserve_bytes: u64) -> u64 {
+    bytes_max.saturating_sub(log_bytes + reserve_bytes).min(free_bytes.saturating_sub(2 * reserve_bytes))
 }
 
-pub struct Keeper {
-    log_dir: PathBuf,
-    data_dir: PathBuf,
-    /// For the metric.
-    store: PathBuf,
-    segment_bytes: u64,
-    bytes_max: u64,
-    jobs: Receiver<Job>,
-    inbox: Inbox,
-    pub disk: Arc<DiskMeter>,
+/// One log: of a core, or idle.
+struct KeptLog {
+    dir: PathBuf,
     /// Segments to delete, oldest first. None goes before an older one is gone for good: a gap would be damage to the next
     /// start.
     freed: VecDeque<u64>,
-    /// Segments that the worker has freed, deleted or not.
-    frees_seen: u64,
     /// The one whose delete has failed, and was told of.
     stuck: Option<u64>,
-    room: DiskRoom,
-    /// The last look at the room failed, and was told of.
-    blind: bool,
     /// When a segment was last asked for.
     asked_at: Option<Instant>,
 }
 
+impl KeptLog {
+    fn new(dir: PathBuf) -> KeptLog {
+        KeptLog { dir, freed: VecDeque::new(), stuck: None, asked_at: None }
+    }
+
+    /// In order; one that cannot be deleted now is tried again, and those behind it wait.
+    fn delete_freed(&mut self) {
+        while let Some(segment) = self.freed.front().copied() {
+            if let Err(error) = segments::delete_segment(&self.dir, segment) {
+                if self.stuck.replace(segment) != Some(segment) {
+                    let directory = self.dir.display();
+                    tracing::warn!(segment, %directory, "a segment that is no longer needed cannot be deleted, tried again: {error}");
+                }
+                return;
+            }
+            self.freed.pop_front();
+        }
+    }
+}
+
+pub struct Keeper {
+    /// Of the cores, in order, then the idle ones.
+    logs: Vec<KeptLog>,
+    data_dir: PathBuf,
+    /// For the metric.
+    store: PathBuf,
+    segment_bytes: u64,
+    /// A segment for each core.
+    reserve_bytes: u64,
+    bytes_max: u64,
+    jobs: Receiver<Job>,
+    /// Of the cores, in order; and how many segments each has freed so far, deleted or not.
+    inboxes: Vec<Inbox>,
+    frees_seen: Vec<u64>,
+    disk: Arc<DiskMeter>,
+    room: DiskRoom,
+    /// The last look at the room failed, and was told of.
+    blind: bool,
+}
+
 impl Keeper {
-    pub fn new(config: &Config, log_dir: PathBuf, store: PathBuf, jobs: Receiver<Job>, inbox: Inbox) -> Keeper {
+    /// `dirs`: of the logs, those of the cores first.
+    pub fn new(
+        config: &Config,
+        dirs: Vec<PathBuf>,
+        store: PathBuf,
+        jobs: Receiver<Job>,
+        inboxes: Vec<Inbox>,
+        disk: Arc<DiskMeter>,
+    ) -> Keeper {
         let keeper = Keeper {
-            log_dir,
+            logs: dirs.into_iter().map(KeptLog::new).collect(),
             data_dir: config.data_dir.clone(),
             store,
             segment_bytes: config.log.segment_bytes,
+            reserve_bytes: config.log.segment_bytes * inboxes.len() as u64,
             bytes_max: config.log.wal_bytes_max,
             jobs,
-            inbox,
-            disk: Arc::default(),
-            freed: VecDeque::new(),
-            frees_seen: 0,
-            stuck: None,
+            frees_seen: vec![0; inboxes.len()],
+            inboxes,
+            disk,
             room: DiskRoom { open: true, segments_over: 0 },
             blind: false,
-            asked_at: None,
         };
         // The metrics show it from the start; what goes wrong is told at the first look.
         if let Ok(sizes) = keeper.sizes() {
@@ -114,7 +166,7 @@ impl Keeper {
         keeper
     }
 
-    /// Runs until the worker's end of the channel is gone.
+    /// Runs until every worker's end of the channel is gone.
     pub fn run(mut self) {
         loop {
             let first = match self.jobs.recv_timeout(LOOK_EVERY) {
@@ -126,56 +178,45 @@ impl Keeper {
             let mut next = first;
             while let Some(job) = next {
                 match job {
-                    Job::Prepare { segment } => {
-                        if !self.prepare(segment) {
+                    Job::Prepare { core, segment } => {
+                        if !self.prepare(usize::from(core), segment) {
                             return;
                         }
                     }
-                    Job::Free { segment } => {
-                        self.freed.push_back(segment);
-                        self.frees_seen += 1;
+                    Job::Free { core, idle, segment } => {
+                        let core = usize::from(core);
+                        let log = idle.map_or(core, |idle| self.inboxes.len() + idle as usize);
+                        self.logs[log].freed.push_back(segment);
+                        self.frees_seen[core] += 1;
                     }
                 }
                 next = self.jobs.try_recv().ok();
             }
-            self.delete_freed();
+            self.logs.iter_mut().for_each(KeptLog::delete_freed);
             self.tell_room(first.is_none());
         }
     }
 
-    fn prepare(&mut self, segment: u64) -> bool {
-        // In half of the time that the last one was filled in: the next is wanted when this one is full.
-        let now = Instant::now();
-        let filled = self.asked_at.replace(now).map_or(Duration::ZERO, |asked_at| now - asked_at);
+    fn prepare(&mut self, core: usize, segment: u64) -> bool {
+        // In half of the time that the last one was filled in: the next is wanted when this one is full. The others want theirs too.
+        let (now, cores) = (Instant::now(), self.inboxes.len() as u32);
+        let log = &mut self.logs[core];
+        let filled = log.asked_at.replace(now).map_or(Duration::ZERO, |asked_at| now - asked_at);
         let share = (self.segment_bytes as f64 / PREPARE_MAX_OF_BYTES as f64).min(1.0);
-        let within = (filled / 2).min(PREPARE_MAX.mul_f64(share));
-        let prepared = segments::prepare_segment(&self.log_dir, segment, self.segment_bytes, within)
-            .and_then(|()| segments::open_segment_for_writing(&self.log_dir, segment));
+        let within = (filled / 2).min(PREPARE_MAX.mul_f64(share)) / cores;
+        let prepared = segments::prepare_segment(&log.dir, segment, self.segment_bytes, within)
+            .and_then(|()| segments::open_segment_for_writing(&log.dir, segment));
         match prepared {
-            Ok(file) => self.inbox.send(Inbound::SegmentReady { segment, file }),
+            Ok(file) => self.inboxes[core].send(Inbound::SegmentReady { segment, file }),
             Err(error) => {
-                let dir = self.log_dir.display();
+                let dir = log.dir.display();
                 let why = format!(
                     "segment {segment:010} in {dir} could not be prepared: {error}. Look at the disk and its room before \
                      a restart"
                 );
-                self.inbox.send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
+                self.inboxes[core].send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
                 false
             }
-        }
-    }
-
-    /// In order; one that cannot be deleted now is tried again, and those behind it wait.
-    fn delete_freed(&mut self) {
-        while let Some(segment) = self.freed.front().copied() {
-            if let Err(error) = segments::delete_segment(&self.log_dir, segment) {
-                if self.stuck.replace(segment) != Some(segment) {
-                    let directory = self.log_dir.display();
-                    tracing::warn!(segment, %directory, "a segment that is no longer needed cannot be deleted, tried again: {error}");
-                }
-                return;
-            }
-            self.freed.pop_front();
         }
     }
 
@@ -193,9 +234,12 @@ impl Keeper {
         };
         self.blind = false;
         let store_bytes = self.note_sizes((log_bytes, free_bytes));
-        let mut room = DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
+        let (reserve_bytes, segment_bytes) = (self.reserve_bytes, self.segment_bytes);
+        let mut room =
+            DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, reserve_bytes, segment_bytes);
         // Those on their way are not asked for twice.
-        room.segments_over = room.segments_over.saturating_sub(self.freed.len() as u32);
+        let leaving: usize = self.logs.iter().map(|log| log.freed.len()).sum();
+        room.segments_over = room.segments_over.saturating_sub(leaving as u32);
         let was = std::mem::replace(&mut self.room, room);
         if room.open && !was.open {
             tracing::info!("the log has room again: clicks are taken");
@@ -210,8 +254,11 @@ impl Keeper {
             );
         }
         if room != was || look && room.segments_over > 0 {
-            let DiskRoom { open, segments_over } = room;
-            self.inbox.send(Inbound::Room { open, segments_over, frees_seen: self.frees_seen });
+            // Homes are spread evenly, so the logs are about equally long.
+            let segments_over = room.segments_over.div_ceil(self.inboxes.len() as u32);
+            for (inbox, frees_seen) in self.inboxes.iter().zip(&self.frees_seen) {
+                inbox.send(Inbound::Room { open: room.open, segments_over, frees_seen: *frees_seen });
+            }
         }
     }
 
@@ -219,7 +266,7 @@ impl Keeper {
     fn note_sizes(&self, (log_bytes, free_bytes): (u64, u64)) -> u64 {
         let store = std::fs::metadata(&self.store);
         let store_bytes = store.map_or(0, |metadata| metadata.blocks() * 512);
-        let room_bytes = room_bytes(log_bytes, free_bytes, self.bytes_max, self.segment_bytes);
+        let room_bytes = room_bytes(log_bytes, free_bytes, self.bytes_max, self.reserve_bytes);
         let disk = &self.disk;
         let meters = [&disk.log_bytes, &disk.store_bytes, &disk.room_bytes, &disk.free_bytes];
         for (meter, bytes) in meters.into_iter().zip([log_bytes, store_bytes, room_bytes, free_bytes]) {
@@ -261,13 +308,8 @@ mod tests {
     fn keeper(dir: &Path) -> Keeper {
         let (wake, _) = Wake::pair().expect("an eventfd");
         let config = Config { data_dir: dir.to_owned(), ..Config::default() };
-        Keeper::new(
-            &config,
-            dir.to_owned(),
-            dir.join("store.redb"),
-            channel().1,
-            Inbox::new(channel().0, Arc::new(wake)),
-        )
+        let inbox = Inbox::new(channel().0, Arc::new(wake));
+        Keeper::new(&config, vec![dir.to_owned()], dir.join("store.redb"), channel().1, vec![inbox], Arc::default())
     }
 
     #[test]
@@ -280,16 +322,16 @@ mod tests {
         }
         // A directory is not deleted as a file is.
         std::fs::create_dir(path(2)).expect("made");
-        keeper.freed.extend([1, 2, 3]);
-        keeper.delete_freed();
+        keeper.logs[0].freed.extend([1, 2, 3]);
+        keeper.logs[0].delete_freed();
         assert_eq!([1, 2, 3, 4].map(|segment| path(segment).exists()), [false, true, true, true]);
-        keeper.freed.push_back(4);
-        keeper.delete_freed();
+        keeper.logs[0].freed.push_back(4);
+        keeper.logs[0].delete_freed();
         assert!(path(3).exists() && path(4).exists());
         std::fs::remove_dir(path(2)).expect("removed");
-        keeper.delete_freed();
+        keeper.logs[0].delete_freed();
         assert_eq!([2, 3, 4].map(|segment| path(segment).exists()), [false; 3]);
-        assert!(keeper.freed.is_empty());
+        assert!(keeper.logs[0].freed.is_empty());
     }
 
     #[test]
@@ -303,7 +345,7 @@ mod tests {
     #[test]
     fn the_oldest_segments_are_asked_for_before_clicks_are_shed() {
         let judge = |was_open, log, free| {
-            let DiskRoom { open, segments_over } = DiskRoom::judge(was_open, log, free, 10, 1);
+            let DiskRoom { open, segments_over } = DiskRoom::judge(was_open, log, free, 10, 1, 1);
             (open, segments_over)
         };
         assert_eq!(judge(true, 8, 100), (true, 0));

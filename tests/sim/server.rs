@@ -207,6 +207,10 @@ impl World {
                     self.trace.cover("segment freed");
                     self.give_job(Job::Free(segment));
                 }
+                Action::FreeIdleSegment { .. } | Action::Forward { .. } | Action::Return { .. } => {
+                    unreachable!("one core, one log")
+                }
+                Action::Done => {}
                 Action::Export(cut) => self.cut_leaves(cut),
                 Action::Snapshot(snapshot) => self.look_at(&snapshot),
                 Action::StopAccepting => server.accepting = false,

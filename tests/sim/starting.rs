@@ -5,9 +5,11 @@ use std::time::Duration;
 use tollgate::click::ClickKey;
 use tollgate::config::{Config, FRAME_BUFFERS};
 use tollgate::core::Core;
-use tollgate::core::incarnation::{self, Edge, Incarnation, LogEnd};
+use tollgate::core::home::Seat;
+use tollgate::core::incarnation::{self, Incarnation, LogEnd};
 use tollgate::cut::Position;
 use tollgate::event::{Event, FrameBuffer};
+use tollgate::export::Exporter;
 use tollgate::wal::reader::LogReader;
 use tollgate::wal::recover::{RecoveredLog, Tail, recover};
 use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
@@ -67,10 +69,10 @@ impl World {
         }
         prepare_segment(&log.path, segment, config.log.segment_bytes, Duration::ZERO)
             .expect("the simulated disk takes it");
-        let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
-        let edge = Edge { data_dir: self.data_dir, nonce: self.rng.bytes16(), nonces, mirror: self.mirror() };
+        let mut nonces: Vec<_> = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
+        let nonce = self.rng.bytes16();
         let buffers = frame_buffers(&config);
-        let (begun, buffer, write) = Incarnation::begin(&config, edge, table, end, buffers, now);
+        let (begun, buffer, write) = Incarnation::begin(&config, Seat::ALONE, nonce, table, end, buffers, now);
         let from = write.buffer_offset as usize;
         let bytes = &buffer.memory[from..from + write.length as usize];
         if self.killed_while("first frame cut off", 6) {
@@ -81,10 +83,19 @@ impl World {
         }
         self.disk.write(&log, &write, bytes);
         let partials = preagg::Table::new(self.options.rows_max, self.options.users_max, self.rng.next());
-        let (home, exporter) = begun.begun(&config, buffer, partials);
+        let (home, start) = begun.begun(&config, buffer, partials);
+        nonces.push(nonce);
+        let exporter = Exporter::new(export::Start {
+            edge_id: config.export.edge_id.clone(),
+            data_dir: self.data_dir,
+            nonce,
+            nonces,
+            mirror: self.mirror(),
+            logs: vec![start],
+        });
         let exporting = Exporting::new(exporter, LogReader::new(log.clone()), confirmed, self.rng.next());
         let segment_bytes = config.log.segment_bytes;
-        let core = Core::new(config, home, crate::options::SLOTS, now);
+        let core = Core::new(config, home, Vec::new(), crate::options::SLOTS, now);
         self.server = Some(Box::new(Server::new(core, exporting, data_dir, log, segment_bytes)));
         self.tell(In::Event(Event::Room { open: self.room, segments_over: 0, frees_seen: u64::MAX }));
         self.pump();
@@ -101,7 +112,7 @@ impl World {
     fn recover(&mut self, confirmed: &[Position], table: &mut dedup::Table) -> Option<RecoveredLog> {
         let mut clicks = 0;
         let recovered = recover(self.disk.dir.path(), confirmed, &mut |_| {}, &mut |_: &LogDir, frame| {
-            clicks += incarnation::restore(table, frame);
+            clicks += incarnation::restore(std::slice::from_mut(table), frame);
         });
         let mut logs = match recovered {
             Ok(logs) => logs,

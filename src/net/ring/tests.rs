@@ -27,6 +27,8 @@ fn accepted(ring: &mut Ring, entries: usize) -> usize {
     let mut accepted = 0;
     for _ in 0..entries {
         ring.wait(Wait::AtMost(Duration::from_millis(100))).unwrap();
+        let streams: Vec<TcpStream> = ring.take_accepted().collect();
+        streams.into_iter().for_each(|stream| ring.adopt(stream));
         let mut events = Vec::new();
         ring.events(&mut events);
         accepted += events.iter().filter(|event| matches!(event, Event::Accepted { .. })).count();
@@ -72,4 +74,24 @@ fn a_ring_that_stops_accepting_refuses_what_comes() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_sleeping_ring_is_woken_by_a_message_from_another() {
+    let (mut sleeper, _, _wake) = ring();
+    let door = sleeper.descriptor();
+    let ringing = std::thread::spawn(move || {
+        let (mut other, _, _wake) = ring();
+        other.ring_other(7, door);
+        other.ring_other(8, std::io::stderr().as_raw_fd());
+        other.wait(Wait::AtMost(Duration::from_millis(50))).unwrap();
+        other.take_unrung().collect::<Vec<_>>()
+    });
+    let before = std::time::Instant::now();
+    while !std::mem::take(&mut sleeper.rung) {
+        assert!(before.elapsed() < Duration::from_secs(10), "nothing came");
+        sleeper.wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+    }
+    assert!(before.elapsed() < Duration::from_secs(5), "it slept to its end");
+    assert_eq!(ringing.join().unwrap(), [8], "what is no ring is told of, for another way to wake it");
 }
