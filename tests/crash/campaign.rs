@@ -14,6 +14,10 @@ const ROUNDS: u64 = 100;
 const TRIES: u32 = 20;
 const SEED: u64 = 20_261_122;
 
+fn flags(cores: &str) -> [&str; 4] {
+    ["--export-interval", "100ms", "--cores", cores]
+}
+
 fn clients(seed: u64) -> Vec<Client> {
     let shapes =
         [Shape::Single, Shape::Single, Shape::Pipelined(4), Shape::Pipelined(16), Shape::Lines(10), Shape::Lines(30)];
@@ -72,35 +76,45 @@ fn kill_recovering(data_dir: &Path, flags: &[&str], window: &mut Duration, rando
 
 #[test]
 fn a_hundred_kills_lose_and_double_nothing() {
+    kills(&["1"]);
+}
+
+/// The cores of each start are drawn anew: logs become idle, and are gone on with; every id finds another home.
+#[test]
+fn a_hundred_kills_while_the_cores_change_lose_and_double_nothing() {
+    kills(&["1", "2"]);
+}
+
+fn kills(cores: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
-    let flags = ["--export-interval", "100ms"];
     let mut random = Random::new(SEED);
     let mut clients = clients(SEED);
     let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
     let (mut killed_recovering, mut window, began) = (0, Duration::from_millis(5), Instant::now());
     for round in 0..rounds {
+        let flags = flags(cores[random.below(cores.len() as u64) as usize]);
         if round % 2 == 1 {
             killed_recovering += kill_recovering(&data_dir, &flags, &mut window, &mut random);
         }
         let server = Server::start(&data_dir, &flags);
         load(server, &mut clients, Duration::from_millis(20 + random.below(280)), Server::kill);
     }
-    let server = Server::start(&data_dir, &flags);
+    let server = Server::start(&data_dir, &flags(cores[cores.len() - 1]));
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);
     let ads = sums(&clients);
     let counted = check_counts(&server, &ads);
     server.stop();
     audited(&data_dir);
-    let server = Server::start(&data_dir, &flags);
+    let server = Server::start(&data_dir, &flags(cores[0]));
     assert_eq!(check_counts(&server, &ads), counted, "a clean restart changes nothing");
 
     let of = |what: fn(&Client) -> u64| clients.iter().map(what).sum::<u64>();
     let (duplicates, retried, shed) =
         (of(|client| client.duplicates), of(|client| client.retried), of(|client| client.shed));
     println!(
-        "{rounds} kills, {counted} clicks, {duplicates} duplicates, {retried} retried, {shed} shed, {killed_recovering} \
+        "{rounds} kills with {cores:?} cores, {counted} clicks, {duplicates} duplicates, {retried} retried, {shed} shed, {killed_recovering} \
          killed while recovering, within {window:?} at last, {} s",
         began.elapsed().as_secs()
     );

@@ -12,7 +12,8 @@ use crate::server::{Server, audited, now_ms};
 /// Ids of a batch; each connection sends all of them.
 const BATCH: u64 = 12;
 const KILLS: u64 = 12;
-const FLAGS: [&str; 2] = ["--export-interval", "100ms"];
+const FLAGS: [&str; 4] = ["--export-interval", "100ms", "--cores", "1"];
+const TWO_CORES: [&str; 4] = ["--export-interval", "100ms", "--cores", "2"];
 
 /// How a connection sends a batch.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +126,7 @@ fn exchange(
 fn of_many_connections_with_the_same_ids_one_is_told_accepted_through_any_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
-    let mut server = Server::start(&data_dir, &FLAGS);
+    let mut server = Server::start(&data_dir, &TWO_CORES);
     let crowd = Crowd {
         barrier: Barrier::new(CONNECTIONS.len()),
         address: RwLock::new(server.clicks),
@@ -141,7 +142,8 @@ fn of_many_connections_with_the_same_ids_one_is_told_accepted_through_any_kill()
         for _ in 0..KILLS {
             std::thread::park_timeout(Duration::from_millis(20 + random.below(150)));
             server.kill_now();
-            server = Server::start(&data_dir, &FLAGS);
+            // With two cores most connections are at another core than the id's home, which changes with each start.
+            server = Server::start(&data_dir, if random.below(3) == 0 { &FLAGS } else { &TWO_CORES });
             *crowd.address.write().expect("nobody panics with it") = server.clicks;
         }
         crowd.ending.store(true, Ordering::SeqCst);
