@@ -98,6 +98,13 @@ impl Ledger {
         self.in_flight -= u64::from(tally.clicks());
         self.accepted += u64::from(tally.accepted);
         self.duplicate += u64::from(tally.duplicates);
+        if tally.too_old + tally.other_payload + tally.shed_clicks > 0 {
+            self.settle_rare(tally);
+        }
+    }
+
+    #[cold]
+    fn settle_rare(&mut self, tally: &Tally) {
         self.duplicate_other_payload += u64::from(tally.other_payload);
         self.rejected[Reason::TooOld as usize - 1] += u64::from(tally.too_old);
         if let Some(shed) = tally.shed {

@@ -51,7 +51,14 @@ impl Inbound {
     }
 
     /// The home's pass over what has come, as far as there is room.
+    #[inline]
     pub fn judge(&mut self, home: &mut Home, ledger: &mut Ledger, now: Now) {
+        if !self.waiting.is_empty() {
+            self.judge_waiting(home, ledger, now);
+        }
+    }
+
+    fn judge_waiting(&mut self, home: &mut Home, ledger: &mut Ledger, now: Now) {
         while let Some(waiting) = self.waiting.front_mut() {
             // One chunk at a time: what is fetched ahead is then still in the cache.
             if self.looked == 0 {

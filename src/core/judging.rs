@@ -24,13 +24,15 @@ impl Core {
                 break;
             }
             let lsn = self.home.writer.end_lsn();
-            let settled = match request.away {
-                None => Some((request, lsn)),
+            if let Some(id) = request.away {
                 // Its records are judged or on their way: only the request itself waits.
-                Some(id) => self.outbound.wait(id, self.staging.let_go(request), lsn),
-            };
-            if let Some((request, lsn)) = settled {
-                self.settle(request, lsn);
+                let request = self.staging.let_go(request);
+                if let Some((mut request, lsn)) = self.outbound.wait(id, request, lsn) {
+                    self.lanes.settle(&mut request, lsn, &self.config);
+                }
+            } else {
+                self.lanes.settle(&mut request, lsn, &self.config);
+                self.staging.release(request);
             }
         }
         self.staging.compact();
@@ -46,8 +48,8 @@ impl Core {
             ledger.settle(tally);
             whole.extend(request);
         });
-        for (request, lsn) in whole.drain(..) {
-            self.settle(request, lsn);
+        for (mut request, lsn) in whole.drain(..) {
+            self.lanes.settle(&mut request, lsn, &self.config);
         }
         self.whole = whole;
     }
@@ -79,15 +81,13 @@ impl Core {
         }
         let whole = through == rest.len();
         self.ledger.settle(&tally);
-        request.tally.add(&tally);
+        if request.passed == 0 {
+            request.tally = tally;
+        } else {
+            request.tally.add(&tally);
+        }
         (request.errors, request.away, request.passed) = (errors, away, passed);
         request.advance(through);
         whole
-    }
-
-    /// Every click of the request has its verdict: the reply is due when the log is durable up to `lsn`.
-    fn settle(&mut self, mut request: StagedRequest, lsn: u64) {
-        self.lanes.settle(&mut request, lsn, &self.config);
-        self.staging.release(request);
     }
 }
