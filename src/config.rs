@@ -57,8 +57,9 @@ pub struct Config {
     pub query_listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub data_dir: PathBuf,
-    /// The CPUs that workers are pinned to, one worker each. Empty: one worker, not pinned.
+    /// The CPUs that workers are pinned to, one worker each. Empty: `workers` of them, not pinned.
     pub cpus: Vec<usize>,
+    pub workers: u16,
     pub ring: RingConfig,
     pub http: HttpConfig,
     pub click: ClickConfig,
@@ -195,6 +196,9 @@ const GIB: u64 = 1 << 30;
 /// The most that `--clock-skew` can be.
 pub const CLOCK_SKEW_MS_MAX: i64 = 3_600_000;
 
+/// Cores of one process: a chunk travels between any two of them.
+pub const CORES_MAX: usize = 256;
+
 /// Generations of a dedup window; an epoch is one of them.
 pub const GENERATIONS: i64 = 16;
 
@@ -259,7 +263,7 @@ pub const DEAD_LETTER_RAW_BYTES_MAX: usize = 4096;
 impl Config {
     /// How many cores take clicks.
     pub fn cores(&self) -> u16 {
-        self.cpus.len().max(1) as u16
+        if self.cpus.is_empty() { self.workers } else { self.cpus.len() as u16 }
     }
 
     /// The share of one core in `--dedup-memory-bytes`.
@@ -303,6 +307,7 @@ impl Default for Config {
             admin_listen: local(9464),
             data_dir: PathBuf::from("./tollgate-data"),
             cpus: Vec::new(),
+            workers: 1,
             ring: RingConfig { entries: 1024, recv_buffers: 256, recv_buffer_bytes: 16 * KIB as u32 },
             http: HttpConfig {
                 connections_max: 4096,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::{Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, KafkaConfig, SinkKind};
+use crate::config::{CORES_MAX, Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, KafkaConfig, SinkKind};
 use crate::limits;
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
@@ -134,13 +134,24 @@ pub fn defaults(role: Role, machine: &Machine) -> Config {
     let mut config = Config::default();
     match role {
         Role::Up => {}
-        Role::Serve if machine.memory_bytes == u64::MAX => {}
         Role::Serve => {
-            let quarter = (machine.memory_bytes / 4) & !((1 << 20) - 1);
-            config.dedup.memory_bytes = quarter.clamp(DEDUP_MEMORY_BYTES_MIN, DEDUP_MEMORY_BYTES_MAX);
+            if machine.memory_bytes < u64::MAX {
+                let quarter = (machine.memory_bytes / 4) & !((1 << 20) - 1);
+                config.dedup.memory_bytes = quarter.clamp(DEDUP_MEMORY_BYTES_MIN, DEDUP_MEMORY_BYTES_MAX);
+            }
+            config.workers = workers(&config, machine);
         }
     }
     config
+}
+
+/// One for each CPU but one: exporter, keeper and the kernel's own threads want it. No more than log and memory carry.
+fn workers(config: &Config, machine: &Machine) -> u16 {
+    let quota = machine.cpu_quota.map_or(usize::MAX, |quota| quota as usize);
+    let cpus = machine.cpus.len().min(quota);
+    let most = cpus.saturating_sub(1).clamp(1, CORES_MAX);
+    let fits = |workers: &u16| limits::check(&Config { workers: *workers, ..config.clone() }, machine).is_ok();
+    (1..=most as u16).rev().find(fits).unwrap_or(1)
 }
 
 fn pick(setting: &'static Setting, said: &Said, file: &BTreeMap<&'static str, String>) -> Option<Given> {
@@ -412,6 +423,14 @@ mod tests {
 
     #[test]
     fn cores_pin_to_the_affinity_mask() {
+        let serve = |cpus: usize, cpu_quota, gib: u64| {
+            let machine = Machine { cpus: (0..cpus).collect(), cpu_quota, memory_bytes: gib << 30 };
+            let config = defaults(Role::Serve, &machine);
+            (config.cores(), config.cpus.len())
+        };
+        assert_eq!([1, 2, 4, 16].map(|cpus| serve(cpus, None, 64)), [(1, 0), (1, 0), (3, 0), (15, 0)]);
+        assert_eq!((serve(16, Some(4.5), 64), serve(16, Some(0.5), 64)), ((3, 0), (1, 0)), "the quota bounds them");
+        assert!(serve(16, None, 4).0 < 15 && serve(256, None, 1024).0 == 32, "so do memory, and room for the logs");
         for (cores, cpus) in [("1", &[4][..]), ("2", &[4, 5])] {
             assert_eq!(load(Role::Up, &flags([("cores", cores)]), &machine()).unwrap().config.cpus, cpus);
         }

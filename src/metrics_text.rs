@@ -163,7 +163,10 @@ fn render_dedup(text: &mut Text, snapshot: &Snapshot) {
 
 fn render_connections(text: &mut Text, snapshot: &Snapshot) {
     let connections = &snapshot.connections;
-    text.counter("tollgate_ring_enters_total", "Times that the worker entered the kernel.", snapshot.ring_enters);
+    text.counter("tollgate_ring_enters_total", "Times that the workers entered the kernel.", snapshot.ring_enters);
+    text.gauge("tollgate_cores", "Workers that take clicks.", snapshot.cores);
+    let name = "tollgate_clicks_forwarded_total";
+    text.counter(name, "Clicks received by one core whose home is another.", snapshot.forwarded);
     text.gauge("tollgate_connections_open", "Connections open now.", connections.open);
     text.counter("tollgate_connections_accepted_total", "Connections taken.", connections.accepted);
     text.counter("tollgate_connections_refused_total", "Connections beyond --connections-max.", connections.refused);

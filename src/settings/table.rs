@@ -2,7 +2,9 @@
 
 use super::properties::{properties, shown};
 use super::{Kind, Setting, Value, first_cpus, join, names_sorted};
-use crate::config::{CLOCK_SKEW_MS_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat, SinkKind};
+use crate::config::{
+    CLOCK_SKEW_MS_MAX, CORES_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat, SinkKind,
+};
 use crate::machine::parse_cpu_list;
 
 const US: u64 = 1;
@@ -100,9 +102,9 @@ pub static SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "cores",
-        about: "Workers, pinned to the first CPUs of the affinity mask; this version runs one. Not set: one, not pinned",
-        kind: Kind::Count { min: 1, max: 1024 },
-        get: |config| Value::Number(config.cpus.len().max(1) as u64),
+        about: "Workers, pinned to the first CPUs of the affinity mask. Not set, none is pinned: `up` has one, `serve` one for each CPU of the mask or the cgroup's quota but the last",
+        kind: Kind::Count { min: 1, max: CORES_MAX as u64 },
+        get: |config| Value::Number(u64::from(config.cores())),
         set: |config, value, machine| config.cpus = first_cpus(machine, value.number() as usize),
     },
     Setting {
