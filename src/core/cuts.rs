@@ -18,6 +18,9 @@ pub struct Cuts {
     last_clicks: u64,
     oldest_open_ms: Option<i64>,
     waiting: VecDeque<Cut>,
+    /// Of each cut with clicks that was handed over and is not known exported: its last LSN, and when its oldest click was
+    /// taken. Each has an export credit, so there are no more than those.
+    handed_over: VecDeque<(u64, i64)>,
     spares: Vec<CutTable>,
     credits: u32,
     /// The open table lacks clicks of its range.
@@ -35,6 +38,7 @@ impl Cuts {
             last_clicks: clicks,
             oldest_open_ms: None,
             waiting: VecDeque::new(),
+            handed_over: VecDeque::with_capacity(EXPORT_CREDITS as usize),
             spares,
             credits: EXPORT_CREDITS,
             dropped: false,
@@ -62,9 +66,11 @@ impl Cuts {
         }
     }
 
-    /// When the oldest click was taken that is not in the exporter's hands.
+    /// When the oldest click was taken that this core took and does not know exported, whoever holds it. The exporter may be
+    /// blocked in its sink, and not have seen what was handed to it.
     pub fn oldest_ms(&self) -> Option<i64> {
-        self.waiting.iter().find_map(|cut| cut.oldest_ms).or(self.oldest_open_ms)
+        let handed_over = self.handed_over.front().map(|(_, oldest_ms)| *oldest_ms);
+        handed_over.or_else(|| self.waiting.iter().find_map(|cut| cut.oldest_ms)).or(self.oldest_open_ms)
     }
 
     /// The same of what is not cut yet.
@@ -111,6 +117,11 @@ impl Cuts {
             if let Some(mut cut) = self.waiting.pop_front() {
                 self.credits -= 1;
                 cut.horizon_ms = cut.horizon_ms.min(durable_horizon_ms);
+                self.handed_over.extend(cut.oldest_ms.map(|oldest_ms| (cut.to.lsn, oldest_ms)));
+                assert!(
+                    self.handed_over.len() <= EXPORT_CREDITS as usize,
+                    "more cuts were handed over than there are credits"
+                );
                 actions.push(Action::Export(Box::new(cut)));
             }
         }
@@ -119,6 +130,9 @@ impl Cuts {
     pub fn exported(&mut self, exported: Exported) {
         assert!(exported.lsn >= self.exported_lsn, "the exported LSN went back");
         self.exported_lsn = exported.lsn;
+        while self.handed_over.front().is_some_and(|(lsn, _)| *lsn <= exported.lsn) {
+            self.handed_over.pop_front();
+        }
         self.credits += exported.cuts;
         assert!(self.credits <= EXPORT_CREDITS, "more export credits came back than were taken");
         if let Some(mut table) = exported.table {
