@@ -34,6 +34,7 @@ use crate::run::threads::{Bells, Threads};
 use crate::start::{self, Failure};
 use crate::wal::keeper::DiskMeter;
 use crate::wal::segments::DataDir;
+use crate::worker::now;
 
 /// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -133,7 +134,7 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
 
-    let progress = (work == Work::ExportAll).then(|| Progress { meter, said_at: Instant::now() });
+    let progress = (work == Work::ExportAll).then(|| Progress { meter, started_at, said_at: Instant::now() });
     let exit = wait(config, &told, &inboxes, &readiness, &heartbeats, progress);
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
@@ -216,6 +217,8 @@ fn wait(
 /// Says how far an export of everything is.
 struct Progress {
     meter: Arc<Meter>,
+    /// The start of the process's monotonic clock.
+    started_at: Instant,
     said_at: Instant,
 }
 
@@ -227,8 +230,9 @@ impl Progress {
     fn say_when_due(&mut self) {
         if self.said_at.elapsed() >= PROGRESS_EVERY {
             self.said_at = Instant::now();
-            let away = self.meter.sink_away.load(Ordering::Relaxed);
-            let what = if away { "the sink gives no answer to go on with, and is asked again" } else { "exporting" };
+            let answers = self.meter.sink_answers(now(self.started_at));
+            let what =
+                if !answers { "the sink gives no answer to go on with, and is asked again" } else { "exporting" };
             tracing::info!(clicks_behind = self.clicks_behind(), "{what}");
         }
     }

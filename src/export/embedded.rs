@@ -45,7 +45,7 @@ impl Sink for Embedded {
     }
 
     /// Commits. Whatever the error, the exporter settles it by reading the checkpoint.
-    fn commit(&mut self, transaction: &Transaction, _log: &mut ReadFrames) -> Outcome {
+    fn commit(&mut self, transaction: &Transaction, _log: &mut ReadFrames, _heard: &dyn Fn()) -> Outcome {
         let Err(error) = self.store.commit(transaction) else { return Outcome::Committed };
         tracing::warn!(txn_seq = transaction.end.txn_seq, "the outcome of an export is in doubt: {error}");
         match &error {

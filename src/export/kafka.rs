@@ -161,13 +161,14 @@ impl Kafka {
     }
 
     /// Sends everything and waits for every delivery report; then commits.
-    fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Result<(), SendError> {
+    fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames, heard: &dyn Fn()) -> Result<(), SendError> {
         let place = self.mirror.as_ref().expect("a commit follows a read, which chose").place.clone();
         // Of one use: what is late of the transaction before cannot end this one.
         let producer = self.next_producer(&place)?;
+        heard();
         let until = Instant::now() + TRANSACTION_TIMEOUT;
         producer.kafka.begin_transaction()?;
-        let mut sent = Sent { producer: &producer.kafka, until, records: 0 };
+        let mut sent = Sent { producer: &producer.kafka, until, heard, records: 0, delivered: 0 };
         let (partials, key) = ((place.topic_partials.as_str(), place.partition_partials), self.edge_id.as_bytes());
         let mut bytes = Vec::new();
         let headers = headers("partial");
@@ -183,13 +184,13 @@ impl Kafka {
         let (topic, partition) = (place.topic_checkpoints.as_str(), place.partition_checkpoints);
         let checkpoint = transaction.checkpoint.encode_to_vec();
         sent.record(topic, Some(partition), key, &checkpoint, &self::headers("checkpoint"))?;
-        let records = sent.records;
         // librdkafka's flush looks every 100 ms; the reports are counted as they come.
         let reports = producer.kafka.context();
-        while reports.reported() < records && Instant::now() < until {
+        while reports.reported() < sent.records && Instant::now() < until {
+            sent.listen();
             std::thread::park_timeout(REPORT_PAUSE);
         }
-        let delivered = reports.delivered();
+        let (records, delivered) = (sent.records, reports.delivered());
         if delivered != records {
             let why =
                 producer.why.try_recv().map_or_else(|_| "no answer in time".to_owned(), |error| error.to_string());
@@ -242,7 +243,10 @@ pub enum SendError {
 struct Sent<'a> {
     producer: &'a ThreadedProducer<Reports>,
     until: Instant,
+    heard: &'a dyn Fn(),
     records: u64,
+    /// As of the last time that somebody listened.
+    delivered: u64,
 }
 
 impl Sent<'_> {
@@ -263,6 +267,7 @@ impl Sent<'_> {
                     if Instant::now() < self.until =>
                 {
                     record = again;
+                    self.listen();
                     std::thread::park_timeout(QUEUE_FULL_PAUSE);
                 }
                 Err((error, _)) => return Err(error),
@@ -270,6 +275,14 @@ impl Sent<'_> {
         }
         self.records += 1;
         Ok(())
+    }
+
+    /// A record that was delivered is a sign of the brokers.
+    fn listen(&mut self) {
+        let delivered = self.producer.context().delivered();
+        if std::mem::replace(&mut self.delivered, delivered) < delivered {
+            (self.heard)();
+        }
     }
 }
 
@@ -283,8 +296,8 @@ impl Sink for Kafka {
     }
 
     /// Whatever the error, and whatever its code says: the outcome is unknown.
-    fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome {
-        match self.send(transaction, log) {
+    fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames, heard: &dyn Fn()) -> Outcome {
+        match self.send(transaction, log, heard) {
             Ok(()) => {
                 self.known = Some(transaction.checkpoint.clone());
                 self.doubts = 0;

@@ -8,8 +8,9 @@ pub trait Sink: Send {
     /// The stored checkpoint of this edge.
     fn checkpoint(&mut self, look: Look) -> Result<Option<Checkpoint>, SinkError>;
 
-    /// All of the transaction, or nothing. `log` reads the records that its ranges name.
-    fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames) -> Outcome;
+    /// All of the transaction, or nothing. `log` reads the records that its ranges name; `heard` is called at each sign that the
+    /// sink is there, for all of it may take long.
+    fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames, heard: &dyn Fn()) -> Outcome;
 
     /// Puts the stored checkpoint into the mirror, synced; a sink in the data directory keeps none.
     fn remember(&mut self, checkpoint: &Checkpoint) -> Result<(), String>;

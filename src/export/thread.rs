@@ -1,6 +1,7 @@
 //! Drives. The exporter's thread: takes cuts from the worker, does what the protocol says, tells the worker what is exported.
 //! It runs nice, and sleeps until a cut or the protocol's next deadline wakes it.
 
+use crate::config::SINK_SILENCE_MS_MAX;
 use crate::cut::{Cut, LogId, Position};
 use crate::event::{Exported, Now};
 use crate::exit::Exit;
@@ -27,13 +28,17 @@ pub type ReadFrames =
     dyn FnMut(LogId, u64, u64, &mut dyn FnMut(&ReplayedFrame<'_>) -> ControlFlow<()>) -> Result<(), String> + Send;
 
 /// What the exporter has done, for the admin side and for the core that spaces its cuts by what they cost.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     pub transactions: AtomicU64,
     pub partials: AtomicU64,
     /// Commits whose outcome had to be read.
     pub doubts: AtomicU64,
+    /// The last try found that it does not answer.
     pub sink_away: AtomicBool,
+    /// Since when the sink owes an answer, by the monotonic clock; `NOT_ASKED` where it owes none. A call may last for long, and
+    /// a doubt is no answer.
+    pub asked_ns: AtomicU64,
     /// Monotonic time of the sink's last answer and of the last commit; 0, the start, before the first.
     pub answered_ns: AtomicU64,
     pub committed_ns: AtomicU64,
@@ -48,8 +53,50 @@ pub struct Meter {
 }
 
 const NOBODY_WAITS: i64 = i64::MAX;
+const NOT_ASKED: u64 = u64::MAX;
+
+impl Default for Meter {
+    fn default() -> Meter {
+        let zero = || AtomicU64::new(0);
+        Meter {
+            transactions: zero(),
+            partials: zero(),
+            doubts: zero(),
+            sink_away: AtomicBool::new(false),
+            asked_ns: AtomicU64::new(NOT_ASKED),
+            answered_ns: zero(),
+            committed_ns: zero(),
+            clicks_behind: zero(),
+            clicks_exported: zero(),
+            oldest_ms: AtomicI64::new(0),
+            cpu_ns: zero(),
+        }
+    }
+}
 
 impl Meter {
+    /// It is asked something; or still, where it has not answered what it was asked before.
+    fn ask(&self, now: Now) {
+        self.asked_ns.fetch_min(now.mono_ns, Ordering::Relaxed);
+    }
+
+    /// A sign of it, before the answer: it owes one from now on.
+    fn hear(&self, now: Now) {
+        self.asked_ns.store(now.mono_ns, Ordering::Relaxed);
+        self.answered_ns.store(now.mono_ns, Ordering::Relaxed);
+    }
+
+    fn answer(&self, now: Now) {
+        self.hear(now);
+        self.asked_ns.store(NOT_ASKED, Ordering::Relaxed);
+    }
+
+    /// Neither did the last try find that it does not, nor has it been silent for long.
+    pub fn sink_answers(&self, now: Now) -> bool {
+        let silent_ns = now.mono_ns.saturating_sub(self.asked_ns.load(Ordering::Relaxed));
+        !self.sink_away.load(Ordering::Relaxed) && silent_ns <= SINK_SILENCE_MS_MAX * 1_000_000
+    }
+
     /// Adds to what the core shows of the export.
     pub fn show(&self, now: Now, export: &mut ExportMetrics) {
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -57,7 +104,7 @@ impl Meter {
         export.partials = counted(&self.partials);
         export.doubts = counted(&self.doubts);
         export.cpu_ns = counted(&self.cpu_ns);
-        export.sink_answers = !self.sink_away.load(Ordering::Relaxed);
+        export.sink_answers = self.sink_answers(now);
         let since_answer_ns = now.mono_ns.saturating_sub(counted(&self.answered_ns));
         export.sink_away_ns = if export.sink_answers { 0 } else { since_answer_ns };
         export.commit_age_ns = now.mono_ns.saturating_sub(counted(&self.committed_ns));
@@ -98,6 +145,7 @@ impl ExportThread {
             }
             match self.exporter.next(now(self.started)) {
                 Step::ReadCheckpoint { look } => {
+                    self.meter.ask(now(self.started));
                     let read = self.sink.checkpoint(look);
                     self.note_sink(read.as_ref().err());
                     self.tell(Told::Checkpoint(read));
@@ -112,7 +160,10 @@ impl ExportThread {
                     self.tell(Told::Rebuilt(rebuilt));
                 }
                 Step::Commit(transaction) => {
-                    let outcome = self.sink.commit(&transaction, &mut *self.read_frames);
+                    let (meter, started) = (&self.meter, self.started);
+                    meter.ask(now(started));
+                    let heard = || meter.hear(now(started));
+                    let outcome = self.sink.commit(&transaction, &mut *self.read_frames, &heard);
                     self.count(transaction.partials.len() as u64, outcome);
                     self.tell(Told::Committed(outcome));
                 }
@@ -169,7 +220,7 @@ impl ExportThread {
     fn note_sink(&mut self, error: Option<&SinkError>) {
         let away = error.is_some();
         if !away {
-            self.meter.answered_ns.store(now(self.started).mono_ns, Ordering::Relaxed);
+            self.meter.answer(now(self.started));
         }
         if self.meter.sink_away.swap(away, Ordering::Relaxed) == away {
             return;
@@ -196,9 +247,9 @@ impl ExportThread {
             crate::export::Outcome::Committed => {
                 meter.transactions.fetch_add(1, Ordering::Relaxed);
                 meter.partials.fetch_add(partials, Ordering::Relaxed);
-                let now_ns = now(self.started).mono_ns;
-                meter.committed_ns.store(now_ns, Ordering::Relaxed);
-                meter.answered_ns.store(now_ns, Ordering::Relaxed);
+                let now = now(self.started);
+                meter.committed_ns.store(now.mono_ns, Ordering::Relaxed);
+                meter.answer(now);
             }
             crate::export::Outcome::Unknown => {
                 meter.doubts.fetch_add(1, Ordering::Relaxed);
@@ -224,5 +275,39 @@ impl Cores {
         } else if let Some(idle) = self.idle.iter().position(|idle| *idle == log) {
             self.logs[0].1.send(Inbound::IdleExported { log: idle as u32, lsn: exported.lsn });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(seconds: u64) -> Now {
+        Now { wall_ms: 0, mono_ns: seconds * SECOND }
+    }
+
+    #[test]
+    fn a_sink_that_is_silent_for_long_does_not_answer_until_it_gives_a_sign() {
+        let (meter, mut shown) = (Meter::default(), ExportMetrics::default());
+        let mut show = |seconds: u64| {
+            meter.show(at(seconds), &mut shown);
+            (shown.sink_answers, shown.sink_away_ns / SECOND)
+        };
+        assert_eq!(show(100), (true, 0), "nobody asked");
+        meter.ask(at(100));
+        meter.answer(at(101));
+        assert_eq!(show(200), (true, 0), "it owes nothing");
+        meter.ask(at(200));
+        assert_eq!((show(205), show(206)), ((true, 0), (false, 105)));
+        meter.hear(at(207));
+        assert_eq!((show(212), show(213)), ((true, 0), (false, 6)));
+        meter.ask(at(215));
+        assert_eq!(show(216), (false, 9), "asked again after a doubt, it has answered nothing");
+        meter.answer(at(217));
+        assert_eq!(show(300), (true, 0));
+        meter.sink_away.store(true, Ordering::Relaxed);
+        assert_eq!(show(301), (false, 84), "a try that failed needs no time");
     }
 }

@@ -1,10 +1,13 @@
 //! Kafka away for a night: what the edge shows, what a stop leaves, and how a host is taken out all the same.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::client::{Client, Connection, Shape, sums};
 use crate::edge::{Edge, wait_for_export};
 use crate::reader::create_topic;
+use crate::rules::{Action, Api, Rule, When};
 use crate::server::{Server, answer, status_json};
 use crate::shared;
 use crate::wait::{PATIENCE, wait_until};
@@ -74,6 +77,37 @@ fn a_host_is_taken_out_though_kafka_is_away() {
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
     let sum = edge.check(&sums(&clients));
     assert_eq!(sum.edge(&edge.id)["stopped"], true, "{}", sum.0);
+}
+
+/// A commit without an answer shows long before it is in doubt, and so do the clicks that come meanwhile.
+#[test]
+fn a_commit_that_gets_no_answer_shows_before_it_is_in_doubt() {
+    let (broker, proxy) = (shared::broker(), shared::proxy());
+    let edge = Edge::new("silent", &broker.direct(), &proxy.address().to_string());
+    let mut clients = [Client::new(1, Shape::Lines(20), 1)];
+    let server = edge.start();
+    send(&mut clients[0], &server);
+    wait_for_export(&server);
+    // Longer than silence is taken for an answer that is late, shorter than a transaction may be open.
+    let held = Duration::from_secs(9);
+    let action = Action::DelayResponse(held);
+    let applied = proxy.add(Rule { api: Api::END_TXN, when: When::Nth(1), action });
+    let commits = server.scrape().sum("tollgate_export_transactions_total");
+    wait_until("Kafka is silent", || server.scrape().sum("tollgate_export_sink_answers") == 0);
+    send(&mut clients[0], &server);
+    wait_until("a click grows old", || server.scrape().sum("tollgate_export_lag_seconds") > 0);
+    let metrics = server.scrape();
+    let shown = |name: &str| metrics.sum(&format!("tollgate_export_{name}"));
+    let at_most = commits + 1;
+    assert!(shown("transactions_total") <= at_most && shown("doubts_total") == 0 && shown("sink_away_seconds") > 0);
+    let (_, json) = status_json(server.admin);
+    assert_eq!(json["export"]["answers"], false, "{json}");
+    wait_for_export(&server);
+    let metrics = server.scrape();
+    assert_eq!(metrics.sum("tollgate_export_sink_answers"), 1);
+    assert_eq!((metrics.sum("tollgate_export_doubts_total"), applied.times()), (0, 1), "the commit was clean");
+    server.stop();
+    edge.check(&sums(&clients));
 }
 
 #[test]
