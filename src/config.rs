@@ -189,6 +189,10 @@ pub const KAFKA_FETCH_KBYTES: u64 = 4 << 10;
 /// Batches that are compressed and on their way (five a broker, of 1 MB), connections, and threads of a producer and two readers.
 pub const KAFKA_CLIENT_BYTES: u64 = 24 * MIB;
 
+/// The broker ends a transaction that is open for longer (`transaction.timeout.ms`); librdkafka gives up on it then, too. Readers of a
+/// dead edge's partition wait for so long; the largest transaction over a line of 40 Mbit/s takes 13 s, and what takes longer is split.
+pub const TRANSACTION_TIMEOUT_MS: u64 = 15_000;
+
 /// A sink that was asked and has given no sign for so long counts as one that does not answer, whatever comes of it. A fence after a
 /// doubt, with the look behind it, takes 0.6 s; between two delivery reports lies at most one batch: 1 MB, 4 s at 2 Mbit/s.
 pub const SINK_SILENCE_MS_MAX: u64 = 5_000;

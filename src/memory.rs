@@ -11,7 +11,7 @@ use crate::core::home::AHEAD_BYTES;
 use crate::core::lanes::Lane;
 use crate::core::staging::StagedRequest;
 use crate::dedup;
-use crate::export::exporter::TRANSACTION_BYTES_MAX;
+use crate::export::bounds::TRANSACTION_BYTES_MAX;
 use crate::export::rebuild::REBUILD_TABLES;
 use crate::preagg;
 use crate::units::about_bytes;

@@ -160,8 +160,11 @@ impl TokensByRow {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
     use crate::click::{Agent, Class, Device};
+    use crate::export::Room;
     use crate::preagg::Table;
 
     const HEAD: Head<'static> =
@@ -226,6 +229,44 @@ mod tests {
         assert_eq!(of_all.len(), 3);
         assert_eq!(of_all, of_not_all[..3]);
         assert_eq!(of_all[0].2, Users::bytes_of([1, 3, 1].into_iter()));
+    }
+
+    /// By it transactions are split: what is sent must not be larger.
+    #[test]
+    fn what_a_table_takes_is_never_more_than_was_reckoned_with() {
+        let (edge_id, ad_id) = ("e".repeat(64), "a".repeat(40));
+        let head = Head { edge_id: &edge_id, txn_seq: u64::MAX, watermark_ms: i64::MAX, horizon_ms: 0, stopped: false };
+        let hash = |user: u64| xxhash_rust::xxh3::xxh3_64(&user.to_le_bytes());
+        let ads: Vec<String> = (0..4).map(|ad| format!("{ad_id}{ad}")).collect();
+        let mut tokens = TokensByRow::new(|| ());
+        for users in [0, 1, 7, 8, 100, 380, 384, 385, 390, 400, 3_000] {
+            let mut table = Table::new(64, 1 << 14, 1);
+            for (user, ad_id) in (0..users.max(1)).flat_map(|user| ads.iter().map(move |ad_id| (user, ad_id))) {
+                let key = PartialKey {
+                    class: Class::Valid,
+                    device: Device::Mobile,
+                    agent: Agent::Chrome,
+                    rules: u8::MAX,
+                    region: "DE",
+                    ad_id,
+                    campaign_id: "c",
+                    advertiser_id: "",
+                };
+                let mut bytes = Vec::new();
+                key.encode(&mut bytes);
+                let token = if users == 0 { 0 } else { hash(user) };
+                table.merge(Pane(i64::from(u32::MAX)), xxhash_rust::xxh3::xxh3_64(&bytes) as u32, &bytes, token);
+            }
+            let spare = table.spare();
+            let table = table.swap(spare);
+            let sent = transaction(&head, &[part(&table)], Checkpoint::default(), &mut tokens).unwrap();
+            let bytes: usize = sent.partials.iter().map(|partial| partial.encoded_len() + edge_id.len()).sum();
+            let reckoned = Room::of(&table, table.clicks()).bytes;
+            assert!(
+                bytes <= reckoned && reckoned < 4 * bytes,
+                "{users} users: {bytes} bytes sent, {reckoned} reckoned"
+            );
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::cut::Position;
 use crate::event::Now;
-use crate::export::exporter::{CHECK_NS, Exporter, HALVINGS_MAX, State};
+use crate::export::exporter::{CHECK_NS, Exporter, State};
 use crate::export::ranges::{Adopted, Mirror};
 use crate::export::{Found, Halt, SinkError, compare};
 use tollgate_wire::Checkpoint;
@@ -132,7 +132,7 @@ impl Exporter {
         } else if unchanged {
             self.sent = None;
             self.logs.values_mut().for_each(|log| log.sent = 0);
-            self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
+            self.bounds.doubted();
             self.state = State::Ready;
         } else {
             let seq = |checkpoint: &Checkpoint| checkpoint.txn_seq;

@@ -15,34 +15,13 @@
 
 use crate::cut::{Cut, CutTable, LogId};
 use crate::event::{Exported, Now};
+use crate::export::bounds::{Bounds, Room};
 use crate::export::build::{self, Head, Part, TokensByRow};
 use crate::export::ranges::{Content, Log, Start, Times};
 use crate::export::retry::Retry;
-use crate::export::{Halt, Look, Outcome, Rebuilt, Room, Step, Told, compare};
+use crate::export::{Halt, Look, Outcome, Rebuilt, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
 use tollgate_wire::{Checkpoint, FORMAT_VERSION, Transaction};
-
-/// Largest transaction: what one holds in memory, and what a sink can take in one go. Halved after each unknown outcome that
-/// did not commit, doubled after each commit.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub rows: usize,
-    pub bytes: usize,
-    pub ranges: usize,
-    pub clicks: u64,
-}
-
-/// Partials of one transaction.
-pub const TRANSACTION_BYTES_MAX: usize = 64 << 20;
-
-/// The rows of one whole table; so much of partials; so many cuts that a lag of a minute is caught up at once.
-const BOUNDS: Bounds =
-    Bounds { rows: crate::config::TABLE_ROWS_MAX, bytes: TRANSACTION_BYTES_MAX, ranges: 64, clicks: u64::MAX };
-
-/// Where each click is a record: some tenths of a second of them, far below the time-out of a transaction.
-const CLICKS_MAX_RAW: u64 = 1 << 16;
-
-pub(super) const HALVINGS_MAX: u32 = 6;
 
 /// An edge with nothing to export still says so this often.
 const IDLE_NS: u64 = 3_000_000_000;
@@ -95,7 +74,6 @@ pub struct Exporter {
     /// What goes back to cores: tables, and how many export credits.
     pub(super) outputs: VecDeque<(LogId, Option<CutTable>, u32)>,
     pub(super) bounds: Bounds,
-    pub(super) halvings: u32,
     pub(super) retry: Retry,
     pub(super) idle_at_ns: u64,
     /// Whose turn it is to be first in a transaction.
@@ -111,7 +89,7 @@ impl Exporter {
 
     /// Each click of a transaction is sent in it, too.
     pub fn sends_clicks(&mut self) {
-        self.bounds.clicks = CLICKS_MAX_RAW;
+        self.bounds.with_clicks();
     }
 
     pub fn new(start: Start) -> Exporter {
@@ -129,8 +107,7 @@ impl Exporter {
             known: None,
             sent: None,
             outputs: VecDeque::new(),
-            bounds: BOUNDS,
-            halvings: 0,
+            bounds: Bounds::default(),
             retry,
             idle_at_ns: 0,
             turn: 0,
@@ -267,17 +244,11 @@ impl Exporter {
         }
         self.known = Some(Some(sent.checkpoint));
         self.unremembered = self.keeps_mirror();
-        self.halvings = self.halvings.saturating_sub(1);
+        self.bounds.committed(now);
         self.retry.succeeded();
         self.idle_at_ns = now.mono_ns.saturating_add(IDLE_NS);
         self.turn = self.turn.wrapping_add(1);
         self.state = if sent.stopped { State::Stopped } else { State::Ready };
-    }
-
-    /// Of the next transaction.
-    fn room(&self) -> Room {
-        let Bounds { rows, clicks, .. } = self.bounds;
-        Room { rows: (rows >> self.halvings).max(1), clicks: (clicks >> self.halvings).max(1) }
     }
 
     fn ready(&mut self, now: Now) -> Result<Step, Halt> {
@@ -292,7 +263,7 @@ impl Exporter {
         if !due {
             return Ok(Step::Wait { until_ns: self.idle_at_ns });
         }
-        let room = self.room();
+        let room = self.bounds.room();
         if let Some(log) = self.first_to_rebuild(room) {
             let front = &log.queue[0];
             let (log, from_lsn, to_lsn, from_clicks) = (log.id(), front.from_lsn, front.to.lsn, front.from_clicks);
@@ -320,27 +291,23 @@ impl Exporter {
 
     /// Takes ranges in turn, as many as the bounds allow and at least one where there is one.
     fn build(&mut self, room: Room, now: Now) -> Result<Transaction, Halt> {
-        let (mut rows, mut clicks, mut bytes, mut ranges) = (0, 0, 0, 0);
-        let (bytes_max, ranges_max) =
-            (self.bounds.bytes >> self.halvings, (self.bounds.ranges >> self.halvings).max(1));
+        let (mut size, mut ranges, ranges_max) = (Room::default(), 0, self.bounds.ranges());
         let count = self.logs.len();
         let mut order: Vec<&mut Log> = self.logs.values_mut().collect();
         order.rotate_left(self.turn % count.max(1));
         for log in order {
             log.sent = 0;
             for range in &log.queue {
-                let (range_rows, range_bytes) = range.table().map_or((0, 0), size_of_partials);
-                let fits = room.holds(rows + range_rows, clicks + range.clicks())
-                    && bytes + range_bytes <= bytes_max
-                    && ranges < ranges_max;
+                let with = size.and(range.size());
+                let fits = room.holds(with) && ranges < ranges_max;
                 if range.wants_rebuild() || (ranges > 0 && !fits) {
                     break;
                 }
-                (rows, clicks) = (rows + range_rows, clicks + range.clicks());
-                (bytes, ranges) = (bytes + range_bytes, ranges + 1);
+                (size, ranges) = (with, ranges + 1);
                 log.sent += 1;
             }
         }
+        self.bounds.sends(size, now);
         self.transaction(now)
     }
 
@@ -385,12 +352,6 @@ impl Exporter {
         self.sent = Some(Sent { checkpoint: transaction.checkpoint.clone(), stopped: transaction.end.stopped });
         Ok(transaction)
     }
-}
-
-/// About how much a table takes of a transaction: rows, and bytes on the wire.
-fn size_of_partials(table: &CutTable) -> (usize, usize) {
-    // Edge, log, sequence, codes and lengths of a partial; 4 bytes for each user of its sketch.
-    (table.rows.len(), table.rows.len() * 80 + table.keys.len() + table.users.len() * 4)
 }
 
 fn cleared(mut table: CutTable) -> CutTable {

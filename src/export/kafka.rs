@@ -32,14 +32,13 @@ use tollgate_wire::{Checkpoint, Transaction};
 
 use self::client::{Producer, Reports};
 use self::watch::Watch;
-use crate::config::ExportConfig;
+use crate::config::{ExportConfig, TRANSACTION_TIMEOUT_MS};
 use crate::export::mirror::{MirrorFile, Place};
 use crate::export::sink::Sink;
 use crate::export::thread::ReadFrames;
 use crate::export::{Look, Outcome, SinkError};
 
-/// The broker ends a transaction that is open for longer; librdkafka gives up on it then, too.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
 /// For the coordinator to settle what the producer before us left open.
 const INIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// librdkafka's queue is full: time for it to send.

@@ -1,6 +1,7 @@
 //! The way out: the export protocol as a state machine, and the sinks that it drives.
 
 pub mod adoption;
+pub mod bounds;
 pub mod build;
 mod compare;
 mod contact;
@@ -24,8 +25,9 @@ mod rebuild_tests;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::Room;
 pub use compare::{listed_positions, positions};
 pub use exporter::Exporter;
 pub use halt::Halt;
 pub use ranges::{Adopted, Behind, LogStart, Mirror, Start};
-pub use steps::{Found, Look, Outcome, Rebuilt, Room, SinkError, Step, Told};
+pub use steps::{Found, Look, Outcome, Rebuilt, SinkError, Step, Told};

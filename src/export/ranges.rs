@@ -124,6 +124,12 @@ impl Range {
         }
     }
 
+    /// What it takes of a transaction.
+    pub fn size(&self) -> Room {
+        let nothing = Room { clicks: self.clicks(), ..Room::default() };
+        self.table().map_or(nothing, |table| Room::of(table, self.clicks()))
+    }
+
     pub fn wants_rebuild(&self) -> bool {
         self.clicks() > 0 && self.table().is_none()
     }
@@ -131,12 +137,12 @@ impl Range {
     /// Whether rebuilding it could split it for a transaction of this room.
     pub fn may_split(&self, room: Room) -> bool {
         let several = self.to.lsn - self.from_lsn > 1;
-        let too_large = |table: &CutTable| several && !room.holds(table.rows.len(), self.clicks());
+        let too_large = several && !room.holds(self.size());
         match &self.content {
             Content::Absent => false,
-            Content::Handed(table) => too_large(table),
+            Content::Handed(_) => too_large,
             // What was asked for no more than that cannot be split further.
-            Content::Rebuilt(table, asked) => too_large(table) && !room.holds(asked.rows, asked.clicks),
+            Content::Rebuilt(_, asked) => too_large && !room.holds(*asked),
         }
     }
 }
@@ -384,7 +390,7 @@ mod tests {
         let totals = Totals { clicks: 6, dead_letters: 0 };
         let (built_ms, table) = (400, CutTable::default());
         let rebuilt = Rebuilt { to: at(6), totals, built_ms, lost_clicks: 0, horizon_ms: 0, watermark_ms: 0, table };
-        log.rebuilt(rebuilt, Room { rows: 1, clicks: u64::MAX }).expect("it is of the front range");
+        log.rebuilt(rebuilt, Room { rows: 1, bytes: usize::MAX, clicks: u64::MAX }).expect("it is of the front range");
         assert_eq!(shown(&log), (2, 12, Some(300)));
         log.queue.pop_front();
         assert_eq!(shown(&log), (6, 8, Some(400)));

@@ -37,7 +37,7 @@ impl Rebuilder {
     pub fn new(secret: u64) -> Rebuilder {
         let table = Table::new(TABLE_ROWS_MAX, TABLE_USERS_MAX, secret);
         let spare = Some(table.spare());
-        let room = Room { rows: 0, clicks: 0 };
+        let room = Room::default();
         Rebuilder { table, spare, room, reached: None, lsn: 0, clicks: 0, lost_clicks: 0, merged: 0 }
     }
 
@@ -55,7 +55,11 @@ impl Rebuilder {
         if records == 0 || header.first_lsn + records as u64 <= self.lsn + 1 {
             return ControlFlow::Continue(()); // Without records, or before the range.
         }
-        let holds = self.room.holds(self.table.rows() + records, self.merged + records as u64);
+        // As if each of its records were a click with a key of its own.
+        let key_bytes: usize = frame.records.iter().map(key_bytes).sum();
+        let (rows, users) = (self.table.rows() + records, self.table.users() + records);
+        let size = Room::taken(rows, self.table.key_bytes() + key_bytes, users, self.merged + records as u64);
+        let holds = self.room.holds(size);
         let full = !self.table.has_room(records) || !holds;
         if full && self.reached.is_some() {
             return ControlFlow::Break(());
@@ -104,5 +108,12 @@ impl Rebuilder {
         self.spare = Some(built);
         let lost_clicks = self.lost_clicks;
         Some(Rebuilt { to, totals, built_ms, lost_clicks, horizon_ms, watermark_ms, table })
+    }
+}
+
+fn key_bytes(record: &Record<'_>) -> usize {
+    match record {
+        Record::Click(click) => click.partial_key().len(),
+        Record::DeadLetter(_) | Record::Start(_) => 0,
     }
 }

@@ -52,7 +52,7 @@ fn frame(first_lsn: u64, clicks_total: u64, records: &[Vec<u8>]) -> ReplayedFram
 }
 
 fn room(rows: usize) -> Room {
-    Room { rows, clicks: u64::MAX }
+    Room { rows, bytes: usize::MAX, clicks: u64::MAX }
 }
 
 #[test]
@@ -60,12 +60,12 @@ fn a_range_stops_where_its_clicks_are_too_many_and_takes_one_frame_at_least() {
     let click = click_bytes(b"ad", b"");
     let frames = [vec![click.clone(); 3], vec![click.clone(); 2], vec![click; 5]];
     let mut rebuilder = Rebuilder::new(1);
-    rebuilder.begin(0, 0, Room { rows: 100, clicks: 5 });
+    rebuilder.begin(0, 0, Room { rows: 100, bytes: usize::MAX, clicks: 5 });
     assert_eq!(rebuilder.frame(&frame(1, 3, &frames[0])), ControlFlow::Continue(()));
     assert_eq!(rebuilder.frame(&frame(4, 5, &frames[1])), ControlFlow::Continue(()));
     assert_eq!(rebuilder.frame(&frame(6, 10, &frames[2])), ControlFlow::Break(()));
     assert_eq!(rebuilder.finish().unwrap().to.lsn, 5);
-    rebuilder.begin(5, 5, Room { rows: 100, clicks: 4 });
+    rebuilder.begin(5, 5, Room { rows: 100, bytes: usize::MAX, clicks: 4 });
     assert_eq!(rebuilder.frame(&frame(6, 10, &frames[2])), ControlFlow::Continue(()));
     assert_eq!(rebuilder.finish().unwrap().to.lsn, 10);
 }

@@ -2,7 +2,7 @@
 
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
 use crate::event::Exported;
-use crate::export::Halt;
+use crate::export::{Halt, Room};
 use tollgate_wire::{Checkpoint, Transaction};
 
 /// What happened.
@@ -65,20 +65,6 @@ pub struct Rebuilt {
     pub horizon_ms: i64,
     pub watermark_ms: i64,
     pub table: CutTable,
-}
-
-/// What of a log fits into one transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    pub rows: usize,
-    /// Of consequence where each click is a record of its own: the raw topic.
-    pub clicks: u64,
-}
-
-impl Room {
-    pub fn holds(self, rows: usize, clicks: u64) -> bool {
-        rows <= self.rows && clicks <= self.clicks
-    }
 }
 
 /// How a commit ended.

@@ -5,7 +5,7 @@ use crate::click::{Agent, Class, Device, Pane};
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
 use crate::event::Now;
 use crate::exit::Exit;
-use crate::export::exporter::Bounds;
+use crate::export::bounds::Most;
 use crate::export::{
     Adopted, Behind, Exporter, Found, Halt, LogStart, Look, Mirror, Outcome, Rebuilt, Room, SinkError, Start, Step,
     Told,
@@ -185,7 +185,7 @@ impl World {
         self.logs.iter_mut().for_each(|log| log.cut = log.frames.len());
         let mirror = Mirror::Kept { checkpoint: self.mirror.clone(), adopted: None };
         self.exporter = Exporter::new(Start { mirror, ..start(&self.logs, self.nonces.clone()) });
-        self.exporter.bounds = Bounds { rows: 8, bytes: 4_000, ranges: 4, clicks: 12 };
+        self.exporter.bounds.most = Most { room: Room { rows: 8, bytes: 1_000, clicks: 12 }, ranges: 4 };
         (self.tables_out, self.cuts_out, self.stopped) = (0, 0, false);
     }
 
@@ -290,9 +290,12 @@ impl World {
             let within = |frame: &&Frame| (range.from_lsn + 1..=range.to_lsn).contains(&frame.to.lsn);
             log.frames.iter().filter(within).filter(|frame| !frame.clicks.is_empty()).count() <= 1
         };
-        let fits = ranges.iter().map(clicks).sum::<u64>() <= self.exporter.bounds.clicks
+        let room = self.exporter.bounds.room();
+        // The least that is reckoned with for a partial with one user.
+        let bytes = 235 * transaction.partials.len();
+        let fits = (ranges.iter().map(clicks).sum::<u64>() <= room.clicks && bytes <= room.bytes)
             || ranges.len() == 1 && one_frame(&ranges[0]);
-        assert!(fits, "more clicks than a transaction is to have: {ranges:?}");
+        assert!(fits, "more than a transaction is to have: {ranges:?}, {bytes} bytes");
         match fate {
             Fate::Good => self.sink.commit(transaction),
             Fate::ReplyLost => self.sink.commit(transaction),
@@ -309,7 +312,7 @@ impl World {
         let mut until = from + 1;
         let fits = |until: usize| {
             let table = log.table(from..until + 1);
-            log.frames[until].to.lsn <= to_lsn && room.holds(table.rows.len(), table.clicks())
+            log.frames[until].to.lsn <= to_lsn && room.holds(Room::of(&table, table.clicks()))
         };
         while until < log.frames.len() && fits(until) {
             until += 1;

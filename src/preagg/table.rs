@@ -173,6 +173,16 @@ impl Table {
         self.open.rows.len()
     }
 
+    /// Bytes of their keys.
+    pub fn key_bytes(&self) -> usize {
+        self.open.keys.len()
+    }
+
+    /// Clicks among them that name a user.
+    pub fn users(&self) -> usize {
+        self.open.users.len()
+    }
+
     /// Ends the table at a cut: hands it over, goes on with `empty`, which is a spare or one that came back.
     pub fn swap(&mut self, mut empty: CutTable) -> CutTable {
         assert!(

@@ -34,5 +34,6 @@ mod sending;
 #[path = "../crash/server.rs"]
 mod server;
 mod shared;
+mod slow;
 mod topics;
 mod wait;

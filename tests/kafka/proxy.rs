@@ -216,6 +216,11 @@ impl Shared {
                     connection.ask(&frame, Answer::Pass)?;
                     applied.count();
                 }
+                Action::Throttle { bytes_per_second } => {
+                    let_pass(Duration::from_millis(frame.len() as u64 * 1_000 / bytes_per_second));
+                    connection.ask(&frame, Answer::Pass)?;
+                    applied.count();
+                }
                 Action::DelayResponse(time) => connection.ask(&frame, Answer::PassAfter(time, applied))?,
                 Action::DropResponse => connection.ask(&frame, Answer::Drop(applied))?,
                 Action::Duplicate => {

@@ -59,6 +59,8 @@ pub enum When {
 pub enum Action {
     /// Later requests of the connection wait behind it.
     DelayRequest(Duration),
+    /// As over a line of so many bytes a second: later requests of the connection wait behind it.
+    Throttle { bytes_per_second: u64 },
     /// Later responses of the connection wait behind it.
     DelayResponse(Duration),
     /// The broker never sees it; the connection is cut.
