@@ -31,6 +31,7 @@ use rdkafka::util::Timeout;
 use tollgate_wire::{Checkpoint, Transaction};
 
 use self::client::{Producer, Reports};
+use self::reader::Wait;
 use self::watch::Watch;
 use crate::config::{ExportConfig, TRANSACTION_TIMEOUT_MS};
 use crate::export::mirror::{MirrorFile, Place};
@@ -120,11 +121,11 @@ impl Kafka {
             place::refuse_missing(&watch.all, &place)?;
         }
         let found = match look {
-            Look::Peek => watch.some_checkpoint(&place, &self.edge_id)?,
+            Look::Peek => self.find(&mut watch, &place, Wait::ForNobody)?,
             Look::Fence => {
                 (self.producer, self.next) = (None, None);
                 self.producer = Some(self.fenced()?);
-                watch.last_checkpoint(&place, &self.edge_id)?
+                self.find(&mut watch, &place, Wait::ForOpen)?
             }
             Look::Again => watch.last_checkpoint(&place, &self.edge_id)?,
         };
@@ -133,6 +134,21 @@ impl Kafka {
             self.known = found.clone();
         }
         Ok(found)
+    }
+
+    /// This edge's checkpoint. As long as this directory has exported nothing there, another host of its id may have chosen another
+    /// partition at the same moment: then it is looked for in all of them, before anyone is fenced and behind the fence, where
+    /// whoever is first to commit is seen by the other.
+    fn find(&mut self, watch: &mut Watch, place: &Place, wait: Wait) -> Result<Option<Checkpoint>, SinkError> {
+        let found = watch.checkpoint(place, &self.edge_id, wait)?;
+        let mirror = self.mirror.as_mut().expect("a place was chosen");
+        if found.is_some() || mirror.has_exported_there() {
+            return Ok(found);
+        }
+        let Some(place) = place::elsewhere(watch, place, &self.edge_id, wait)? else { return Ok(None) };
+        mirror.place = place.clone();
+        mirror.write(&self.data_dir).map_err(|error| SinkError::Broken(error.to_string()))?;
+        watch.checkpoint(&place, &self.edge_id, wait)
     }
 
     /// The producer of the next transaction. Fencing could also silence a rival that took our place: nobody may have written

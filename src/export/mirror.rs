@@ -105,6 +105,11 @@ impl MirrorFile {
         self.exported.as_ref().map(|exported| exported.decode().expect("checked as it was read or made"))
     }
 
+    /// A transaction to this place is remembered; after an operator's word the place may be new.
+    pub fn has_exported_there(&self) -> bool {
+        self.exported.is_some() && self.adopted.is_none()
+    }
+
     pub fn adopted(&self) -> Option<Adopted> {
         let adopted = self.adopted.as_ref()?;
         let logs = positions(&adopted.logs).expect("checked as it was read or made");

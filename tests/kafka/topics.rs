@@ -1,14 +1,16 @@
 //! `tollgate topics create | check`, what a start makes of topics that are not as they must be, and partitions of several edges.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::client::sums;
 use crate::edge::{Edge, wait_for_export};
 use crate::reader::{alter_topic, create_topic, delete_topic, describe_topic};
+use crate::rules::{Action, Api, Rule, When};
 use crate::sending::{client, forget, said, send};
 use crate::server::tollgate;
 use crate::shared;
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// `tollgate topics …` about the topics of `name`.
 fn topics(name: &str, words: &[&str]) -> (Option<i32>, String) {
@@ -170,6 +172,85 @@ fn each_edge_has_partitions_of_its_own_while_there_are_some_and_keeps_them() {
     for (edge, client) in edges.iter().zip(clients) {
         let acknowledged: u64 = client.ads.values().map(|ad| ad.acknowledged).sum();
         assert_eq!(sum.edge(&edge.id)["clicks"], acknowledged, "{}", edge.id);
+    }
+}
+
+/// Two hosts that were given one id by mistake, fresh ones, choose their partition before either has written, and not the same one.
+/// Whoever commits first goes on; the other halts, and does not count under another partition.
+#[test]
+fn two_fresh_hosts_of_one_id_do_not_end_in_two_partitions() {
+    let (direct, proxy) = (shared::broker().direct(), shared::proxy());
+    create_topic(&direct, "two-fresh.partials", 4, &[]);
+    create_topic(&direct, "two-fresh.checkpoints", 2, &["cleanup.policy=compact"]);
+    let [first, mut second] = ["fresh-one", "fresh-two"].map(|name| {
+        let mut edge = Edge::new(name, &direct, &direct);
+        edge.id = "two-fresh".to_owned();
+        edge.topics.partials = "two-fresh.partials".to_owned();
+        edge.topics.checkpoints = "two-fresh.checkpoints".to_owned();
+        edge
+    });
+    second.brokers = proxy.address().to_string();
+    let fences = || proxy.requests(Api::INIT_PRODUCER_ID);
+    proxy.add(Rule { api: Api::INIT_PRODUCER_ID, when: When::Each, action: Action::DropRequest });
+    // It chooses, and comes no further.
+    let server = second.start();
+    wait_until("it has chosen", || fences() > 0);
+    server.kill();
+    let other = 1 - place(&second).1;
+    let path = second.data_dir.join("exported.json");
+    let text = std::fs::read_to_string(&path).expect("the mirror");
+    let mut mirror: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    (mirror["place"]["partition_partials"], mirror["place"]["partition_checkpoints"]) = (other.into(), other.into());
+    std::fs::write(&path, mirror.to_string()).expect("written");
+    let (before, mut clients) = (fences(), [client(1), client(2)]);
+    let late = second.start();
+    send(&late, &mut clients[1], 5);
+    wait_until("it has looked, and would fence", || fences() > before);
+
+    let server = first.start();
+    send(&server, &mut clients[0], 5);
+    wait_for_export(&server);
+    assert_ne!(place(&first).1, other, "they chose differently");
+    proxy.clear();
+    let ended = late.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(74), "{}", ended.errors);
+    assert!(ended.errors.contains("another host exports as this edge"), "{}", ended.errors);
+    send(&server, &mut clients[0], 5);
+    wait_for_export(&server);
+    let before = fences();
+    second.halts(74, &["another host exports as this edge", "`tollgate adopt`"]);
+    assert_eq!(fences(), before, "from now on it fences nobody");
+    server.stop();
+    first.check(&sums(&clients[..1]));
+}
+
+/// They write different checkpoints: neither fences the other, not even in the middle of a commit.
+#[test]
+fn two_deployments_of_one_id_with_other_topics_do_not_fence_each_other() {
+    let (direct, proxy) = (shared::broker().direct(), shared::proxy());
+    let mut edges = ["apart-one", "apart-two"].map(|name| Edge::new(name, &direct, &direct));
+    edges.iter_mut().for_each(|edge| edge.id = "apart".to_owned());
+    edges[0].brokers = proxy.address().to_string();
+    let action = Action::DelayRequest(Duration::from_millis(500));
+    let slow = proxy.add(Rule { api: Api::END_TXN, when: When::Each, action });
+    let mut clients = [client(1), client(2)];
+    let servers: Vec<_> = edges.iter().map(Edge::start).collect();
+    while slow.times() < 5 {
+        let before = slow.times();
+        send(&servers[0], &mut clients[0], 1);
+        // Meanwhile the other one begins, and commits, what the first would not survive.
+        wait_until("a slow commit", || {
+            send(&servers[1], &mut clients[1], 1);
+            slow.times() > before
+        });
+    }
+    for server in servers {
+        wait_for_export(&server);
+        assert_eq!(server.scrape().sum("tollgate_export_doubts_total"), 0, "nobody stopped its transactions");
+        server.stop();
+    }
+    for (edge, client) in edges.iter().zip(clients) {
+        edge.check(&sums(&[client]));
     }
 }
 

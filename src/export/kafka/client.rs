@@ -127,7 +127,7 @@ impl Client {
     /// A new producer of the edge. Until `init_transactions` it fences nobody.
     pub fn producer(&self, edge_id: &str, transaction_timeout: Duration) -> Result<Producer, SinkError> {
         let mut config = self.config();
-        config.set("transactional.id", format!("tollgate-{edge_id}"));
+        config.set("transactional.id", transactional_id(edge_id, &self.kafka.topic_checkpoints));
         config.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
         let (told, why) = sync_channel(1);
         let reports = Reports { delivered: AtomicU64::new(0), failed: AtomicU64::new(0), why: told };
@@ -142,6 +142,12 @@ impl Client {
     pub fn reads_committed(&self) -> Result<Reader, SinkError> {
         Reader::of_committed(self.config())
     }
+}
+
+/// Who writes the same checkpoint fences each other, and nobody else: neither name can hold an `@`. The topic of partials is not in
+/// it, for two that name different ones write one checkpoint all the same.
+fn transactional_id(edge_id: &str, topic_checkpoints: &str) -> String {
+    format!("tollgate-{edge_id}@{topic_checkpoints}")
 }
 
 pub fn unreachable(doing: &str, error: &KafkaError) -> SinkError {

@@ -1,6 +1,6 @@
 //! Drives. Where an edge's records go: a partition of each topic, chosen at the first contact and remembered.
 
-use super::reader::Reader;
+use super::reader::{Reader, Wait};
 use super::watch::Watch;
 use crate::config::KafkaConfig;
 use crate::export::SinkError;
@@ -41,6 +41,23 @@ pub fn refuse_missing(all: &Reader, place: &Place) -> Result<(), SinkError> {
          {topic_checkpoints}, and one of them is not there: the topic was made anew, with fewer; `tollgate adopt` shows what \
          going on would mean"
     )))
+}
+
+/// Where this edge's checkpoint is, if it is in another partition than in `place`.
+pub fn elsewhere(watch: &Watch, place: &Place, edge_id: &str, wait: Wait) -> Result<Option<Place>, SinkError> {
+    let count = |topic: &str| Ok(i32::try_from(watch.all.partitions(topic)?.len()).unwrap_or(i32::MAX));
+    let (partials, checkpoints) = (count(&place.topic_partials)?, count(&place.topic_checkpoints)?);
+    for partition in (0..checkpoints).filter(|partition| *partition != place.partition_checkpoints) {
+        let other = Place {
+            partition_partials: partition % partials.max(1),
+            partition_checkpoints: partition,
+            ..place.clone()
+        };
+        if watch.look_back(&other, edge_id, wait)?.1.is_some() {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
 }
 
 /// Where this edge's checkpoint is already; else a partition that no other edge uses, so that none waits for another's

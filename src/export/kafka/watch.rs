@@ -48,13 +48,16 @@ impl Watch {
         Ok(self.followed.insert(followed).last.clone())
     }
 
-    /// A committed checkpoint of an edge: the last, or an older one while a transaction is open behind it.
-    pub fn some_checkpoint(&self, place: &Place, edge_id: &str) -> Result<Option<Checkpoint>, SinkError> {
-        Ok(self.look_back(place, edge_id, Wait::ForNobody)?.1)
+    /// A committed checkpoint of an edge: the last, or, where nobody is waited for, an older one while a transaction is open behind it.
+    pub fn checkpoint(&mut self, place: &Place, edge_id: &str, wait: Wait) -> Result<Option<Checkpoint>, SinkError> {
+        match wait {
+            Wait::ForOpen => self.last_checkpoint(place, edge_id),
+            Wait::ForNobody => Ok(self.look_back(place, edge_id, wait)?.1),
+        }
     }
 
     /// Reads far enough back to know the edge's last checkpoint, if there is one; and how far it read.
-    fn look_back(&self, place: &Place, edge_id: &str, wait: Wait) -> Result<(i64, Option<Checkpoint>), SinkError> {
+    pub fn look_back(&self, place: &Place, edge_id: &str, wait: Wait) -> Result<(i64, Option<Checkpoint>), SinkError> {
         let (low, high) = self.all.ends(&place.topic_checkpoints, place.partition_checkpoints)?;
         let mut from = (high - LOOK_BACK).max(low);
         loop {
