@@ -30,7 +30,7 @@ use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
 use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
-use crate::export::{self, Behind, Exporter, Mirror};
+use crate::export::{self, Behind, Exporter, Mirror, Names};
 use crate::preagg;
 use crate::start::memory::{dedup_tables, frame_buffers, random};
 use crate::wal::reader::LogReader;
@@ -143,6 +143,7 @@ struct End {
     sink: Box<dyn Sink>,
     store: Option<Arc<Store>>,
     mirror: Mirror,
+    names: Names,
 }
 
 /// With the last checkpoint that is known without asking anybody. A directory belongs to the sink that it exported to.
@@ -164,7 +165,7 @@ fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
             let store = Arc::new(Store::open(&path).map_err(failed)?);
             let checkpoint = store.checkpoint(&export.edge_id).map_err(failed)?;
             let sink = Box::new(Embedded::new(Arc::clone(&store), path, export.edge_id.clone()));
-            Ok((End { sink, store: Some(store), mirror: Mirror::Unkept }, checkpoint))
+            Ok((End { sink, store: Some(store), mirror: Mirror::Unkept, names: Names::default() }, checkpoint))
         }
         SinkKind::Kafka => {
             if path.is_file() && counted(&path, &export.edge_id).map_err(failed)? {
@@ -187,8 +188,9 @@ fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
             let client = Client::new(kafka).map_err(|error| Failure { exit: Exit::Usage, text: error.to_string() })?;
             let (kept, checkpoint) =
                 (MirrorFile::for_the_protocol(mirror.as_ref()), mirror.as_ref().and_then(MirrorFile::checkpoint));
+            let names = mirror.as_ref().map(MirrorFile::names).unwrap_or_default();
             let sink = Box::new(Kafka::new(client, export, config.data_dir.clone(), mirror));
-            Ok((End { sink, store: None, mirror: kept }, checkpoint))
+            Ok((End { sink, store: None, mirror: kept, names }, checkpoint))
         }
     }
 }
@@ -313,6 +315,7 @@ fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<S
     let edge_id = config.export.edge_id.clone();
     let start = export::Start { edge_id, data_dir, nonce, nonces, mirror: end.mirror, logs: starts };
     let mut exporter = Exporter::new(start);
+    exporter.goes_by(end.names);
     if config.export.sink == SinkKind::Kafka && !config.export.kafka.topic_raw.is_empty() {
         exporter.sends_clicks();
     }

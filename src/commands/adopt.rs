@@ -18,7 +18,7 @@ use crate::export::kafka::{Client, look as look_into_kafka};
 use crate::export::mirror::{self, MirrorFile, Place};
 use crate::wal::record::Record;
 use crate::wal::recover::{Progress, walk_log};
-use crate::wal::replay::{ReplayedFrame, totals_with};
+use crate::wal::replay::{ReplayedFrame, hex, totals_with};
 use crate::wal::segments::{DataDir, LogDir, parse_log_id, read_identity};
 
 /// What the command line says.
@@ -80,6 +80,14 @@ pub fn run(dir: &Path, kafka: &KafkaConfig, asked: &Asked<'_>, out: &mut dyn Wri
     let mut file = mirror.unwrap_or_else(|| MirrorFile::new(place.clone()));
     file.place = place;
     file.adopt(&seen.word(&way));
+    if matches!(&plan.conflict, Conflict::Halt(halt) if halt.is_a_fork()) {
+        for log in &seen.logs {
+            let name = new_name()?;
+            file.rename(&log.log_id, &name);
+            let (log, name) = (hex(&log.log_id), hex(&name));
+            writeln!(out, "\nThe other one exported as log {log} too: from here on this one is exported as {name}")?;
+        }
+    }
     file.write(dir)?;
     writeln!(out, "\nwritten: {}. The next start goes on like this", mirror::path(dir).display())?;
     Ok(Exit::Clean)
@@ -100,6 +108,8 @@ fn look(dir: &Path, logs: &[LogDir], kafka: &KafkaConfig, from: &From) -> Result
     let client = Client::new(kafka).map_err(|error| CommandError::Refused(error.to_string()))?;
     let remembered = mirror.as_ref().map(|mirror| &mirror.place);
     let (place, found) = look_into_kafka(&client, &identity.edge_id, remembered).map_err(unread)?;
+    let names = mirror.as_ref().map(MirrorFile::names).unwrap_or_default();
+    let found = found.map(|found| names.inside(&found));
     let mut seen = Seen {
         edge_id: identity.edge_id,
         data_dir,
@@ -114,6 +124,14 @@ fn look(dir: &Path, logs: &[LogDir], kafka: &KafkaConfig, from: &From) -> Result
         seen.logs.push(held);
     }
     Ok(Found { seen, mirror, place })
+}
+
+/// That nobody else has.
+fn new_name() -> Result<LogId, CommandError> {
+    let mut name = LogId::default();
+    let drawn = rustix::rand::getrandom(&mut name, rustix::rand::GetRandomFlags::empty());
+    let refused = |error| CommandError::Refused(format!("the kernel gives no randomness: {error}"));
+    drawn.map(|_| name).map_err(refused)
 }
 
 fn same(remembered: &Place, place: &Place) -> bool {

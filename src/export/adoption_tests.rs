@@ -147,6 +147,15 @@ fn another_directory_loses_nothing_of_ours() {
 }
 
 /// The copy was made while the first incarnation ran, or the second, and began the others itself.
+/// After a fork a log is exported under a name that only the mirror knows: without it nothing is offered that counts twice.
+#[test]
+fn a_log_whose_name_is_lost_is_left_to_a_person() {
+    let mut found = checkpoint(7, NONCES[1], mark(40));
+    found.logs[0].log_uuid = vec![9; 16];
+    let seen = Seen { remembered: None, ..seen(Some(found)) };
+    check(&seen, &Halt::Overtaken { found: 7, ours: 0 }, None, &[unknown("start", 45)]);
+}
+
 #[test]
 fn a_copy_goes_on_where_it_parted_from_the_one_that_exported() {
     for (nonce, lsn, out, exported_twice) in [(NONCES[0], 20, 27, 0), (NONCES[1], 30, 18, 9)] {

@@ -25,6 +25,8 @@ pub struct Head<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
     pub log: LogId,
+    /// What it goes by outside.
+    pub name: LogId,
     pub from_lsn: u64,
     pub to_lsn: u64,
     /// Clicks that the log counts in the range, and from its creation to the range's end.
@@ -50,11 +52,11 @@ pub fn transaction(
             return Err(Halt::Unbalanced { log, from, to, found, expected });
         }
         if let Some(table) = part.table {
-            append_partials(head, part.log, table, tokens, &mut partials)?;
+            append_partials(head, part, table, tokens, &mut partials)?;
         }
     }
     let ranges = parts.iter().map(|part| LogRange {
-        log_uuid: part.log.to_vec(),
+        log_uuid: part.name.to_vec(),
         from_lsn: part.from_lsn,
         to_lsn: part.to_lsn,
         clicks: part.clicks,
@@ -76,7 +78,7 @@ pub fn transaction(
 
 fn append_partials(
     head: &Head<'_>,
-    log: LogId,
+    part: &Part<'_>,
     table: &CutTable,
     tokens: &mut TokensByRow,
     out: &mut Vec<Partial>,
@@ -84,11 +86,11 @@ fn append_partials(
     tokens.sort(table);
     let give_way = tokens.give_way;
     for (row, tokens) in table.rows.iter().zip(tokens.rows()) {
-        let key = PartialKey::decode(table.key(row)).map_err(|why| Halt::Row { log, why })?;
+        let key = PartialKey::decode(table.key(row)).map_err(|why| Halt::Row { log: part.log, why })?;
         out.push(Partial {
             format_version: FORMAT_VERSION,
             edge_id: head.edge_id.to_owned(),
-            log_uuid: log.to_vec(),
+            log_uuid: part.name.to_vec(),
             txn_seq: head.txn_seq,
             index: out.len() as u32,
             pane_start_ms: Pane(row.pane).start_ms(),
@@ -193,7 +195,15 @@ mod tests {
 
     fn part(table: &CutTable) -> Part<'_> {
         let clicks = table.clicks();
-        Part { log: [7; 16], from_lsn: 10, to_lsn: 20, clicks, clicks_total: clicks + 5, table: Some(table) }
+        Part {
+            log: [7; 16],
+            name: [8; 16],
+            from_lsn: 10,
+            to_lsn: 20,
+            clicks,
+            clicks_total: clicks + 5,
+            table: Some(table),
+        }
     }
 
     #[test]
@@ -211,6 +221,8 @@ mod tests {
         assert_eq!((first.pane_start_ms, first.device, first.agent, first.class, first.rules), (30_000, 1, 1, 0, 1));
         assert_eq!((first.region.as_str(), first.campaign_id.as_str(), first.watermark_ms), ("DE", "c", 1_000));
         assert_eq!(transaction.end.ranges.iter().map(|range| range.clicks).sum::<u64>(), 6);
+        assert!(transaction.partials.iter().all(|row| row.log_uuid == [8; 16]), "by its name");
+        assert!(transaction.end.ranges.iter().all(|range| range.log_uuid == [8; 16]), "by its name");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::export::bounds::{Bounds, Room};
 use crate::export::build::{self, Head, Part, TokensByRow};
 use crate::export::ranges::{Content, Log, Start, Times};
 use crate::export::retry::Retry;
-use crate::export::{Halt, Look, Outcome, Rebuilt, Step, Told, compare};
+use crate::export::{Halt, Look, Names, Outcome, Rebuilt, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
 use tollgate_wire::{Checkpoint, FORMAT_VERSION, Transaction};
 
@@ -79,12 +79,18 @@ pub struct Exporter {
     /// Whose turn it is to be first in a transaction.
     pub(super) turn: usize,
     pub(super) tokens: TokensByRow,
+    pub(super) names: Names,
 }
 
 impl Exporter {
     /// What is called often while a large transaction is built, so that others can run.
     pub fn give_way_by(&mut self, give_way: fn()) {
         self.tokens = TokensByRow::new(give_way);
+    }
+
+    /// What its logs go by outside.
+    pub fn goes_by(&mut self, names: Names) {
+        self.names = names;
     }
 
     /// Each click of a transaction is sent in it, too.
@@ -112,6 +118,7 @@ impl Exporter {
             idle_at_ns: 0,
             turn: 0,
             tokens: TokensByRow::new(|| ()),
+            names: Names::default(),
         }
     }
 
@@ -332,6 +339,7 @@ impl Exporter {
             .flat_map(|log| log.queue.iter().take(log.sent).map(|range| (log.id(), range)))
             .map(|(log, range)| Part {
                 log,
+                name: self.names.of(&log),
                 from_lsn: range.from_lsn,
                 to_lsn: range.to.lsn,
                 clicks: range.clicks(),

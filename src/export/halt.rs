@@ -114,6 +114,31 @@ impl Halt {
         }
     }
 
+    /// Another log goes by the id of one of ours, and exported.
+    pub fn is_a_fork(&self) -> bool {
+        match self {
+            Halt::UnknownNonce { .. }
+            | Halt::OtherChain { .. }
+            | Halt::BeyondEnd { .. }
+            | Halt::Overtaken { .. }
+            | Halt::Replaced { .. } => true,
+            Halt::ForeignEdge { .. }
+            | Halt::ForeignDataDir { .. }
+            | Halt::ForeignLog { .. }
+            | Halt::BelowStart { .. }
+            | Halt::Totals { .. }
+            | Halt::Vanished { .. }
+            | Halt::Rewound { .. }
+            | Halt::ForeignSink(_)
+            | Halt::Mirror(_)
+            | Halt::Rival { .. }
+            | Halt::Unbalanced { .. }
+            | Halt::Row { .. }
+            | Halt::Log(_)
+            | Halt::Sink(_) => false,
+        }
+    }
+
     /// What to do. `mirrored`: the sink lies outside of the data directory, which remembers what it exported.
     pub fn way_out(&self, mirrored: bool) -> String {
         if mirrored && let Some(way) = self.way_of_kafka() {

@@ -37,7 +37,7 @@ use crate::config::{ExportConfig, TRANSACTION_TIMEOUT_MS};
 use crate::export::mirror::{MirrorFile, Place};
 use crate::export::sink::Sink;
 use crate::export::thread::ReadFrames;
-use crate::export::{Look, Outcome, SinkError};
+use crate::export::{Look, Names, Outcome, SinkError};
 
 const TRANSACTION_TIMEOUT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
 /// For the coordinator to settle what the producer before us left open.
@@ -130,6 +130,7 @@ impl Kafka {
             Look::Again => watch.last_checkpoint(&place, &self.edge_id)?,
         };
         self.watch = Some(watch);
+        let found = found.map(|found| self.names().inside(&found));
         if look == Look::Fence {
             self.known = found.clone();
         }
@@ -162,7 +163,12 @@ impl Kafka {
         let mut watch = connected.map_err(SendError::Producer)?;
         let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::Producer)?;
         self.watch = Some(watch);
+        let last = last.map(|last| self.names().inside(&last));
         if last != self.known { Err(SendError::Rival) } else { Ok(producer) }
+    }
+
+    fn names(&self) -> Names {
+        self.mirror.as_ref().map(MirrorFile::names).unwrap_or_default()
     }
 
     /// A new producer: no earlier one can end a transaction any more.
@@ -178,6 +184,7 @@ impl Kafka {
     /// Sends everything and waits for every delivery report; then commits.
     fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames, heard: &dyn Fn()) -> Result<(), SendError> {
         let place = self.mirror.as_ref().expect("a commit follows a read, which chose").place.clone();
+        let names = self.names();
         // Of one use: what is late of the transaction before cannot end this one.
         let producer = self.next_producer(&place)?;
         heard();
@@ -193,11 +200,13 @@ impl Kafka {
             sent.record(partials.0, Some(partials.1), key, &bytes, &headers)?;
         }
         if let Some(topic) = &self.topic_raw {
-            raw::send(transaction, log, &mut |ad, click, headers| sent.record(topic, None, ad, click, headers))?;
+            raw::send(transaction, &names, log, &mut |ad, click, headers| {
+                sent.record(topic, None, ad, click, headers)
+            })?;
         }
         sent.record(partials.0, Some(partials.1), key, &transaction.end.encode_to_vec(), &self::headers("end"))?;
         let (topic, partition) = (place.topic_checkpoints.as_str(), place.partition_checkpoints);
-        let checkpoint = transaction.checkpoint.encode_to_vec();
+        let checkpoint = names.outside(&transaction.checkpoint).encode_to_vec();
         sent.record(topic, Some(partition), key, &checkpoint, &self::headers("checkpoint"))?;
         // librdkafka's flush looks every 100 ms; the reports are counted as they come.
         let reports = producer.kafka.context();

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tollgate_wire::{Checkpoint, FORMAT_VERSION, LogPosition};
 
-use crate::export::Adopted;
+use crate::cut::LogId;
 use crate::export::ranges::Mirror;
+use crate::export::{Adopted, Names};
 use crate::wal::replay::hex;
 use crate::wal::segments::{LogError, write_synced};
 
@@ -37,6 +38,16 @@ pub struct MirrorFile {
     exported: Option<ExportedText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     adopted: Option<AdoptedText>,
+    /// What logs go by outside, where that is not their id; the last of a log counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<NameText>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameText {
+    log: String,
+    name: String,
 }
 
 /// A checkpoint as a person can read it.
@@ -71,7 +82,7 @@ struct PositionText {
 
 impl MirrorFile {
     pub fn new(place: Place) -> MirrorFile {
-        MirrorFile { format_version: MIRROR_VERSION, place, exported: None, adopted: None }
+        MirrorFile { format_version: MIRROR_VERSION, place, exported: None, adopted: None, names: Vec::new() }
     }
 
     /// Of the directory `dir`; none before the first contact.
@@ -91,7 +102,8 @@ impl MirrorFile {
         }
         let file: MirrorFile = serde_json::from_value(value).map_err(|error| unreadable(error.to_string()))?;
         let decoded = file.exported.iter().all(|exported| exported.decode().is_some())
-            && file.adopted.iter().all(|adopted| positions(&adopted.logs).is_some());
+            && file.adopted.iter().all(|adopted| positions(&adopted.logs).is_some())
+            && file.names.iter().all(|given| given.decode().is_some());
         decoded.then_some(Some(file)).ok_or_else(|| unreadable("an id is not in hexadecimal digits".to_owned()))
     }
 
@@ -133,6 +145,15 @@ impl MirrorFile {
         self.adopted = Some(AdoptedText { found_txn_seq: adopted.found, logs: texts(&adopted.logs) });
     }
 
+    /// A log had a twin that exported under its id.
+    pub fn rename(&mut self, log: &LogId, name: &LogId) {
+        self.names.push(NameText { log: hex(log), name: hex(name) });
+    }
+
+    pub fn names(&self) -> Names {
+        Names::new(self.names.iter().map(|given| given.decode().expect("checked as it was read or made")).collect())
+    }
+
     pub fn for_the_protocol(file: Option<&MirrorFile>) -> Mirror {
         Mirror::Kept { checkpoint: file.and_then(MirrorFile::checkpoint), adopted: file.and_then(MirrorFile::adopted) }
     }
@@ -140,6 +161,12 @@ impl MirrorFile {
 
 pub fn path(dir: &Path) -> PathBuf {
     dir.join("exported.json")
+}
+
+impl NameText {
+    fn decode(&self) -> Option<(LogId, LogId)> {
+        Some((unhex(&self.log)?.try_into().ok()?, unhex(&self.name)?.try_into().ok()?))
+    }
 }
 
 impl ExportedText {
@@ -215,9 +242,11 @@ mod tests {
         let mut file = MirrorFile::read(dir.path()).expect("readable").expect("there");
         assert_eq!((file.adopted(), file.checkpoint(), &file.place), (Some(adopted), None, &place()));
         file.remember(&checkpoint);
+        file.rename(&[7; 16], &[9; 16]);
         file.write(dir.path()).expect("written");
         let file = MirrorFile::read(dir.path()).expect("readable").expect("there");
         assert_eq!((file.adopted(), file.checkpoint()), (None, Some(checkpoint)));
+        assert_eq!(file.names().of(&[7; 16]), [9; 16]);
     }
 
     #[test]

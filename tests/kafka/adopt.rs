@@ -11,7 +11,7 @@ use crate::broker::{Broker, Setup};
 use crate::client::{Connection, send_number, send_one_by_one};
 use crate::edge::{Edge, wait_for_export};
 use crate::proxy::Proxy;
-use crate::reader::{Topics, delete_topic, describe_topic};
+use crate::reader::{Topics, create_topic, delete_topic, describe_topic, raw};
 use crate::rules::Api;
 use crate::server::{Server, copy, tollgate};
 use crate::shared;
@@ -119,6 +119,8 @@ fn a_clone_beside_the_running_original_halts_and_does_not_fence_it() {
 fn a_snapshot_restored_while_kafka_was_away_goes_on_with_what_it_took_since() {
     let (broker, proxy) = (shared::broker(), shared::proxy());
     let mut edge = Edge::new("restored", &broker.direct(), &proxy.address().to_string());
+    create_topic(&broker.direct(), "restored.raw", 1, &[]);
+    edge.flags.extend(["--raw-topic", "restored.raw"].map(str::to_owned));
     exported(&edge, 0, 5);
     let snapshot = beside(&edge, "snapshot");
     copy(&edge.data_dir, &snapshot);
@@ -145,6 +147,24 @@ fn a_snapshot_restored_while_kafka_was_away_goes_on_with_what_it_took_since() {
     server.kill();
     exported(&edge, 107, 109);
     counts(&edge, 5 + 4 + 7 + 2, &["range", "total"]);
+
+    // An LSN after the fork is a click of the one and another of the other: they go by different names.
+    let sum = edge.topics.committed();
+    let jumps = sum.problems().into_iter().filter(|problem| problem.contains("range: ")).collect::<Vec<_>>();
+    assert!(jumps.len() == 1 && jumps[0].ends_with(" after 0"), "a new log begins in the middle, once: {jumps:?}");
+    let file = edge.data_dir.with_extension("raw");
+    let raw = raw(&broker.direct(), "restored.raw", "read_committed", &file, "");
+    assert_eq!((&raw["clicks"], &raw["problems"]), (&(5 + 4 + 7 + 2).into(), &serde_json::json!([])), "{raw}");
+    // What it exports from now on it still knows: by its name, and after another fork too.
+    let (found, remembered) = (sum.checkpoint(&edge.id).to_string(), log_id(&edge));
+    assert!(!found.contains(&remembered), "{remembered} in {found}");
+    exported(&edge, 109, 110);
+}
+
+fn log_id(edge: &Edge) -> String {
+    let text = std::fs::read_to_string(edge.data_dir.join("exported.json")).expect("the mirror");
+    let mirror: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    mirror["exported"]["logs"][0]["log"].as_str().expect("an id").to_owned()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rdkafka::message::OwnedHeaders;
 use tollgate_wire::{Click, FORMAT_VERSION, Transaction};
 
 use super::{SendError, headers};
-use crate::cut::LogId;
+use crate::export::Names;
 use crate::export::thread::ReadFrames;
 use crate::wal::record::{ClickRecord, Record, UUID_TEXT_BYTES};
 
@@ -16,11 +16,16 @@ use crate::wal::record::{ClickRecord, Record, UUID_TEXT_BYTES};
 pub type Take<'a> = dyn FnMut(&[u8], &[u8], &OwnedHeaders) -> Result<(), KafkaError> + 'a;
 
 /// Gives every click of the transaction's ranges.
-pub fn send(transaction: &Transaction, log: &mut ReadFrames, take: &mut Take<'_>) -> Result<(), SendError> {
+pub fn send(
+    transaction: &Transaction,
+    names: &Names,
+    log: &mut ReadFrames,
+    take: &mut Take<'_>,
+) -> Result<(), SendError> {
     let headers = headers("click");
     let mut bytes = Vec::new();
     for range in transaction.end.ranges.iter().filter(|range| range.clicks > 0) {
-        let log_id = LogId::try_from(range.log_uuid.as_slice()).expect("a log's id has 16 bytes");
+        let log_id = names.log(&range.log_uuid).expect("a log's name has 16 bytes");
         let mut taken = Ok(());
         log(log_id, range.from_lsn, range.to_lsn, &mut |frame| {
             for (lsn, record) in (frame.header.first_lsn..).zip(&frame.records) {
@@ -28,7 +33,7 @@ pub fn send(transaction: &Transaction, log: &mut ReadFrames, take: &mut Take<'_>
                 if !(range.from_lsn + 1..=range.to_lsn).contains(&lsn) {
                     continue;
                 }
-                let click = wire(&transaction.end.edge_id, &log_id, lsn, click);
+                let click = wire(&transaction.end.edge_id, &range.log_uuid, lsn, click);
                 bytes.clear();
                 click.encode_raw(&mut bytes);
                 taken = take(click.ad_id.as_bytes(), &bytes, &headers);
@@ -44,7 +49,7 @@ pub fn send(transaction: &Transaction, log: &mut ReadFrames, take: &mut Take<'_>
     Ok(())
 }
 
-fn wire(edge_id: &str, log_id: &LogId, lsn: u64, record: &ClickRecord<'_>) -> Click {
+fn wire(edge_id: &str, log_uuid: &[u8], lsn: u64, record: &ClickRecord<'_>) -> Click {
     let mut uuid = [0; UUID_TEXT_BYTES];
     let click = record.to_click(&mut uuid);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -52,7 +57,7 @@ fn wire(edge_id: &str, log_id: &LogId, lsn: u64, record: &ClickRecord<'_>) -> Cl
     Click {
         format_version: FORMAT_VERSION,
         edge_id: edge_id.to_owned(),
-        log_uuid: log_id.to_vec(),
+        log_uuid: log_uuid.to_vec(),
         lsn,
         key: click.key.bytes.to_vec(),
         key_hashed: click.key.hashed,
