@@ -191,10 +191,11 @@ fn two_fresh_hosts_of_one_id_do_not_end_in_two_partitions() {
     });
     second.brokers = proxy.address().to_string();
     let fences = || proxy.requests(Api::INIT_PRODUCER_ID);
+    let before = fences();
     proxy.add(Rule { api: Api::INIT_PRODUCER_ID, when: When::Each, action: Action::DropRequest });
     // It chooses, and comes no further.
     let server = second.start();
-    wait_until("it has chosen", || fences() > 0);
+    wait_until("it has chosen", || fences() > before);
     server.kill();
     let other = 1 - place(&second).1;
     let path = second.data_dir.join("exported.json");
