@@ -26,6 +26,7 @@ mod proxy;
 mod raw;
 mod reader;
 mod refusals;
+mod rights;
 mod rules;
 mod secured;
 mod secured_edge;
