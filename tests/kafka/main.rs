@@ -35,5 +35,6 @@ mod sending;
 #[path = "../crash/server.rs"]
 mod server;
 mod shared;
+mod sizes;
 mod topics;
 mod wait;
