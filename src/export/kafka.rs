@@ -14,6 +14,7 @@ mod client;
 mod place;
 mod raw;
 mod reader;
+mod rights;
 mod topics;
 mod watch;
 
@@ -216,8 +217,7 @@ impl Kafka {
         }
         let (records, delivered) = (sent.records, reports.delivered());
         if delivered != records {
-            let why =
-                producer.why.try_recv().map_or_else(|_| "no answer in time".to_owned(), |error| error.to_string());
+            let why = producer.why.try_recv().unwrap_or_else(|_| "no answer in time".to_owned());
             return Err(SendError::Undelivered { records, delivered, why });
         }
         // No time-out of ours: librdkafka's ends with the transaction's, and then the outcome is unknown.
@@ -251,8 +251,10 @@ pub fn look(
 /// Why a transaction did not cleanly succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    #[error("{0}")]
+    #[error("{0}{missing}", missing = rights::missing(.0))]
     Kafka(#[from] KafkaError),
+    #[error("{topic}: {error}{missing}", missing = rights::missing(error))]
+    NotQueued { topic: String, error: KafkaError },
     #[error("no producer: {0:?}")]
     Producer(SinkError),
     #[error("the last checkpoint is not ours any more")]
@@ -281,7 +283,7 @@ impl Sent<'_> {
         key: &[u8],
         payload: &[u8],
         headers: &OwnedHeaders,
-    ) -> Result<(), KafkaError> {
+    ) -> Result<(), SendError> {
         let mut record = BaseRecord::to(topic).key(key).payload(payload).headers(headers.clone());
         record.partition = partition;
         loop {
@@ -294,7 +296,7 @@ impl Sent<'_> {
                     self.listen();
                     std::thread::park_timeout(QUEUE_FULL_PAUSE);
                 }
-                Err((error, _)) => return Err(error),
+                Err((error, _)) => return Err(SendError::NotQueued { topic: topic.to_owned(), error }),
             }
         }
         self.records += 1;

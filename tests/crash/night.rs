@@ -55,9 +55,15 @@ fn an_edge_that_sheds_needs_somebody_and_one_that_is_gone_is_not_reached() {
     assert_eq!((code, &json["state"]), (Some(1), &"shedding".into()), "{json}");
     assert!(json["needs"][0].as_str().is_some_and(|need| need.contains("--wal-bytes-max")), "{json}");
     assert!(status(server.admin, &[]).1.contains("NEEDS    shedding"));
+    // What it says to do: free space.
+    std::fs::remove_file(data_dir.join("logs/ballast")).expect("removed");
+    wait_until("clicks are taken", || answer(server.admin, "/readyz").0.starts_with("HTTP/1.1 200"));
+    send_one_by_one(server.clicks, 0, 5);
+    server.wait_for_gross(5);
     let (admin, clicks) = (server.admin, server.clicks);
     assert_eq!(status(clicks, &[]).0, Some(69), "the port for clicks is no admin port");
     server.stop();
+    audited(&data_dir);
     let (code, text) = status(admin, &[]);
     assert_eq!((code, text.lines().count()), (Some(69), 1), "{text}");
     assert!(text.contains(&admin.to_string()) && text.contains("--admin"), "{text}");

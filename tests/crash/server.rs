@@ -152,9 +152,12 @@ impl Server {
         self.clicks.port() == 0 && line.is_empty()
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32).expect("a process id")
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
-        kill_process(pid, signal).expect("our child");
+        kill_process(self.pid(), signal).expect("our child");
     }
 
     /// The id of its thread of that name.

@@ -4,8 +4,10 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use crate::client::{Connection, send_number, send_one_by_one};
-use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, copy, stopped, tollgate, wait_until};
+use rustix::process::{Resource, Rlimit, prlimit};
+
+use crate::client::{Connection, request, send_number, send_one_by_one};
+use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, copy, now_ms, stopped, tollgate, wait_until};
 
 #[track_caller]
 fn ends(ended: &Ended, code: i32, names: &[&str]) {
@@ -24,11 +26,21 @@ fn a_wrong_value_64_and_a_port_in_use_69() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
     start_ends(&data_dir, &["--frame-bytes", "5KiB"], 64, &["--frame-bytes", "5KiB", "16KiB"]);
+    assert!(!data_dir.exists(), "nothing was started");
+    stopped(&data_dir, 0, 5);
+    start_ends(&data_dir, &["--frame-bytes", "5KiB"], 64, &["--frame-bytes"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("a port").to_string();
     for flag in ["--listen", "--query-listen", "--admin-listen"] {
         start_ends(&data_dir, &[flag, &address], 69, &[flag, &address, "in use"]);
     }
+    // Corrected, and free.
+    drop(taken);
+    let server = Server::start(&data_dir, &[&EXPORTS[..], &["--frame-bytes", "64KiB", "--listen", &address]].concat());
+    send_one_by_one(server.clicks, 5, 9);
+    server.wait_for_gross(9);
+    server.stop();
+    audited(&data_dir);
 }
 
 #[test]
@@ -107,21 +119,105 @@ fn a_broken_store_76() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
     stopped(&data_dir, 0, 3);
+    let copied = folder.path().join("copied");
+    std::fs::copy(data_dir.join("store.redb"), &copied).expect("copied");
+    stopped(&data_dir, 3, 5);
     std::fs::write(data_dir.join("store.redb"), [7; 4096]).expect("written");
     start_ends(&data_dir, &EXPORTS, 76, &["store.redb", "cannot be used", "move it away"]);
     let (code, text) = tollgate(&data_dir, &["wal", "verify"]);
     assert!(code == Some(0) && text.contains("sound"), "the log is read without the store: {text}");
     assert_eq!(tollgate(&data_dir, &["audit"]).0, Some(76));
+    // A copy is put back: what came after it is exported from the log.
+    std::fs::copy(&copied, data_dir.join("store.redb")).expect("copied");
+    let server = Server::start(&data_dir, &EXPORTS);
+    server.wait_for_gross(5);
+    server.stop();
+    // Or it is moved away: all of it is.
+    std::fs::write(data_dir.join("store.redb"), [7; 4096]).expect("written");
+    start_ends(&data_dir, &EXPORTS, 76, &["move it away"]);
+    std::fs::rename(data_dir.join("store.redb"), data_dir.join("broken")).expect("renamed");
+    let server = Server::start(&data_dir, &EXPORTS);
+    server.wait_for_gross(5);
+    server.stop();
+    audited(&data_dir);
+}
+
+/// What `audited` finds nothing of in every other test here.
+#[test]
+fn a_count_that_differs_is_found_by_audit_which_ends_with_1() {
+    const RUNS: redb::TableDefinition<(&str, u64), &[u8]> = redb::TableDefinition::new("runs");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data_dir, kept) = (folder.path().join("data"), folder.path().join("kept"));
+    stopped(&data_dir, 0, 5);
+    let store = data_dir.join("store.redb");
+    std::fs::copy(&store, &kept).expect("copied");
+    // Rows that are gone, while totals and checkpoint speak of them.
+    let database = redb::Database::create(&store).expect("a store");
+    let transaction = database.begin_write().expect("a transaction");
+    let mut gone = 0;
+    while transaction.open_table(RUNS).expect("runs").pop_first().expect("readable").is_some() {
+        gone += 1;
+    }
+    assert!(gone > 0, "there were some");
+    transaction.commit().expect("committed");
+    drop(database);
+    let (code, text) = tollgate(&data_dir, &["audit"]);
+    assert!(code == Some(1) && text.contains("DIFFERENT: ad \"one\"") && text.contains("log 5, store 0"), "{text}");
+    assert!(text.contains("NOT the same: keep the directory as it is"), "{text}");
+    std::fs::copy(&kept, &store).expect("copied");
+    audited(&data_dir);
+    let server = Server::start(&data_dir, &EXPORTS);
+    assert_eq!(server.gross(None), 5);
+    server.stop();
+}
+
+/// The binary as `up`, in a shell that has it survive a write beyond `ulimit -f`.
+fn beyond_limits(script: &str, flags: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("trap '' XFSZ; {script} exec \"$@\""), "sh", binary(), "up"]).args(flags);
+    for flag in ["--listen", "--query-listen", "--admin-listen"] {
+        command.args([flag, "127.0.0.1:0"]);
+    }
+    command
+}
+
+/// The kernel refuses a write in the middle of a segment, as it would with a bad disk: what was written there is not acknowledged.
+#[test]
+fn a_write_of_the_log_that_fails_72() {
+    // In a frame of 4 KiB each; and standard error stays below it.
+    const BEFORE: u64 = 40;
+    const LIMIT: u64 = 64 << 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let flags = ["--segment-bytes", "4MiB", "--export-interval", "1m", "--dedup-memory-bytes", "64MiB"];
+    let mut server = Server::spawn_command(beyond_limits("", &flags), &data_dir);
+    assert!(server.ready_within(PATIENCE), "it starts");
+    send_one_by_one(server.clicks, 0, BEFORE);
+    let limit = Rlimit { current: Some(LIMIT), maximum: None };
+    prlimit(Some(server.pid()), Resource::Fsize, limit).expect("our child");
+    let mut connection = Connection::open(server.clicks).expect("it listens");
+    let body = format!("{{\"ad_id\":\"one\",\"timestamp\":{},\"request_id\":\"n{BEFORE}\"}}", now_ms());
+    connection.send(request("application/json", &body).as_bytes()).expect("it reads");
+    let reply = connection.reply().ok().flatten().map(|reply| reply.status);
+    let ended = server.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(72), "{}", ended.errors);
+    let named =
+        ["a write to segment 0000000001", "records 4", "are not acknowledged: File too large", "Look at the disk"];
+    assert!(named.iter().all(|name| ended.errors.contains(name)), "{}", ended.errors);
+    assert_eq!(reply, None, "not acknowledged");
+    // The disk is looked at, and it is started again. What was refused may be sent again.
+    let server = Server::start(&data_dir, &EXPORTS);
+    send_one_by_one(server.clicks, BEFORE, BEFORE + 5);
+    server.wait_for_gross(BEFORE + 5);
+    server.stop();
+    audited(&data_dir);
 }
 
 #[test]
 fn a_segment_that_cannot_be_prepared_72() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("at-start");
-    let mut command = Command::new("sh");
-    let script = "trap '' XFSZ; ulimit -f 600; exec \"$@\"";
-    command.args(["-c", script, "sh", binary(), "up", "--segment-bytes", "4MiB", "--listen", "127.0.0.1:0"]);
-    command.args(["--query-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let command = beyond_limits("ulimit -f 600;", &["--segment-bytes", "4MiB"]);
     let ended = Server::spawn_command(command, &data_dir).ended_within(PATIENCE);
     ends(&ended, 72, &["segment 0000000001", "could not be prepared", "large"]);
 

@@ -318,3 +318,18 @@ fn a_log_older_than_what_was_exported_is_repaired_and_counts_stay() {
         counts(&edge, 9, &[]);
     }
 }
+
+/// Nothing tells it from a copy. Where it cannot be put back, the checkpoint says where to go on.
+#[test]
+fn a_mirror_that_is_gone_for_good_is_found_again_in_the_topic() {
+    let broker = shared::broker();
+    let edge = Edge::new("mirrorless", &broker.direct(), &broker.direct());
+    (0..3).for_each(|run| exported(&edge, run * 5, run * 5 + 5));
+    std::fs::remove_file(edge.data_dir.join("exported.json")).expect("it is there");
+    edge.halts(74, &["it is a copy, or was restored", "another one exported after it", "`tollgate adopt`"]);
+    let server = edge.spawn();
+    assert_eq!(server.ended_within(PATIENCE).code, Some(74), "a restart changes nothing");
+    adopted(&edge, "--from found", ": 0 clicks go out, of them 0 a second time; 15 are taken for exported");
+    exported(&edge, 15, 18);
+    counts(&edge, 18, &[]);
+}

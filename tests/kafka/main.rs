@@ -26,6 +26,7 @@ mod proxy;
 mod raw;
 mod reader;
 mod refusals;
+mod rights;
 mod rules;
 mod secured;
 mod secured_edge;
@@ -34,6 +35,7 @@ mod sending;
 #[path = "../crash/server.rs"]
 mod server;
 mod shared;
+mod sizes;
 mod slow;
 mod topics;
 mod wait;

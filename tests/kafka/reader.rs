@@ -1,6 +1,7 @@
 //! The independent consumer, from Rust: what stands on the topics, counted by Apache's own client; and its producer, which
 //! writes what an edge would. Its processes are kept and used again, for a start costs more than most questions.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
@@ -200,4 +201,11 @@ pub fn delete_topic(bootstrap: &str, name: &str) {
 /// Its `partitions`, 0 where there is none such, and its `config`.
 pub fn describe_topic(bootstrap: &str, name: &str) -> Value {
     asked(&["topics", "--bootstrap", bootstrap, "--describe", name])
+}
+
+/// Rights of a user, as `TYPE NAME OPERATION`, after `words`: `--password P` makes it, `--allow`, `--deny` and `--command` change them.
+pub fn rights(bootstrap: &str, user: &str, words: &[&str]) -> BTreeSet<String> {
+    let answer = asked(&[&["rights", "--bootstrap", bootstrap, "--user", user][..], words].concat());
+    let list = answer["rights"].as_array().unwrap_or_else(|| panic!("rights in {answer}"));
+    list.iter().map(|right| right.as_str().expect("a text").to_owned()).collect()
 }

@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::edge::Edge;
+use crate::sending::set;
+
+/// It may do everything.
 pub const USER: &str = "edge";
 pub const PASSWORD: &str = "a good password";
 
@@ -13,6 +17,17 @@ const STORE_PASSWORD: &str = "only-for-tests";
 pub struct Secured {
     dir: PathBuf,
     address: SocketAddr,
+}
+
+/// An edge that comes in as this user of the shared broker, with this password.
+pub fn edge_of(name: &str, user: &str, password: &str) -> Edge {
+    let broker = crate::shared::broker();
+    let secured = broker.secured();
+    let mut edge = Edge::new(name, &broker.direct(), &secured.address().to_string());
+    let (user, password) = (format!("sasl.username={user}"), format!("sasl.password={password}"));
+    let ca = format!("ssl.ca.location={}", secured.ca().display());
+    set(&mut edge, &["security.protocol=sasl_ssl", "sasl.mechanisms=SCRAM-SHA-512", &user, &password, &ca]);
+    edge
 }
 
 impl Secured {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::client::sums;
 use crate::edge::{Edge, wait_for_export};
-use crate::secured::{PASSWORD, USER};
+use crate::secured::{PASSWORD, USER, edge_of};
 use crate::sending::{client, said, send, set};
 use crate::server::{answer, tollgate};
 use crate::shared;
@@ -12,13 +12,7 @@ use crate::wait::wait_until;
 
 /// An edge that comes in with this password.
 fn secured(name: &str, password: &str) -> Edge {
-    let broker = shared::broker();
-    let secured = broker.secured();
-    let mut edge = Edge::new(name, &broker.direct(), &secured.address().to_string());
-    let (user, password) = (format!("sasl.username={USER}"), format!("sasl.password={password}"));
-    let ca = format!("ssl.ca.location={}", secured.ca().display());
-    set(&mut edge, &["security.protocol=sasl_ssl", "sasl.mechanisms=SCRAM-SHA-512", &user, &password, &ca]);
-    edge
+    edge_of(name, USER, password)
 }
 
 #[test]

@@ -52,8 +52,7 @@ fn operating_lists_every_setting_as_the_help_does() {
     assert!(found == expected, "the table of flags in docs/OPERATING.md should be\n{}", expected.join("\n"));
 }
 
-#[test]
-fn operating_has_a_row_for_every_exit_code() {
+fn exit_codes() -> Vec<String> {
     let source = read("src/exit.rs");
     let codes: Vec<String> = source
         .lines()
@@ -62,6 +61,35 @@ fn operating_has_a_row_for_every_exit_code() {
         .map(|(_, code)| code.to_owned())
         .collect();
     assert!(codes.len() >= 11, "{codes:?}");
+    codes
+}
+
+/// The list in tests/crash/main.rs, and the functions that it names.
+#[test]
+fn every_exit_code_has_tests_that_are_there() {
+    let list = read("tests/crash/main.rs");
+    let named: Vec<(&str, &str)> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! ")?.split_once(char::is_whitespace))
+        .filter(|(code, _)| code.chars().all(|c| c.is_ascii_digit()))
+        .map(|(code, rest)| (code, rest.split_whitespace().next().unwrap_or_default()))
+        .collect();
+    let mut codes: Vec<&str> = named.iter().map(|(code, _)| *code).collect();
+    codes.dedup();
+    assert_eq!(codes, exit_codes(), "the list in tests/crash/main.rs against src/exit.rs");
+    let folders = ["tests/crash", "tests/kafka"];
+    let tests: String = folders
+        .iter()
+        .flat_map(|folder| files(folder, ".rs").into_iter().map(move |file| read(&format!("{folder}/{file}"))))
+        .collect();
+    for (code, name) in named {
+        assert!(tests.contains(&format!("#[test]\nfn {name}()")), "{code}: there is no test {name}");
+    }
+}
+
+#[test]
+fn operating_has_a_row_for_every_exit_code() {
+    let codes = exit_codes();
     let operating = read("docs/OPERATING.md");
     let found: Vec<String> = operating
         .lines()
@@ -90,12 +118,13 @@ fn flags_that_documents_name_exist() {
 }
 
 /// A line that names one of these speaks of another program's flags.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
     "tollgate-loadgen",
     "tollgate-bench",
     "curl",
     "cargo ",
     "docker",
+    "kafka-acls.sh",
     "kafka-configs.sh",
     "ulimit",
     "scripts/",

@@ -214,6 +214,7 @@ fn rdkafka_in_its_files(source: &Source) -> Vec<String> {
         "src/export/kafka/client.rs",
         "src/export/kafka/raw.rs",
         "src/export/kafka/reader.rs",
+        "src/export/kafka/rights.rs",
         "src/export/kafka/topics.rs",
         "src/export/kafka/watch.rs",
         "global/src/kafka.rs",

@@ -9,15 +9,22 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 
 use super::reader::Reader;
+use super::rights;
 use crate::config::{KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES, KAFKA_QUEUE_RECORDS, KafkaConfig};
 use crate::export::SinkError;
 
 /// Where `--kafka-set batch.size` says nothing else.
 const BATCH_BYTES: u64 = 1_000_000;
+
+/// How librdkafka marks a line of its log about a partition that was not added to a transaction, and what it says where a right
+/// is missing.
+const REFUSED_TO_A_TRANSACTION: &str = "ADDPARTS";
+const NOT_AUTHORIZED: &str = "authorization failed";
 
 /// Properties of librdkafka that cannot be: it says which, and why.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +35,8 @@ pub struct ClientError(String);
 pub struct Reports {
     delivered: AtomicU64,
     failed: AtomicU64,
-    /// Why the first that failed did.
-    why: SyncSender<KafkaError>,
+    /// Why one was not delivered, the first first.
+    why: SyncSender<String>,
 }
 
 impl Reports {
@@ -46,6 +53,11 @@ impl Reports {
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
+        // A partition that is refused to the transaction: nowhere else is it named, for its records are only given up.
+        if facility == REFUSED_TO_A_TRANSACTION {
+            let missing = if message.contains(NOT_AUTHORIZED) { rights::WRITE } else { "" };
+            let _ = self.why.try_send(format!("{message}{missing}"));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -59,9 +71,12 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let count = match result {
             Ok(_) => &self.delivered,
-            Err((error, _)) => {
-                // The first says it.
-                let _ = self.why.try_send(error.clone());
+            Err((error, record)) => {
+                let given_up = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
+                // Of what the failure of another took along, nothing is to be learnt.
+                if !error.rdkafka_error_code().is_some_and(|code| given_up.contains(&code)) {
+                    let _ = self.why.try_send(format!("{}: {error}{}", record.topic(), rights::missing(error)));
+                }
                 &self.failed
             }
         };
@@ -78,7 +93,7 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 pub struct Producer {
     pub kafka: ThreadedProducer<Reports>,
     /// Why a record was not delivered, where one was not.
-    pub why: Receiver<KafkaError>,
+    pub why: Receiver<String>,
 }
 
 /// Makes connections.
@@ -151,7 +166,7 @@ fn transactional_id(edge_id: &str, topic_checkpoints: &str) -> String {
 }
 
 pub fn unreachable(doing: &str, error: &KafkaError) -> SinkError {
-    SinkError::Unreachable(format!("Kafka: {doing}: {error}"))
+    SinkError::Unreachable(format!("Kafka: {doing}: {error}{}", rights::missing(error)))
 }
 
 pub fn broken(error: &KafkaError) -> SinkError {

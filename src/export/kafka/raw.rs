@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use prost::Message as _;
-use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
 use tollgate_wire::{Click, FORMAT_VERSION, Transaction};
 
@@ -13,7 +12,7 @@ use crate::export::thread::ReadFrames;
 use crate::wal::record::{ClickRecord, Record, UUID_TEXT_BYTES};
 
 /// Takes the ad's id, the click and the headers of a record.
-pub type Take<'a> = dyn FnMut(&[u8], &[u8], &OwnedHeaders) -> Result<(), KafkaError> + 'a;
+pub type Take<'a> = dyn FnMut(&[u8], &[u8], &OwnedHeaders) -> Result<(), SendError> + 'a;
 
 /// Gives every click of the transaction's ranges.
 pub fn send(

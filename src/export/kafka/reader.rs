@@ -12,6 +12,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::client::{broken, log};
+use super::rights;
 use crate::export::SinkError;
 
 /// A broker that is there answers far sooner. Also what a probe of one that is away costs.
@@ -67,7 +68,7 @@ impl Reader {
     /// Reads what is committed.
     pub fn of_committed(mut config: ClientConfig) -> Result<Reader, SinkError> {
         // Consumers that are assigned their partitions join no group, but must name one.
-        config.set("group.id", "tollgate-reader").set("enable.auto.commit", "false");
+        config.set("group.id", rights::GROUP).set("enable.auto.commit", "false");
         Reader::new(config, "read_committed")
     }
 
@@ -199,7 +200,7 @@ impl Reader {
             Some(_) => 1,
         });
         let heard = reason.map(|reason| format!(": {}", reason.text)).unwrap_or_default();
-        SinkError::Unreachable(format!("Kafka: {doing}: {error}{heard}"))
+        SinkError::Unreachable(format!("Kafka: {doing}: {error}{heard}{}", rights::missing(error)))
     }
 }
 

@@ -29,6 +29,8 @@ final class Main {
                        [--partition N] [--after SEQ] [--abort-every N] [--break KIND] [--properties FILE] [--set K=V]...
               topics   --bootstrap A --create T --partitions N [--config K=V]... | --alter T [--config K=V]...
                        | --delete T | --describe T
+              rights   --bootstrap A --user U [--password P] [--command "kafka-acls.sh …"]...
+                       [--allow "TYPE NAME OPERATION"]... [--deny "TYPE NAME OPERATION"]...
               raw      --bootstrap A --topic T --isolation read_committed|read_uncommitted [--properties FILE]
                        [--counts FILE] [--show AD]
               broker   --properties FILE [--format CLUSTER-ID] [--scram TEXT] [--remove DIRECTORY]
@@ -110,6 +112,7 @@ final class Main {
                     case "raw" -> Raw.run(options);
                     case "produce" -> Produce.run(options);
                     case "topics" -> Topics.run(options);
+                    case "rights" -> Rights.run(options);
                     case "broker" -> Broker.run(options);
                     case "rehearse" -> Rehearsal.run(options);
                     default -> throw new Options.Wrong("there is no subcommand " + words.get(0));
