@@ -1,26 +1,43 @@
-//! The global tier: adds the edges' partials up to panes, keeps them in one embedded store, answers queries.
+//! The global tier: adds the edges' partials up to panes and windows, keeps them in one embedded store, answers queries.
 
+mod commit;
+mod edges;
 #[cfg(test)]
 mod fixture;
 mod fold;
+mod history;
 mod http;
 #[cfg(test)]
 mod http_tests;
 mod key;
 mod panes;
+mod progress;
 mod query;
+mod question;
 mod records;
+mod rollup;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod store_tests;
 mod sums;
 mod tables;
+mod tops;
 mod transaction;
+mod window;
 
+pub use commit::{Applied, Batch, Delivered, Delivery, TornTransaction};
+pub use edges::{EdgeState, Presence, TroubleKind};
 pub use http::serve;
-pub use snapshot::{Count, Snapshot};
-pub use store::{MEMORY_BYTES_MAX, Store};
-pub use sums::{CLASS_VALID, Sums};
+pub use key::PANE_MS;
+pub use question::{
+    AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
+    Top, TopAd, TopQuestion, TopWindow, UserAgent,
+};
+pub use records::{Place, Trouble};
+pub use snapshot::{Count, QuestionError, ROWS_MAX, Snapshot};
+pub use store::{MEMORY_BYTES_MAX, Options, Store};
+pub use sums::{CLASS_VALID, Sums, USERS_ERROR};
 pub use tables::StoreError;
 pub use transaction::Refusal;
+pub use window::{DAY_MS, Grain, Granularity, HOUR_MS, MINUTE_MS, Marks, Retention, Window, WindowState};
