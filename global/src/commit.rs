@@ -1,14 +1,15 @@
 //! One commit of the store: what it writes to the file, and what is in memory after it. Everything here happens in one
 //! transaction of the file, or not at all.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
-use redb::{ReadableTable, WriteTransaction};
+use redb::WriteTransaction;
 use tollgate_wire::{Checkpoint, EndRecord, Partial, Transaction};
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::ads::AdIndex;
+use crate::batch::{Applied, Batch, Delivered, Delivery};
 use crate::edges::{Claims, Presence, TroubleKind, Verdict};
 use crate::fold::{add_corrections, add_late, add_to_rows};
 use crate::history::Corrections;
@@ -19,79 +20,30 @@ use crate::rollup;
 use crate::snapshot::Moment;
 use crate::store::{Options, Store};
 use crate::tables::{
-    ADS, CHECKPOINTS, COMMITTED_MS, EDGES, GENERATION, OFFSETS, RUNS, STATE, StoreError, damaged_key, put_progress,
+    CHECKPOINTS, COMMITTED_MS, EDGES, GENERATION, OFFSETS, RUNS, STATE, StoreError, damaged_key, put_progress,
     put_state, read,
 };
 use crate::tops::{self, Tops};
 use crate::transaction::Refusal;
-use crate::window::{Grain, HOUR_MS, floor};
+use crate::window::Grain;
 
 /// More runs make every query look into more places; a cut a second closes its panes within 20 s unless an edge is silent.
 const OPEN_RUNS_MAX: usize = 256;
 /// A pane this far ahead of its edge's watermark goes to its row at once: it would stay open too long.
 const OPEN_AHEAD_MS: i64 = 5 * 60 * 1000;
-/// Pairs of ad and campaign that are known to be in the index, of 16 bytes each.
-const KNOWN_ADS_MAX: usize = 1_000_000;
 
 /// What whoever commits keeps in memory from one commit to the next.
 pub struct Writer {
     pub edges: BTreeMap<String, Edge>,
-    /// The hour under which a pair of ad and campaign (or advertiser) stands in the index, by hash.
-    known_ads: HashMap<u64, i64>,
+    ads: AdIndex,
     /// Windows do not close beyond this, however far the edges are: partitions are behind.
     pub closing_cap_ms: Option<i64>,
 }
 
 impl Writer {
     pub fn new(edges: BTreeMap<String, Edge>) -> Writer {
-        Writer { edges, known_ads: HashMap::new(), closing_cap_ms: None }
+        Writer { edges, ads: AdIndex::default(), closing_cap_ms: None }
     }
-}
-
-/// A transaction that came whole: its end record's count and CRC hold.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Delivery {
-    pub partials: Vec<Partial>,
-    pub end: EndRecord,
-    /// Where its end record stands.
-    pub place: Place,
-}
-
-/// Records that no end record closes as they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TornTransaction {
-    pub edge_id: String,
-    pub txn_seq: u64,
-    /// Where that was seen.
-    pub place: Place,
-    pub why: String,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Delivered {
-    Whole(Delivery),
-    Torn(TornTransaction),
-}
-
-/// What was consumed since the last commit.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    pub deliveries: &'a [Delivered],
-    /// Where to read on, of each partition: at the first record of what is not in the batch.
-    pub offsets: &'a BTreeMap<i32, i64>,
-    pub now_ms: i64,
-    /// Windows do not close beyond this: edges whose partition is behind have not been heard.
-    pub closing_cap_ms: Option<i64>,
-}
-
-/// What became of a batch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Applied {
-    pub transactions: u64,
-    pub partials: u64,
-    pub clicks: u64,
-    /// By edge, in the order in which they came.
-    pub troubles: Vec<(String, Trouble)>,
 }
 
 /// A commit in the making.
@@ -297,8 +249,8 @@ impl<'a> Commit<'a> {
         }
         let folded_before_ms = self.before.progress.folded_before_ms.max(self.after.progress.marks.closed_before_ms);
         let (run, direct) = self.sort_out(counted, folded_before_ms)?;
-        self.index_ads(&run)?;
-        self.index_ads(&direct)?;
+        self.writer.ads.note(self.file, &run)?;
+        self.writer.ads.note(self.file, &direct)?;
         let mut batch = tops::Batch::default();
         let tops_from_ms = Tops::from_ms(self.after.progress.marks.closed_before_ms);
         for entry in run.entries().chain(direct.entries()) {
@@ -375,41 +327,6 @@ impl<'a> Commit<'a> {
         open.folded_before_ms = folded_before_ms;
         self.after.progress.folded_before_ms = folded_before_ms;
         drop_folded_runs(self.file, open)
-    }
-
-    /// Notes which ads campaigns and advertisers have, and when they last had a click.
-    fn index_ads(&mut self, run: &Run) -> Result<(), StoreError> {
-        let mut fresh: BTreeSet<(&str, &str, &str, i64)> = BTreeSet::new();
-        let mut last = None;
-        for entry in run.entries() {
-            let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
-            let hour_ms = floor(row.window_start_ms, HOUR_MS);
-            let this = Some((row.ad_id, row.campaign_id, row.advertiser_id, hour_ms));
-            if row.ad_id.is_empty() || this == last {
-                continue;
-            }
-            last = this;
-            for (kind, id) in [("c", row.campaign_id), ("a", row.advertiser_id)] {
-                let name = xxh3_64(format!("{kind}{}:{id}{}", id.len(), row.ad_id).as_bytes());
-                let known = self.writer.known_ads.get(&name).copied().unwrap_or(i64::MIN);
-                if !id.is_empty() && known < hour_ms {
-                    self.writer.known_ads.insert(name, hour_ms);
-                    fresh.insert((kind, id, row.ad_id, hour_ms));
-                }
-            }
-        }
-        if !fresh.is_empty() {
-            let mut table = self.file.open_table(ADS).map_err(redb::Error::from)?;
-            for (kind, id, ad_id, hour_ms) in fresh {
-                let name = (kind, id, ad_id);
-                let before = table.get(name).map_err(redb::Error::from)?.map_or(i64::MIN, |hour| hour.value());
-                table.insert(name, before.max(hour_ms)).map_err(redb::Error::from)?;
-            }
-        }
-        if self.writer.known_ads.len() > KNOWN_ADS_MAX {
-            self.writer.known_ads.clear();
-        }
-        Ok(())
     }
 }
 

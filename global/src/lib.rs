@@ -1,5 +1,7 @@
 //! The global tier: adds the edges' partials up to panes and windows, keeps them in one embedded store, answers queries.
 
+mod ads;
+mod batch;
 mod commit;
 mod edges;
 #[cfg(test)]
@@ -22,11 +24,12 @@ mod store;
 mod store_tests;
 mod sums;
 mod tables;
+mod tally;
 mod tops;
 mod transaction;
 mod window;
 
-pub use commit::{Applied, Batch, Delivered, Delivery, TornTransaction};
+pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
 pub use edges::{EdgeState, Presence, TroubleKind};
 pub use http::serve;
 pub use key::PANE_MS;

@@ -9,12 +9,13 @@ use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, CountRow, Counts, Group, GroupBy, Question, Scope, Subject, Top, TopQuestion};
+use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopQuestion};
 use crate::records::{Edge, History, Row};
 use crate::sums::Sums;
-use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, damaged_users, decode, rows_of};
+use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, rows_of};
+use crate::tally::{Tally, window_of};
 use crate::tops::Tops;
-use crate::window::{Grain, Window, WindowState, floor};
+use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
 pub const ROWS_MAX: usize = 200_000;
@@ -107,7 +108,7 @@ impl Snapshot {
         let length_ms = question.granularity.map(|granularity| granularity.ms());
         let span = self.moment.progress.widened(question.span);
         let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
-        let mut tally = Tally { question, span, total: Sums::default(), rows: BTreeMap::new(), too_wide: false };
+        let mut tally = Tally::new(question, span);
         for (grain, part) in self.moment.progress.parts(span, length_ms) {
             self.visit(&question_ads(self, question)?, grain, part, &mut |parts, clicks, users| {
                 tally.add(parts, clicks, users)
@@ -361,66 +362,4 @@ fn visit_rows(
         each(&Parts::read(row_key).ok_or_else(damaged_key)?, row.clicks, &row.users)?;
     }
     Ok(())
-}
-
-/// The window of the answer that a moment lies in.
-fn window_of(question: &Question, span: Window, time_ms: i64) -> Window {
-    question.granularity.map_or(span, |granularity| Window::of(time_ms, granularity.ms()))
-}
-
-/// An answer in the making.
-struct Tally<'a> {
-    question: &'a Question,
-    span: Window,
-    total: Sums,
-    rows: BTreeMap<(i64, Option<Group>), Sums>,
-    too_wide: bool,
-}
-
-impl Tally<'_> {
-    fn add(&mut self, row: &Parts<'_>, clicks: u64, users: &[u8]) -> Result<(), StoreError> {
-        let wanted = match &self.question.subject {
-            Subject::All | Subject::Ad(_) => true,
-            Subject::Campaign(id) => id == row.campaign_id,
-            Subject::Advertiser(id) => id == row.advertiser_id,
-        };
-        if !wanted || !self.question.filter.takes(row) {
-            return Ok(());
-        }
-        self.total.add(row.class, clicks, users).map_err(damaged_users)?;
-        if self.question.granularity.is_none() && self.question.group_by.is_none() {
-            return Ok(());
-        }
-        let start_ms = window_of(self.question, self.span, row.window_start_ms).start_ms;
-        let group = self.question.group_by.map(|by| by.of(row));
-        let at = (start_ms, group);
-        if self.rows.len() == ROWS_MAX && !self.rows.contains_key(&at) {
-            self.too_wide = true;
-            return Ok(());
-        }
-        let sums = self.rows.entry(at).or_default();
-        sums.add(row.class, clicks, users).map_err(damaged_users)
-    }
-
-    fn answer(self, as_of: AsOf, corrections: &BTreeMap<i64, u64>) -> Counts {
-        let Tally { question, span, total, rows, too_wide: _ } = self;
-        let row = |window: Window, group: Option<Group>, sums: Sums, corrected: u64| {
-            let state = as_of.marks.state(window);
-            let version = if state == WindowState::Open { 0 } else { 1 + corrected };
-            CountRow { window, group, sums, state, version }
-        };
-        let total = row(span, None, total, corrections.values().sum());
-        let mut left =
-            rows.into_iter().filter(|(at, _)| question.after.as_ref().is_none_or(|after| at > after)).peekable();
-        let mut page = Vec::new();
-        let mut last = None;
-        while page.len() < question.rows_max {
-            let Some(((start_ms, group), sums)) = left.next() else { break };
-            last = Some((start_ms, group.clone()));
-            let window = window_of(question, span, start_ms);
-            page.push(row(window, group, sums, corrections.get(&start_ms).copied().unwrap_or(0)));
-        }
-        let more = if left.peek().is_some() { last } else { None };
-        Counts { total, rows: page, more, as_of }
-    }
 }

@@ -10,7 +10,8 @@ use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::watch;
 use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
-use crate::commit::{Applied, Batch, Commit, Writer};
+use crate::batch::{Applied, Batch};
+use crate::commit::{Commit, Writer};
 use crate::edges::Claims;
 use crate::panes::{Open, Run};
 use crate::records::Edge;
