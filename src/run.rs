@@ -258,7 +258,7 @@ impl Watch {
 }
 
 /// What happens is told on standard error, a line each; standard output has the ready line alone.
-fn log_to_stderr(format: LogFormat) {
+pub fn log_to_stderr(format: LogFormat) {
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
     let set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -102,6 +102,7 @@ impl<'a> Commit<'a> {
                 Delivered::Whole(delivery) => counted.extend(self.judge(delivery, &mut applied)),
                 Delivered::Torn(torn) => {
                     if !self.was_read(&torn.edge_id, torn.place) {
+                        self.edge(&torn.edge_id).place = Some(torn.place);
                         let trouble = self.trouble(TroubleKind::Torn, torn.txn_seq, 0, torn.why.clone());
                         self.note(&torn.edge_id, trouble, &mut applied);
                     }

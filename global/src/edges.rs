@@ -22,6 +22,8 @@ pub enum Presence {
 }
 
 impl Presence {
+    pub const ALL: [Presence; 4] = [Presence::Live, Presence::Silent, Presence::Stopped, Presence::Retired];
+
     pub fn name(self) -> &'static str {
         match self {
             Presence::Live => "live",

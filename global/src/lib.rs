@@ -1,8 +1,12 @@
 //! The global tier: adds the edges' partials up to panes and windows, keeps them in one embedded store, answers queries.
 
+mod admin;
 mod ads;
+mod assembly;
+mod backup;
 mod batch;
 mod commit;
+mod consumer;
 mod edges;
 #[cfg(test)]
 mod fixture;
@@ -11,13 +15,18 @@ mod history;
 mod http;
 #[cfg(test)]
 mod http_tests;
+mod kafka;
+mod keeper;
 mod key;
+mod metrics;
 mod panes;
 mod progress;
 mod query;
 mod question;
 mod records;
 mod rollup;
+mod room;
+mod service;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -29,15 +38,23 @@ mod tops;
 mod transaction;
 mod window;
 
+pub use admin::edge_json;
+pub use backup::{BackupError, restore};
 pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
+pub use consumer::{Consumer, Stopped};
 pub use edges::{EdgeState, Presence, TroubleKind};
 pub use http::serve;
+pub use kafka::KafkaSettings;
+pub use keeper::{RoomSeen, keep};
 pub use key::PANE_MS;
+pub use metrics::Meter;
 pub use question::{
     AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
 };
 pub use records::{Place, Trouble};
+pub use room::{Room, RoomWatch};
+pub use service::{Addresses, STORE_FILE, ServiceConfig, ServiceError, run};
 pub use snapshot::{Count, QuestionError, ROWS_MAX, Snapshot};
 pub use store::{MEMORY_BYTES_MAX, Options, Store};
 pub use sums::{CLASS_VALID, Sums, USERS_ERROR};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
@@ -87,6 +87,17 @@ impl Snapshot {
 
     pub fn progress(&self) -> &Progress {
         &self.moment.progress
+    }
+
+    /// Rows in the file.
+    pub fn rows(&self, grain: Grain) -> Result<u64, StoreError> {
+        let table = self.file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+        Ok(table.len().map_err(redb::Error::from)?)
+    }
+
+    /// What open panes take of memory.
+    pub fn open_bytes(&self) -> usize {
+        self.moment.open.bytes()
     }
 
     /// Every edge that ever sent something, by name.

@@ -175,6 +175,18 @@ impl Store {
         Ok(offsets)
     }
 
+    /// The highest watermark of edges whose last transaction stands in a partition.
+    pub fn watermark_of_partition(&self, partition: i32) -> Option<i64> {
+        let writer = self.lock();
+        let of_it = |edge: &&Edge| edge.place.is_some_and(|place| place.partition == partition);
+        writer.edges.values().filter(of_it).map(|edge| edge.watermark_ms).max()
+    }
+
+    /// Silence of edges is counted from now: before, nobody could be heard.
+    pub fn listen_since(&self, now_ms: i64) {
+        self.since_ms.store(now_ms, Ordering::Release);
+    }
+
     /// An operator's word that an edge will not come back: nothing waits for it. False: there is no such edge.
     pub fn retire(&self, edge_id: &str, now_ms: i64) -> Result<bool, StoreError> {
         self.write(now_ms, |commit| commit.change_edge(edge_id, |edge| edge.retired = true))

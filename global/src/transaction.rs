@@ -30,8 +30,13 @@ pub enum Refusal {
 pub fn check(transaction: &Transaction) -> Result<(), Refusal> {
     check_version("end record", transaction.end.format_version)?;
     check_version("checkpoint", transaction.checkpoint.format_version)?;
-    transaction.partials.iter().try_for_each(check_partial)?;
+    check_partials(&transaction.partials)?;
     Ok(transaction.check()?)
+}
+
+/// Each partial can be a row.
+pub fn check_partials(partials: &[Partial]) -> Result<(), Refusal> {
+    partials.iter().try_for_each(check_partial)
 }
 
 fn check_partial(partial: &Partial) -> Result<(), Refusal> {
