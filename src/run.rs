@@ -4,6 +4,7 @@
 //!     main ─┬─ worker     core + ring: clicks; one for each of --cpus
 //!           ├─ keeper     segments ahead of need, disk budget
 //!           ├─ exporter   cuts → transactions → store
+//!           ├─ rollup     hours of the store, what is older than its retention
 //!           ├─ query      counts over HTTP
 //!           └─ admin      /metrics, /healthz, /readyz
 
@@ -12,6 +13,7 @@ mod threads;
 
 use std::io::{IsTerminal as _, Write};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -104,6 +106,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
         (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
         (None, _) | (_, None) => None,
     };
+    // It ends with this function.
+    let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
     let heartbeats: Vec<Arc<AtomicU64>> = bells.iter().map(|_| Arc::default()).collect();
 
     let threads = Threads {
@@ -298,6 +302,19 @@ fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
         }
     })?;
     Ok(())
+}
+
+/// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped.
+fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
+    let (stop, stopped) = mpsc::channel();
+    let store = Arc::clone(store);
+    spawn("rollup", move || {
+        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), &stopped) {
+            // The exporter finds the store failed at its next commit, and decides.
+            tracing::error!("the store cannot be kept in order: {error}");
+        }
+    })?;
+    Ok(stop)
 }
 
 /// The query side, on a thread of its own; it ends when the returned sender is used or dropped.

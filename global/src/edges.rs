@@ -1,5 +1,7 @@
 //! Pure. What the store knows of each edge, and what the edges together claim: watermark, what is closed, what is final.
 
+use std::collections::BTreeMap;
+
 use tollgate_wire::EndRecord;
 
 use crate::records::{Edge, LogSeen, Trouble};
@@ -150,10 +152,13 @@ impl Edge {
     /// Compares a transaction's number and ranges with what was counted: a click is named by its log and its place there.
     pub fn judge(&self, end: &EndRecord) -> Verdict {
         let (mut counted, mut fresh, mut missing, mut broken) = (0u64, 0u64, 0u64, false);
+        // Up to where each log is counted, this transaction's own ranges included: it may take a log in several.
+        let mut counted_to: BTreeMap<&[u8], (u64, u64)> =
+            self.logs.iter().map(|seen| (seen.log_uuid.as_slice(), (seen.lsn, seen.clicks_total))).collect();
         for range in &end.ranges {
-            let last = self.logs.iter().find(|seen| seen.log_uuid == range.log_uuid);
-            let (lsn, total) = last.map_or((0, 0), |seen| (seen.lsn, seen.clicks_total));
-            if range.to_lsn <= lsn && last.is_some() {
+            let known = counted_to.get(range.log_uuid.as_slice()).copied();
+            let (lsn, total) = known.unwrap_or_default();
+            if range.to_lsn <= lsn && known.is_some() {
                 // A range without records says only how things stood.
                 counted += u64::from(range.to_lsn > range.from_lsn);
                 continue;
@@ -165,6 +170,7 @@ impl Edge {
             let before = range.clicks_total.saturating_sub(range.clicks);
             missing += before.saturating_sub(total);
             broken |= range.from_lsn > lsn;
+            counted_to.insert(&range.log_uuid, (range.to_lsn, range.clicks_total));
         }
         let expected = self.end.txn_seq + 1;
         if end.txn_seq < expected {
@@ -285,6 +291,11 @@ mod tests {
         for (sent, expected) in cases {
             assert_eq!(edge().judge(&sent), expected, "{sent:?}");
         }
+        let mut in_two = end(2, 10, 20, 20);
+        in_two.ranges.push(end(2, 20, 25, 25).ranges.remove(0));
+        assert_eq!(edge().judge(&in_two), Verdict::Next, "one log in two ranges");
+        in_two.ranges[1].from_lsn = 15;
+        assert_eq!(edge().judge(&in_two), Verdict::Overlap, "that overlap");
         let mut other_log = end(2, 0, 4, 4);
         other_log.ranges[0].log_uuid = vec![8; 16];
         assert_eq!(edge().judge(&other_log), Verdict::Next, "a log that is new");

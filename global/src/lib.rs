@@ -37,6 +37,8 @@ mod tally;
 mod tops;
 mod transaction;
 mod window;
+#[cfg(test)]
+mod window_tests;
 
 pub use admin::edge_json;
 pub use backup::{BackupError, restore};

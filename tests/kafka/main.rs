@@ -17,6 +17,7 @@ mod client;
 mod edge;
 mod exactly_once;
 mod faults;
+mod global;
 mod harness;
 mod java;
 mod night;
