@@ -51,3 +51,12 @@ pub struct Applied {
     /// By edge, in the order in which they came.
     pub troubles: Vec<(String, Trouble)>,
 }
+
+impl Applied {
+    pub fn add(&mut self, other: Applied) {
+        self.transactions += other.transactions;
+        self.partials += other.partials;
+        self.clicks += other.clicks;
+        self.troubles.extend(other.troubles);
+    }
+}

@@ -156,7 +156,8 @@ impl<'a> Commit<'a> {
 
     /// Adds counts of the last hour to the ranking.
     pub fn add_to_tops(&mut self, batch: tops::Batch) {
-        self.after.tops.add(batch, self.after.progress.marks.closed_before_ms);
+        let closed_before_ms = self.after.progress.marks.closed_before_ms;
+        self.after.tops.add(batch, closed_before_ms, self.options.ranking_counts_max);
     }
 
     fn edge(&mut self, edge_id: &str) -> &mut Edge {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::assembly::{Assembly, Kind};
-use crate::batch::{Batch, Delivered};
+use crate::batch::{Applied, Batch, Delivered, TornTransaction};
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::Meter;
 use crate::records::Place;
@@ -205,8 +205,7 @@ impl Consumer {
             return Ok(());
         }
         let offsets = self.offsets();
-        let batch = Batch { deliveries: &self.ready, offsets: &offsets, now_ms: wall_ms(), closing_cap_ms: cap_ms };
-        let applied = self.store.apply(&batch)?;
+        let applied = self.apply(&offsets, cap_ms)?;
         self.meter.applied(&applied);
         for (edge_id, trouble) in &applied.troubles {
             tracing::warn!("edge {edge_id}: {}", trouble.text);
@@ -215,6 +214,36 @@ impl Consumer {
         self.ready.clear();
         self.ready_partials = 0;
         Ok(())
+    }
+
+    fn apply(&self, offsets: &BTreeMap<i32, i64>, closing_cap_ms: Option<i64>) -> Result<Applied, StoreError> {
+        let now_ms = wall_ms();
+        let batch = Batch { deliveries: &self.ready, offsets, now_ms, closing_cap_ms };
+        match self.store.apply(&batch) {
+            Err(StoreError::Refused(_)) => {}
+            outcome => return outcome,
+        }
+        // One of them cannot be kept, and nothing of the batch was. Each by itself, that one is reported, and what is behind it
+        // counted; offsets move on when all are judged, and who is read again is known.
+        let (none, mut all) = (BTreeMap::new(), Applied::default());
+        for delivered in &self.ready {
+            let alone = Batch { deliveries: std::slice::from_ref(delivered), offsets: &none, now_ms, closing_cap_ms };
+            let applied = match (self.store.apply(&alone), delivered) {
+                (Err(StoreError::Refused(refusal)), Delivered::Whole(whole)) => {
+                    let torn = TornTransaction {
+                        edge_id: whole.end.edge_id.clone(),
+                        txn_seq: whole.end.txn_seq,
+                        place: whole.place,
+                        why: refusal.to_string(),
+                    };
+                    self.store.apply(&Batch { deliveries: &[Delivered::Torn(torn)], ..alone })?
+                }
+                (outcome, _) => outcome?,
+            };
+            all.add(applied);
+        }
+        all.add(self.store.apply(&Batch { deliveries: &[], ..batch })?);
+        Ok(all)
     }
 
     /// Where to read on after what is in `ready`.

@@ -165,6 +165,8 @@ impl Reader {
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 Ok(take(Polled::AtEnd { partition, next_offset: self.position(partition) }))
             }
+            // Of one broker among several, and tried again; whether Kafka answers at all is asked now and then.
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_of_a_connection) => Ok(take(Polled::Nothing)),
             Some(Err(error)) => Err(self.failed(&error)),
         }
     }
@@ -207,4 +209,16 @@ fn record<'a>(message: &'a BorrowedMessage<'a>) -> Polled<'a> {
     let kind = header.and_then(|header| header.value).and_then(Kind::of);
     let (edge, payload) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
     Polled::Record { place, kind, edge, payload }
+}
+
+fn is_of_a_connection(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::Authentication
+    )
 }

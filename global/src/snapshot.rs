@@ -9,12 +9,12 @@ use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopQuestion};
+use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
-use crate::sums::Sums;
+use crate::sums::{CLASS_VALID, Sums};
 use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, rows_of};
 use crate::tally::{Tally, window_of};
-use crate::tops::Tops;
+use crate::tops::{Ranking, Tops};
 use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
@@ -120,23 +120,39 @@ impl Snapshot {
         let span = self.moment.progress.widened(question.span);
         let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
         let mut tally = Tally::new(question, span);
+        let ads = question_ads(self, question)?;
         for (grain, part) in self.moment.progress.parts(span, length_ms) {
-            self.visit(&question_ads(self, question)?, grain, part, &mut |parts, clicks, users| {
-                tally.add(parts, clicks, users)
-            })?;
+            self.visit(&ads, grain, part, &mut |parts, clicks, users| tally.add(parts, clicks, users))?;
         }
         if tally.too_wide {
             return Err(QuestionError::TooWide);
         }
-        let corrections = self.corrections_by_window(question, span)?;
+        let corrections = self.corrections_by_window(&ads, question, span)?;
         Ok(tally.answer(self.as_of(), &corrections))
     }
 
     /// The ads with the most clicks of the last closed window.
     pub fn top(&self, question: &TopQuestion) -> Result<Top, QuestionError> {
         let marks = self.moment.progress.marks;
-        let (window, ads) = self.moment.tops.top(question, marks.closed_before_ms).ok_or(QuestionError::NotYet)?;
+        let (tops, window) = (&self.moment.tops, Tops::window(question.window, marks.closed_before_ms));
+        let ads = match tops.top(question, window) {
+            Some(ads) => ads,
+            None if tops.is_warm() => self.top_of_rows(question, window)?,
+            None => return Err(QuestionError::NotYet),
+        };
         Ok(Top { window, ads, as_of: self.as_of() })
+    }
+
+    /// Where there is too much of the last hour for memory.
+    fn top_of_rows(&self, question: &TopQuestion, window: Window) -> Result<Vec<TopAd>, StoreError> {
+        let mut ranking = Ranking::default();
+        self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
+            let net = if row.class == CLASS_VALID { clicks } else { 0 };
+            let told_by = (row.campaign_id, row.advertiser_id, row.region);
+            ranking.add(question, &Arc::from(row.ad_id), told_by, clicks, net);
+            Ok(())
+        })?;
+        Ok(ranking.top(question))
     }
 
     /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: the oldest minute first.
@@ -291,13 +307,19 @@ impl Snapshot {
     }
 
     /// How often the question's ads were corrected, by start of the window (of the span, without a granularity).
-    fn corrections_by_window(&self, question: &Question, span: Window) -> Result<BTreeMap<i64, u64>, StoreError> {
+    fn corrections_by_window(
+        &self,
+        ads: &Ads,
+        question: &Question,
+        span: Window,
+    ) -> Result<BTreeMap<i64, u64>, StoreError> {
         let mut found: BTreeMap<i64, u64> = BTreeMap::new();
-        let ads = match question_ads(self, question)? {
+        let all = BTreeSet::from([String::new()]);
+        let ads = match ads {
             Ads::These(ads) => ads,
-            Ads::Every => BTreeSet::from([String::new()]),
+            Ads::Every => &all,
         };
-        for ad_id in &ads {
+        for ad_id in ads {
             self.visit_history(ad_id, span, &mut |minute, history| {
                 let start_ms = window_of(question, span, minute.start_ms).start_ms;
                 *found.entry(start_ms).or_default() += history.corrections;

@@ -24,8 +24,9 @@ use crate::tops::{self, Tops};
 use crate::transaction;
 use crate::window::Retention;
 
-/// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise.
-pub const MEMORY_BYTES_MAX: usize = 96 << 20;
+/// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes,
+/// 24 MB of the last hour's counts and 50 MB of their names.
+pub const MEMORY_BYTES_MAX: usize = 176 << 20;
 
 /// What of the store can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
     pub open_bytes_max: usize,
+    /// Counts of the last hour in memory, of 12 bytes each: one a minute for each ad and region. With more, the ranking of the hour
+    /// is read from rows.
+    pub ranking_counts_max: usize,
     /// An edge that sends nothing for longer holds no window open.
     pub idle_after_ms: i64,
     pub retention: Retention,
@@ -44,6 +48,7 @@ impl Default for Options {
         Options {
             cache_bytes: 32 << 20,
             open_bytes_max: 64 << 20,
+            ranking_counts_max: 2_000_000,
             idle_after_ms: 30_000,
             retention: Retention::default(),
         }

@@ -4,10 +4,11 @@
 //! A pane's counts are a list of chunks, one a commit, never changed and shared by all moments; when there are many they become
 //! one. Names are numbered once and only added to, so they are shared by all moments too.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::key::{PANE_MS, Parts};
 use crate::question::{RankBy, Scope, TopAd, TopQuestion, TopWindow};
@@ -20,11 +21,8 @@ const PANES_MS: i64 = 6 * MINUTE_MS;
 const MINUTES_MS: i64 = HOUR_MS + 2 * MINUTE_MS;
 /// Chunks of one pane or minute before they become one.
 const CHUNKS_MAX: usize = 8;
-/// Counts in memory, of 12 bytes each: 100,000 ads and regions a minute over an hour. Beyond it the oldest minutes go, and the
-/// hour is read from rows.
-pub const ENTRIES_MAX: usize = 6_000_000;
-/// Names before those that nothing counts any more are let go.
-const NAMES_MAX: usize = 2_000_000;
+/// Names, of some 200 bytes each, before those that nothing counts any more are let go; twice those that count, if that is more.
+const NAMES_MAX: usize = 250_000;
 
 /// Clicks of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +35,7 @@ struct Clicks {
 type Chunks = Vec<Arc<[Clicks]>>;
 
 /// What is told apart: by scope and region.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 struct Name {
     ad_id: Arc<str>,
     campaign_id: Arc<str>,
@@ -47,8 +45,33 @@ struct Name {
 
 #[derive(Default)]
 struct Names {
-    by_name: HashMap<Name, u32>,
+    by_name: HashTable<u32>,
     names: Vec<Name>,
+}
+
+impl Names {
+    /// The number of these texts; a new one where they have none.
+    fn number(&mut self, texts: [&str; 4]) -> u32 {
+        let Names { by_name, names } = self;
+        if let Some(&found) = by_name.find(hash(texts), |&at| names[at as usize].texts() == texts) {
+            return found;
+        }
+        let next = names.len() as u32;
+        let [ad_id, campaign_id, advertiser_id, region] = texts.map(Arc::<str>::from);
+        names.push(Name { ad_id, campaign_id, advertiser_id, region });
+        by_name.insert_unique(hash(texts), next, |&at| hash(names[at as usize].texts()));
+        next
+    }
+}
+
+impl Name {
+    fn texts(&self) -> [&str; 4] {
+        [&self.ad_id, &self.campaign_id, &self.advertiser_id, &self.region]
+    }
+}
+
+fn hash(texts: [&str; 4]) -> u64 {
+    texts.iter().fold(0, |seed, text| xxh3_64_with_seed(text.as_bytes(), seed))
 }
 
 /// The counts of the last hour as of one moment.
@@ -60,6 +83,7 @@ pub struct Tops {
     /// Everything that begins from here on is in memory. [`i64::MAX`]: nothing was read from the store yet.
     complete_from_ms: i64,
     entries: usize,
+    names_max: usize,
 }
 
 impl Default for Tops {
@@ -70,6 +94,7 @@ impl Default for Tops {
             minutes: BTreeMap::new(),
             complete_from_ms: i64::MAX,
             entries: 0,
+            names_max: NAMES_MAX,
         }
     }
 }
@@ -98,7 +123,8 @@ impl Tops {
 
     /// Adds a row's clicks to a batch.
     pub fn put(&self, batch: &mut Batch, row: &Parts<'_>, clicks: u64) {
-        let name = self.number(row);
+        let texts = [row.ad_id, row.campaign_id, row.advertiser_id, row.region];
+        let name = self.names.write().unwrap_or_else(PoisonError::into_inner).number(texts);
         let sums = batch.by_pane.entry(row.window_start_ms).or_default().entry(name).or_default();
         let clicks = u32::try_from(clicks).unwrap_or(u32::MAX);
         sums.0 = sums.0.saturating_add(clicks);
@@ -107,29 +133,14 @@ impl Tops {
         }
     }
 
-    fn number(&self, row: &Parts<'_>) -> u32 {
-        let texts = [row.ad_id, row.campaign_id, row.advertiser_id, row.region].map(Arc::<str>::from);
-        let [ad_id, campaign_id, advertiser_id, region] = texts;
-        let name = Name { ad_id, campaign_id, advertiser_id, region };
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        let next = names.names.len() as u32;
-        match names.by_name.entry(name.clone()) {
-            MapEntry::Occupied(found) => *found.get(),
-            MapEntry::Vacant(place) => {
-                place.insert(next);
-                names.names.push(name);
-                next
-            }
-        }
-    }
-
     /// Everything from here on is in the batches that were and will be added.
     pub fn complete_from(&mut self, from_ms: i64) {
         self.complete_from_ms = from_ms;
     }
 
-    /// Takes a batch in, and lets go what the windows have left behind.
-    pub fn add(&mut self, batch: Batch, closed_before_ms: i64) {
+    /// Takes a batch in, and lets go what the windows have left behind. Beyond `entries_max` counts, of 12 bytes each, the oldest
+    /// minutes go, and the hour is read from rows.
+    pub fn add(&mut self, batch: Batch, closed_before_ms: i64, entries_max: usize) {
         let (panes_from_ms, minutes_from_ms) =
             (floor(closed_before_ms.saturating_sub(PANES_MS), MINUTE_MS), Tops::from_ms(closed_before_ms));
         for (pane_ms, sums) in batch.by_pane {
@@ -150,7 +161,7 @@ impl Tops {
             self.entries -= merge(minute, CHUNKS_MAX);
         }
         while let Some(minute) = self.minutes.first_entry() {
-            let (start_ms, beyond) = (*minute.key(), self.entries > ENTRIES_MAX);
+            let (start_ms, beyond) = (*minute.key(), self.entries > entries_max);
             if start_ms >= minutes_from_ms && !beyond {
                 break;
             }
@@ -162,9 +173,8 @@ impl Tops {
         self.forget_names();
     }
 
-    /// The ads with the most clicks in the last closed window; None where not all of it is in memory.
-    pub fn top(&self, question: &TopQuestion, closed_before_ms: i64) -> Option<(Window, Vec<TopAd>)> {
-        let window = Tops::window(question.window, closed_before_ms);
+    /// The ads with the most clicks in [`Tops::window`]; None where not all of it is in memory.
+    pub fn top(&self, question: &TopQuestion, window: Window) -> Option<Vec<TopAd>> {
         if self.complete_from_ms > window.start_ms {
             return None;
         }
@@ -181,7 +191,7 @@ impl Tops {
         for (name, (gross, net)) in names.names.iter().zip(sums) {
             ranking.add(question, &name.ad_id, (&name.campaign_id, &name.advertiser_id, &name.region), gross, net);
         }
-        Some((window, ranking.top(question)))
+        Some(ranking.top(question))
     }
 
     pub fn is_warm(&self) -> bool {
@@ -197,7 +207,7 @@ impl Tops {
     fn forget_names(&mut self) {
         let names = Arc::clone(&self.names);
         let names = names.read().unwrap_or_else(PoisonError::into_inner);
-        if names.names.len() <= NAMES_MAX {
+        if names.names.len() <= self.names_max {
             return;
         }
         let (mut kept, mut numbers) = (Names::default(), vec![u32::MAX; names.names.len()]);
@@ -205,15 +215,13 @@ impl Tops {
             let renamed = chunk.iter().map(|clicks| {
                 let number = &mut numbers[clicks.name as usize];
                 if *number == u32::MAX {
-                    *number = kept.names.len() as u32;
-                    let name = names.names[clicks.name as usize].clone();
-                    kept.by_name.insert(name.clone(), *number);
-                    kept.names.push(name);
+                    *number = kept.number(names.names[clicks.name as usize].texts());
                 }
                 Clicks { name: *number, ..*clicks }
             });
             *chunk = renamed.collect();
         }
+        self.names_max = NAMES_MAX.max(2 * kept.names.len());
         self.names = Arc::new(RwLock::new(kept));
     }
 }
