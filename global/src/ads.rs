@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use redb::{ReadableTable, WriteTransaction};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::key::Parts;
 use crate::panes::Run;
@@ -33,7 +33,9 @@ impl AdIndex {
             }
             last = this;
             for (kind, id) in [("c", row.campaign_id), ("a", row.advertiser_id)] {
-                let name = xxh3_64(format!("{kind}{}:{id}{}", id.len(), row.ad_id).as_bytes());
+                let name = [id, row.ad_id]
+                    .iter()
+                    .fold(xxh3_64(kind.as_bytes()), |seed, text| xxh3_64_with_seed(text.as_bytes(), seed));
                 let known = self.known.get(&name).copied().unwrap_or(i64::MIN);
                 if !id.is_empty() && known < hour_ms {
                     self.known.insert(name, hour_ms);

@@ -54,6 +54,8 @@ pub struct RunBuilder<'a> {
 }
 
 struct Slot<'a> {
+    /// Of the key: a table that grows looks at no key.
+    hash: u64,
     key: (u32, u32),
     clicks: u64,
     users: Sketch<'a>,
@@ -82,19 +84,19 @@ impl<'a> RunBuilder<'a> {
     /// The slot of a key, made where there is none.
     fn slot(&mut self, key: &[u8]) -> usize {
         let (keys, slots) = (&self.keys, &self.slots);
-        let of = |at: u32| {
-            let (from, to) = slots[at as usize].key;
-            &keys[from as usize..to as usize]
+        let is = |at: u32, hash: u64| {
+            let slot = &slots[at as usize];
+            slot.hash == hash && &keys[slot.key.0 as usize..slot.key.1 as usize] == key
         };
         let hash = xxh3_64(key);
-        if let Some(&found) = self.by_key.find(hash, |&at| of(at) == key) {
+        if let Some(&found) = self.by_key.find(hash, |&at| is(at, hash)) {
             return found as usize;
         }
         let at = slots.len() as u32;
-        self.by_key.insert_unique(hash, at, |&other| xxh3_64(of(other)));
+        self.by_key.insert_unique(hash, at, |&other| slots[other as usize].hash);
         let from = self.keys.len() as u32;
         self.keys.extend_from_slice(key);
-        self.slots.push(Slot { key: (from, self.keys.len() as u32), clicks: 0, users: Sketch::None });
+        self.slots.push(Slot { hash, key: (from, self.keys.len() as u32), clicks: 0, users: Sketch::None });
         at as usize
     }
 
