@@ -106,7 +106,6 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
         (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
         (None, _) | (_, None) => None,
     };
-    // It ends with this function.
     let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
     let heartbeats: Vec<Arc<AtomicU64>> = bells.iter().map(|_| Arc::default()).collect();
 
@@ -304,7 +303,7 @@ fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped.
+/// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped, with `serve`.
 fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
     let (stop, stopped) = mpsc::channel();
     let store = Arc::clone(store);
