@@ -1,5 +1,9 @@
 //! The command line as a closed set of commands. Reading it does not end the process: `main` alone does.
 
+mod global;
+
+pub use global::{AdminArgs, BackupArgs, EdgesArgs, EdgesCommand, GlobalArgs, RestoreArgs};
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -40,6 +44,14 @@ pub enum Command {
     Status(StatusArgs),
     /// Recounts the log and compares with what was exported; differences are listed, exit status 1
     Audit(AuditArgs),
+    /// The global tier behind Kafka: reads what edges export, keeps it in windows, answers queries
+    Global(Box<GlobalArgs>),
+    /// The edges that a running global tier knows; exit status 1 where something needs a person
+    Edges(EdgesArgs),
+    /// Copies the store of a running global tier, as of one moment
+    Backup(BackupArgs),
+    /// Puts a backup where no store is
+    Restore(RestoreArgs),
 }
 
 #[derive(Debug, Args)]
@@ -369,6 +381,12 @@ mod tests {
             "tollgate serve --until-exported --edge-id a",
             "tollgate audit --config f.toml",
             "tollgate status --admin 127.0.0.1:1 --json",
+            "tollgate global --kafka-brokers a:9092 --data-dir d --query-listen 127.0.0.1:0 --rebuild",
+            "tollgate edges --admin 127.0.0.1:1 list --json",
+            "tollgate edges retire fra-1 --admin 127.0.0.1:1",
+            "tollgate edges accept fra-1",
+            "tollgate backup --to f",
+            "tollgate restore --from f --data-dir d",
             "tollgate topics create --kafka-brokers a:9092 --edges 3",
             "tollgate topics check --kafka-brokers a:9092 --kafka-set a=b --kafka-set c=d",
         ] {

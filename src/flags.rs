@@ -211,17 +211,31 @@ fn spoken_name(setting: &Setting, source: Source, said: &Said) -> String {
     }
 }
 
-/// The file's values as text, by setting. Keys are the flags' names without the dashes before them.
-fn read_file(file: &ConfigFile) -> Result<BTreeMap<&'static str, String>, UsageError> {
-    let name = &file.name;
-    let table: toml::Table = toml::from_str(&file.text).map_err(|error: toml::de::Error| {
+/// Every key of a file, with its value as it stands there and as text.
+pub fn file_values(file: &ConfigFile) -> Result<Vec<(String, toml::Value, String)>, UsageError> {
+    let values = table(file)?.into_iter().map(|(key, value)| {
+        let text = as_text(&value, ",").ok_or_else(|| {
+            UsageError(format!("{}: {key} is a {}; it must be text or a number", file.name, value.type_str()))
+        })?;
+        Ok((key, value, text))
+    });
+    values.collect()
+}
+
+fn table(file: &ConfigFile) -> Result<toml::Table, UsageError> {
+    toml::from_str(&file.text).map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start).min(file.text.len());
         let line = 1 + file.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
-        UsageError(format!("{name}: line {line}: {message}"))
-    })?;
+        UsageError(format!("{}: line {line}: {message}", file.name))
+    })
+}
+
+/// The file's values as text, by setting. Keys are the flags' names without the dashes before them.
+fn read_file(file: &ConfigFile) -> Result<BTreeMap<&'static str, String>, UsageError> {
+    let name = &file.name;
     let mut values = BTreeMap::new();
-    for (key, value) in table {
+    for (key, value) in table(file)? {
         let Some(setting) = Setting::named(&key) else {
             let close = Setting::named(&key.replace('_', "-")).map(|near| format!("; did you mean {:?}?", near.name));
             let hint = close.unwrap_or_else(|| "; keys are the names of the flags in `tollgate up --help`".to_owned());

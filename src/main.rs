@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 
-use tollgate::cli::{Command, Read, ServeArgs, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line};
+use tollgate::cli::{
+    Command, EdgesCommand, Read, ServeArgs, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line,
+};
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
 use tollgate::config::SinkKind;
@@ -68,6 +70,25 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
         }
         Command::Status(args) => {
             Ok(ended(commands::status::run(&args.admin()?, args.json, &mut std::io::stdout().lock())))
+        }
+        Command::Global(args) => {
+            let (config, log_format) = args.load()?;
+            tollgate::run::log_to_stderr(log_format);
+            Ok(ended(commands::global::run(&config)))
+        }
+        Command::Edges(args) => {
+            let (admin, out) = (args.admin.admin(), &mut std::io::stdout().lock());
+            Ok(ended(match &args.command {
+                EdgesCommand::List { json } => commands::global::list(&admin, *json, out),
+                EdgesCommand::Retire { edge_id } => commands::global::retire(&admin, edge_id, out),
+                EdgesCommand::Accept { edge_id } => commands::global::accept(&admin, edge_id, out),
+            }))
+        }
+        Command::Backup(args) => {
+            Ok(ended(commands::global::backup(&args.admin.admin(), &args.to, &mut std::io::stdout().lock())))
+        }
+        Command::Restore(args) => {
+            Ok(ended(commands::global::restore(&args.from, &args.data_dir(), &mut std::io::stdout().lock())))
         }
         Command::Audit(args) => {
             let dir = args.log.data_dir()?;

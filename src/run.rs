@@ -4,6 +4,7 @@
 //!     main ─┬─ worker     core + ring: clicks; one for each of --cpus
 //!           ├─ keeper     segments ahead of need, disk budget
 //!           ├─ exporter   cuts → transactions → store
+//!           ├─ rollup     hours of the store, what is older than its retention
 //!           ├─ query      counts over HTTP
 //!           └─ admin      /metrics, /healthz, /readyz
 
@@ -13,6 +14,7 @@ mod tuning;
 
 use std::io::{IsTerminal as _, Write};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -107,6 +109,7 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
         (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
         (None, _) | (_, None) => None,
     };
+    let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
     let heartbeats: Vec<Arc<AtomicU64>> = bells.iter().map(|_| Arc::default()).collect();
 
     let threads = Threads {
@@ -264,7 +267,7 @@ impl Watch {
 }
 
 /// What happens is told on standard error, a line each; standard output has the ready line alone.
-fn log_to_stderr(format: LogFormat) {
+pub fn log_to_stderr(format: LogFormat) {
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
     let set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
@@ -308,6 +311,19 @@ fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
         }
     })?;
     Ok(())
+}
+
+/// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped, with `serve`.
+fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
+    let (stop, stopped) = mpsc::channel();
+    let store = Arc::clone(store);
+    spawn("rollup", move || {
+        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), &stopped) {
+            // The exporter finds the store failed at its next commit, and decides.
+            tracing::error!("the store cannot be kept in order: {error}");
+        }
+    })?;
+    Ok(stop)
 }
 
 /// The query side, on a thread of its own; it ends when the returned sender is used or dropped.

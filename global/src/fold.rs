@@ -1,50 +1,76 @@
-//! Writing rows and pane totals: what closed panes, late partials and corrections add to what the file holds of them.
-
-use std::collections::BTreeMap;
+//! Writing rows: what closed panes, late partials and corrections add to what the file holds of them.
 
 use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 use tollgate_wire::users::{Users, UsersError};
 
-use crate::panes::{self, RowDelta, Run};
-use crate::records::Row;
-use crate::sums::Sums;
-use crate::tables::{ROWS, StoreError, TOTALS, damaged_users, decode};
+use crate::history::{Added, Corrections};
+use crate::key;
+use crate::panes::RowDelta;
+use crate::progress::Progress;
+use crate::records::{History, Row};
+use crate::tables::{HISTORY, StoreError, damaged_key, damaged_users, decode, rows_of};
+use crate::window::{Grain, floor};
 
-/// Adds the runs' entries of panes in [from, to) to rows and totals, which may be there already.
-pub fn add_to_rows<'a>(
+/// Adds to rows of a grain, which may be there already. The keys name panes, whatever the grain.
+pub fn add_to_rows<'a, 'b: 'a>(
     file: &WriteTransaction,
-    runs: impl Iterator<Item = &'a Run> + Clone,
-    from_ms: i64,
-    to_ms: i64,
+    grain: Grain,
+    deltas: impl Iterator<Item = &'a RowDelta<'b>>,
 ) -> Result<(), StoreError> {
-    let mut rows = file.open_table(ROWS).map_err(redb::Error::from)?;
-    for delta in panes::merge_rows(runs.clone(), from_ms, to_ms) {
-        let before = rows.get(delta.key).map_err(redb::Error::from)?.map(|value| decode(value.value()));
-        let row = add_to_row(before.transpose()?, &delta).map_err(damaged_users)?;
-        rows.insert(delta.key, row.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+    let mut rows = file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+    let (mut row_key, mut stored) = (Vec::new(), Vec::new());
+    for delta in deltas {
+        row_key.clear();
+        row_key.extend_from_slice(delta.key);
+        let start_ms = floor(key::window_start(delta.key), grain.ms());
+        key::set_window_start(&mut row_key, start_ms);
+        key::stored(&row_key, floor(start_ms, grain.bucket_ms()), &mut stored);
+        let before = rows.get(stored.as_slice()).map_err(redb::Error::from)?.map(|value| decode(value.value()));
+        let row = add_to_row(before.transpose()?, delta).map_err(damaged_users)?;
+        rows.insert(stored.as_slice(), row.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
-    add_to_totals(file, runs, from_ms, to_ms)
+    Ok(())
 }
 
-fn add_to_totals<'a>(
-    file: &WriteTransaction,
-    runs: impl Iterator<Item = &'a Run>,
-    from_ms: i64,
-    to_ms: i64,
-) -> Result<(), StoreError> {
-    let mut added: BTreeMap<i64, Sums> = BTreeMap::new();
-    for run in runs {
-        for (pane_ms, pane) in run.totals(from_ms, to_ms) {
-            added.entry(pane_ms).or_default().add_pane(pane).map_err(damaged_users)?;
-        }
+/// Adds what did not wait in a run: to its pane, and where that is rolled up already, to its minute and hour too.
+pub fn add_late(file: &WriteTransaction, deltas: &[RowDelta<'_>], progress: &Progress) -> Result<(), StoreError> {
+    let mut rolled = Vec::new();
+    for delta in deltas {
+        let parts = key::Parts::read(delta.key).ok_or_else(damaged_key)?;
+        rolled.push(progress.is_rolled(parts.ad_id, parts.window_start_ms));
     }
-    let mut totals = file.open_table(TOTALS).map_err(redb::Error::from)?;
-    for (pane_ms, mut sums) in added {
-        if let Some(before) = totals.get(pane_ms).map_err(redb::Error::from)? {
-            sums.add_pane(&decode(before.value())?).map_err(damaged_users)?;
-        }
-        totals.insert(pane_ms, sums.into_pane().encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+    for grain in Grain::ALL {
+        let kept_from_ms = progress.kept_from(grain);
+        let belongs = |(delta, rolled): &(&RowDelta<'_>, &bool)| {
+            let start_ms = floor(key::window_start(delta.key), grain.ms());
+            match grain {
+                Grain::Pane => start_ms >= kept_from_ms,
+                Grain::Minute => **rolled && start_ms >= kept_from_ms,
+                // However old: it is counted before it is pruned.
+                Grain::Hour => **rolled,
+            }
+        };
+        let of_grain = deltas.iter().zip(&rolled).filter(belongs).map(|(delta, _)| delta);
+        add_to_rows(file, grain, of_grain)?;
+    }
+    Ok(())
+}
+
+/// Adds to the history of closed minutes.
+pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_ms: i64) -> Result<(), StoreError> {
+    if corrections.by_minute.is_empty() {
+        return Ok(());
+    }
+    let mut table = file.open_table(HISTORY).map_err(redb::Error::from)?;
+    let mut stored = Vec::new();
+    for ((ad_id, minute_ms), added) in &corrections.by_minute {
+        let added: Added = *added;
+        key::stored(&key::start(ad_id, *minute_ms), floor(*minute_ms, Grain::Minute.bucket_ms()), &mut stored);
+        let before = table.get(stored.as_slice()).map_err(redb::Error::from)?.map(|value| decode(value.value()));
+        let mut history: History = before.transpose()?.unwrap_or_default();
+        history.push(added, now_ms);
+        table.insert(stored.as_slice(), history.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
     Ok(())
 }

@@ -35,10 +35,15 @@ struct Shared {
 /// Serves the query API until told to stop (or until the sender is gone), then ends what is under way.
 /// Wants a runtime with I/O and time; a current-thread one will do.
 pub async fn serve(store: Arc<Store>, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
+    serve_router(router(store), listener, stop).await
+}
+
+/// Serves any routes in the same way.
+pub async fn serve_router(router: Router, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (drain, draining) = oneshot::channel::<()>();
-    let server = axum::serve(listener, router(store)).with_graceful_shutdown(async {
+    let server = axum::serve(listener, router).with_graceful_shutdown(async {
         // A sender that is gone means the same as its message.
         let _ = draining.await;
     });

@@ -1,23 +1,22 @@
-//! Pure. The open panes: what was committed and is not yet folded into rows, kept as one sorted run a transaction.
+//! Pure. The open panes: what was committed and is not yet folded into rows, kept as one sorted run a commit.
 //!
 //! A run is never changed, so a query reads it without a lock, and its bytes are the very ones that the store keeps until
-//! the run's last pane is folded. Entries of a run, sorted by key:
+//! the run's last pane is folded. Entries of a run, one a key and sorted by it:
 //!
 //! ```text
 //! u16 key bytes | key (see `key`) | u64 clicks | u32 users bytes | users      numbers little-endian
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use tollgate_wire::Partial;
 use tollgate_wire::users::{Users, UsersError};
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::key;
-use crate::records::PaneTotals;
-use crate::sums::{CLASS_VALID, Sums};
+use crate::key::{self, Parts};
 
-/// One entry: how many clicks, and whose, a transaction adds to a row.
+/// One entry: how many clicks, and whose, a commit adds to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub key: &'a [u8],
@@ -26,12 +25,12 @@ pub struct Entry<'a> {
     pub users: &'a [u8],
 }
 
-/// The entries of one transaction, sorted, with their totals by pane.
+/// The entries of one commit, sorted.
 pub struct Run {
     bytes: Vec<u8>,
     /// Where each entry begins in `bytes`.
     index: Vec<u32>,
-    totals: BTreeMap<i64, PaneTotals>,
+    last_pane: Option<i64>,
 }
 
 /// A run cannot be made of these partials or bytes.
@@ -45,60 +44,156 @@ pub enum RunError {
     Damaged(usize),
 }
 
-impl Run {
-    /// The run of those partials that `keep` selects.
-    pub fn of(partials: &[Partial], mut keep: impl FnMut(&Partial) -> bool) -> Result<Run, RunError> {
-        let mut unsorted = Vec::new();
-        let mut places = Vec::new();
-        for partial in partials.iter().filter(|partial| keep(partial)) {
-            places.push(unsorted.len() as u32);
-            append_entry(partial, &mut unsorted);
-        }
-        if u32::try_from(unsorted.len()).is_err() {
-            return Err(RunError::TooLarge(unsorted.len()));
-        }
-        places.sort_unstable_by(|&a, &b| entry_at(&unsorted, a).key.cmp(entry_at(&unsorted, b).key));
-        let mut bytes = Vec::with_capacity(unsorted.len());
-        let mut index = Vec::with_capacity(places.len());
-        for place in places {
-            index.push(bytes.len() as u32);
-            bytes.extend_from_slice(&unsorted[place as usize..entry_end(&unsorted, place)]);
-        }
-        Run::with_totals(bytes, index)
+/// Adds partials up to the entries of a run: one for each key, and those of all ads together.
+#[derive(Default)]
+pub struct RunBuilder<'a> {
+    keys: Vec<u8>,
+    slots: Vec<Slot<'a>>,
+    by_key: HashTable<u32>,
+    scratch: Vec<u8>,
+}
+
+struct Slot<'a> {
+    /// Of the key: a table that grows looks at no key.
+    hash: u64,
+    key: (u32, u32),
+    clicks: u64,
+    users: Sketch<'a>,
+}
+
+/// Most keys have one sketch in a commit, which is kept as it came.
+enum Sketch<'a> {
+    None,
+    One(&'a [u8]),
+    Merged(Box<Users>),
+}
+
+impl<'a> RunBuilder<'a> {
+    /// Adds a partial whose texts were checked. On an error the builder is of no use any more.
+    pub fn add(&mut self, partial: &'a Partial) -> Result<(), UsersError> {
+        let mut key = std::mem::take(&mut self.scratch);
+        key.clear();
+        key::append(partial, &mut key);
+        let slot = self.slot(&key);
+        self.scratch = key;
+        let slot = &mut self.slots[slot];
+        slot.clicks += partial.clicks;
+        slot.users.add(&partial.users)
     }
 
+    /// The slot of a key, made where there is none.
+    fn slot(&mut self, key: &[u8]) -> usize {
+        let (keys, slots) = (&self.keys, &self.slots);
+        let is = |at: u32, hash: u64| {
+            let slot = &slots[at as usize];
+            slot.hash == hash && &keys[slot.key.0 as usize..slot.key.1 as usize] == key
+        };
+        let hash = xxh3_64(key);
+        if let Some(&found) = self.by_key.find(hash, |&at| is(at, hash)) {
+            return found as usize;
+        }
+        let at = slots.len() as u32;
+        self.by_key.insert_unique(hash, at, |&other| slots[other as usize].hash);
+        let from = self.keys.len() as u32;
+        self.keys.extend_from_slice(key);
+        self.slots.push(Slot { hash, key: (from, self.keys.len() as u32), clicks: 0, users: Sketch::None });
+        at as usize
+    }
+
+    /// The run of what was added.
+    pub fn finish(mut self) -> Result<Run, RunError> {
+        self.add_totals()?;
+        let key = |slot: &Slot<'_>| &self.keys[slot.key.0 as usize..slot.key.1 as usize];
+        let mut order: Vec<u32> = (0..self.slots.len() as u32).collect();
+        order.sort_unstable_by(|&a, &b| key(&self.slots[a as usize]).cmp(key(&self.slots[b as usize])));
+        let mut bytes = Vec::with_capacity(self.keys.len() + self.slots.len() * 40);
+        let mut index = Vec::with_capacity(order.len());
+        let mut last_pane = None;
+        for at in order {
+            let slot = &self.slots[at as usize];
+            index.push(bytes.len() as u32);
+            last_pane = last_pane.max(Some(key::window_start(key(slot))));
+            append_entry(key(slot), slot.clicks, &slot.users, &mut bytes);
+            // Checked as it grows: places are of 32 bits.
+            if u32::try_from(bytes.len()).is_err() {
+                return Err(RunError::TooLarge(bytes.len()));
+            }
+        }
+        Ok(Run { bytes, index, last_pane })
+    }
+
+    /// Adds the rows of all ads together. All sketches pass here, so one that cannot be read is found before anything is kept.
+    fn add_totals(&mut self) -> Result<(), RunError> {
+        let mut total = Vec::new();
+        for at in 0..self.slots.len() {
+            let (from, to) = self.slots[at].key;
+            let parts = Parts::read(&self.keys[from as usize..to as usize]).expect("the key was made here");
+            key::of_all_ads(&parts, &mut total);
+            let total_at = self.slot(&total);
+            total.clear();
+            let (ads, totals) = self.slots.split_at_mut(total_at);
+            let (slot, total) = (&ads[at], &mut totals[0]);
+            total.clicks += slot.clicks;
+            total.users.add_all(&slot.users).map_err(|source| RunError::Users { entry: at, source })?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Sketch<'a> {
+    fn add(&mut self, users: &'a [u8]) -> Result<(), UsersError> {
+        match self {
+            _ if users.is_empty() => {}
+            Sketch::None => *self = Sketch::One(users),
+            Sketch::One(first) => {
+                let mut merged = Box::new(Users::new());
+                merged.merge_bytes(first)?;
+                merged.merge_bytes(users)?;
+                *self = Sketch::Merged(merged);
+            }
+            Sketch::Merged(merged) => merged.merge_bytes(users)?,
+        }
+        Ok(())
+    }
+
+    /// As [`Sketch::add`], and reads what it adds.
+    fn add_all(&mut self, other: &Sketch<'_>) -> Result<(), UsersError> {
+        if let Sketch::None = other {
+            return Ok(());
+        }
+        if !matches!(self, Sketch::Merged(_)) {
+            *self = Sketch::Merged(Box::new(Users::new()));
+        }
+        let Sketch::Merged(merged) = self else { return Ok(()) };
+        match other {
+            Sketch::None => Ok(()),
+            Sketch::One(bytes) => merged.merge_bytes(bytes),
+            Sketch::Merged(users) => merged.merge_bytes(&users.to_bytes()),
+        }
+    }
+}
+
+impl Run {
     /// The run that was stored as these bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Run, RunError> {
         if u32::try_from(bytes.len()).is_err() {
             return Err(RunError::TooLarge(bytes.len()));
         }
-        let mut index: Vec<u32> = Vec::new();
+        let (mut index, mut last_pane): (Vec<u32>, _) = (Vec::new(), None);
         let mut at = 0;
         while at < bytes.len() {
-            let end = checked_entry_end(&bytes, at).ok_or(RunError::Damaged(index.len()))?;
+            let damaged = RunError::Damaged(index.len());
+            let Some(end) = checked_entry_end(&bytes, at) else { return Err(damaged) };
             let key = entry_at(&bytes, at as u32).key;
-            if index.last().is_some_and(|&last| entry_at(&bytes, last).key > key) {
-                return Err(RunError::Damaged(index.len()));
+            let Some(parts) = Parts::read(key) else { return Err(damaged) };
+            if index.last().is_some_and(|&last| entry_at(&bytes, last).key >= key) {
+                return Err(damaged);
             }
+            last_pane = last_pane.max(Some(parts.window_start_ms));
             index.push(at as u32);
             at = end;
         }
-        Run::with_totals(bytes, index)
-    }
-
-    fn with_totals(bytes: Vec<u8>, index: Vec<u32>) -> Result<Run, RunError> {
-        let mut totals: BTreeMap<i64, Sums> = BTreeMap::new();
-        // Sketches of marked clicks are in no total, but one that cannot be read would stop the fold of its row.
-        let mut marked_users = Users::new();
-        for (number, &at) in index.iter().enumerate() {
-            let Entry { key, clicks, users } = entry_at(&bytes, at);
-            let class = key::class(key);
-            let added = totals.entry(key::pane(key)).or_default().add(class, clicks, users);
-            let read = added.and_then(|()| if class == CLASS_VALID { Ok(()) } else { marked_users.merge_bytes(users) });
-            read.map_err(|source| RunError::Users { entry: number, source })?;
-        }
-        let totals = totals.into_iter().map(|(pane, sums)| (pane, sums.into_pane())).collect();
-        Ok(Run { bytes, index, totals })
+        Ok(Run { bytes, index, last_pane })
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -111,7 +206,7 @@ impl Run {
 
     /// The latest pane of the run, none where it is empty.
     pub fn last_pane(&self) -> Option<i64> {
-        self.totals.last_key_value().map(|(&pane, _)| pane)
+        self.last_pane
     }
 
     /// All entries, in the order of their keys.
@@ -128,65 +223,37 @@ impl Run {
             .map(|&at| entry_at(&self.bytes, at))
             .take_while(move |entry| entry.key < end.as_slice())
     }
-
-    /// Totals of panes in [from, to).
-    pub fn totals(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (i64, &PaneTotals)> {
-        self.totals.range(from_ms..to_ms.max(from_ms)).map(|(&pane, totals)| (pane, totals))
-    }
-}
-
-/// A run, and the name that the store keeps it under.
-pub struct OpenRun {
-    pub edge_id: String,
-    pub txn_seq: u64,
-    pub run: Run,
 }
 
 /// All that is committed and not in rows: panes from `folded_before_ms` on. A new value is made for every commit.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Open {
-    /// The commit that this belongs to.
-    pub generation: i64,
     /// Panes that begin before this lie in rows alone; what a run still holds of them no longer counts.
     pub folded_before_ms: i64,
-    pub watermark_ms: Option<i64>,
-    pub runs: Vec<Arc<OpenRun>>,
+    /// By the number that the store keeps each under: that of the commit that made it.
+    pub runs: Vec<(i64, Arc<Run>)>,
 }
 
 impl Open {
-    /// Adds to `sums` what is open of the ad in [from, to).
-    pub fn add_ad(&self, ad_id: &str, from_ms: i64, to_ms: i64, sums: &mut Sums) -> Result<(), UsersError> {
+    /// What is open of the ad in [from, to).
+    pub fn entries_of(&self, ad_id: &str, from_ms: i64, to_ms: i64) -> impl Iterator<Item = Entry<'_>> {
         let from_ms = from_ms.max(self.folded_before_ms);
-        for open in &self.runs {
-            for entry in open.run.entries_of(ad_id, from_ms, to_ms) {
-                sums.add(key::class(entry.key), entry.clicks, entry.users)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds to `sums` what is open of all ads in [from, to).
-    pub fn add_totals(&self, from_ms: i64, to_ms: i64, sums: &mut Sums) -> Result<(), UsersError> {
-        let from_ms = from_ms.max(self.folded_before_ms);
-        for open in &self.runs {
-            open.run.totals(from_ms, to_ms).try_for_each(|(_, pane)| sums.add_pane(pane))?;
-        }
-        Ok(())
+        self.runs.iter().flat_map(move |(_, run)| run.entries_of(ad_id, from_ms, to_ms))
     }
 
     /// All that is open, run by run.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let is_open = |entry: &Entry<'_>| key::pane(entry.key) >= self.folded_before_ms;
-        self.runs.iter().flat_map(|open| open.run.entries()).filter(is_open)
+        let is_open = |entry: &Entry<'_>| key::window_start(entry.key) >= self.folded_before_ms;
+        self.runs.iter().flat_map(|(_, run)| run.entries()).filter(is_open)
     }
 
     /// Bytes of all runs: what the open panes take of memory, without their index.
     pub fn bytes(&self) -> usize {
-        self.runs.iter().map(|open| open.run.bytes().len()).sum()
+        self.runs.iter().map(|(_, run)| run.bytes().len()).sum()
     }
 }
 
-/// How many clicks, and whose, a fold adds to one row.
+/// How many clicks, and whose, are added to one row.
 pub struct RowDelta<'a> {
     pub key: &'a [u8],
     pub clicks: u64,
@@ -198,8 +265,9 @@ pub struct RowDelta<'a> {
 pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: i64) -> Vec<RowDelta<'a>> {
     let mut entries: Vec<Entry<'a>> = Vec::new();
     for run in runs {
-        entries.extend(run.entries().filter(|entry| (from_ms..to_ms).contains(&key::pane(entry.key))));
+        entries.extend(run.entries().filter(|entry| (from_ms..to_ms).contains(&key::window_start(entry.key))));
     }
+    // Runs are sorted, and this sort knows how to merge.
     entries.sort_by(|a, b| a.key.cmp(b.key));
     let mut rows: Vec<RowDelta<'a>> = Vec::new();
     for entry in entries {
@@ -215,15 +283,22 @@ pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: 
     rows
 }
 
-fn append_entry(partial: &Partial, out: &mut Vec<u8>) {
-    let at = out.len();
-    out.extend_from_slice(&[0, 0]);
-    key::append(partial, out);
-    let key_bytes = u16::try_from(out.len() - at - 2).expect("TEXT_BYTES_MAX keeps four texts and codes under 64 KiB");
-    out[at..at + 2].copy_from_slice(&key_bytes.to_le_bytes());
-    out.extend_from_slice(&partial.clicks.to_le_bytes());
-    out.extend_from_slice(&(partial.users.len() as u32).to_le_bytes());
-    out.extend_from_slice(&partial.users);
+fn append_entry(key: &[u8], clicks: u64, users: &Sketch<'_>, out: &mut Vec<u8>) {
+    let key_bytes = u16::try_from(key.len()).expect("TEXT_BYTES_MAX keeps four texts and codes under 64 KiB");
+    out.extend_from_slice(&key_bytes.to_le_bytes());
+    out.extend_from_slice(key);
+    out.extend_from_slice(&clicks.to_le_bytes());
+    let merged;
+    let users = match users {
+        Sketch::None => &[][..],
+        Sketch::One(bytes) => bytes,
+        Sketch::Merged(users) => {
+            merged = users.to_bytes();
+            &merged
+        }
+    };
+    out.extend_from_slice(&(users.len() as u32).to_le_bytes());
+    out.extend_from_slice(users);
 }
 
 /// The entry that begins at a place of the index.

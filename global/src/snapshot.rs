@@ -1,93 +1,398 @@
-//! Reading the store at one moment: rows from the file, open panes from memory.
+//! Reading the store at one moment: rows from the file, open panes from memory, and what belongs together of both.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
-use crate::key;
+use crate::edges::{Claims, EdgeState};
+use crate::key::{self, Parts};
 use crate::panes::Open;
-use crate::records::Row;
-use crate::sums::Sums;
-use crate::tables::{ROWS, StoreError, TOTALS, damaged_users, decode};
+use crate::progress::Progress;
+use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::records::{Edge, History, Row};
+use crate::sums::{CLASS_VALID, Sums};
+use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, rows_of};
+use crate::tally::{Tally, window_of};
+use crate::tops::{Ranking, Tops};
+use crate::window::{Grain, Window, floor};
+
+/// Rows of an answer before it is cut into pages: what one question may hold in memory.
+pub const ROWS_MAX: usize = 200_000;
+
+/// Why a question is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QuestionError {
+    /// Ask for less.
+    #[error(
+        "the answer has over {ROWS_MAX} rows before it is cut into pages; ask for a shorter span or a coarser granularity"
+    )]
+    TooWide,
+    /// Ask again in a moment.
+    #[error("the ranking of ads is still being read from the store; ask again in a moment")]
+    NotYet,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// Some clicks of one ad, pane and class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count<'a> {
     pub ad_id: &'a str,
+    /// Start of the pane; where panes are pruned, of the minute or the hour.
     pub pane_start_ms: i64,
     pub class: u32,
     pub clicks: u64,
 }
 
-/// The file and the open panes after the same commit.
+/// What of the store is in memory, after one commit. A new value is made at each.
+#[derive(Clone)]
+pub struct Moment {
+    /// The commit that this belongs to.
+    pub generation: i64,
+    pub committed_ms: Option<i64>,
+    pub claims: Claims,
+    pub progress: Progress,
+    pub open: Open,
+    pub tops: Tops,
+}
+
+/// The file and the memory after the same commit. Reads block, and may take as long as the span asks for.
 pub struct Snapshot {
     file: ReadTransaction,
-    open: Arc<Open>,
+    moment: Arc<Moment>,
+    /// For the presence of edges: `--idle-after`, and since when anybody listens.
+    idle: (i64, i64),
 }
 
 impl Snapshot {
-    pub(crate) fn new(file: ReadTransaction, open: Arc<Open>) -> Snapshot {
-        Snapshot { file, open }
+    pub(crate) fn new(file: ReadTransaction, moment: Arc<Moment>, idle: (i64, i64)) -> Snapshot {
+        Snapshot { file, moment, idle }
     }
 
-    /// What the edges claim to be complete up to: the smallest watermark of those that have not stopped. None while one of
-    /// them has claimed nothing.
+    pub fn as_of(&self) -> AsOf {
+        AsOf {
+            generation: self.moment.generation,
+            committed_ms: self.moment.committed_ms,
+            watermark_ms: self.moment.claims.watermark_ms,
+            marks: self.moment.progress.marks,
+        }
+    }
+
+    /// What the edges claim to be complete up to: the smallest watermark of those that are live. None while one of them has
+    /// claimed nothing.
     pub fn watermark_ms(&self) -> Option<i64> {
-        self.open.watermark_ms.filter(|watermark_ms| *watermark_ms > 0)
+        self.moment.claims.watermark_ms
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.moment.progress
+    }
+
+    /// Rows in the file.
+    pub fn rows(&self, grain: Grain) -> Result<u64, StoreError> {
+        let table = self.file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+        Ok(table.len().map_err(redb::Error::from)?)
+    }
+
+    /// What open panes take of memory.
+    pub fn open_bytes(&self) -> usize {
+        self.moment.open.bytes()
+    }
+
+    /// Every edge that ever sent something, by name.
+    pub fn edges(&self, now_ms: i64) -> Result<Vec<EdgeState>, StoreError> {
+        let (idle_after_ms, since_ms) = self.idle;
+        let table = self.file.open_table(EDGES).map_err(redb::Error::from)?;
+        let mut edges = Vec::new();
+        for entry in table.iter().map_err(redb::Error::from)? {
+            let (edge_id, bytes) = entry.map_err(redb::Error::from)?;
+            let edge: Edge = decode(bytes.value())?;
+            edges.push(EdgeState::of(edge_id.value(), &edge, now_ms, idle_after_ms, since_ms));
+        }
+        Ok(edges)
+    }
+
+    /// Answers a question. The span of the answer may be wider than asked for: to windows of the granularity, and where panes
+    /// or minutes are pruned, to what is kept.
+    pub fn count(&self, question: &Question) -> Result<Counts, QuestionError> {
+        let length_ms = question.granularity.map(|granularity| granularity.ms());
+        let span = self.moment.progress.widened(question.span);
+        let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
+        let mut tally = Tally::new(question, span);
+        let ads = question_ads(self, question)?;
+        for (grain, part) in self.moment.progress.parts(span, length_ms) {
+            self.visit(&ads, grain, part, &mut |parts, clicks, users| tally.add(parts, clicks, users))?;
+        }
+        if tally.too_wide {
+            return Err(QuestionError::TooWide);
+        }
+        let corrections = self.corrections_by_window(&ads, question, span)?;
+        Ok(tally.answer(self.as_of(), &corrections))
+    }
+
+    /// The ads with the most clicks of the last closed window.
+    pub fn top(&self, question: &TopQuestion) -> Result<Top, QuestionError> {
+        let marks = self.moment.progress.marks;
+        let (tops, window) = (&self.moment.tops, Tops::window(question.window, marks.closed_before_ms));
+        let ads = match tops.top(question, window) {
+            Some(ads) => ads,
+            None if tops.is_warm() => self.top_of_rows(question, window)?,
+            None => return Err(QuestionError::NotYet),
+        };
+        Ok(Top { window, ads, as_of: self.as_of() })
+    }
+
+    /// Where there is too much of the last hour for memory.
+    fn top_of_rows(&self, question: &TopQuestion, window: Window) -> Result<Vec<TopAd>, StoreError> {
+        let mut ranking = Ranking::default();
+        self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
+            let net = if row.class == CLASS_VALID { clicks } else { 0 };
+            let told_by = (row.campaign_id, row.advertiser_id, row.region);
+            ranking.add(question, &Arc::from(row.ad_id), told_by, clicks, net);
+            Ok(())
+        })?;
+        Ok(ranking.top(question))
+    }
+
+    /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: the oldest minute first.
+    pub fn history(&self, ad_id: Option<&str>, span: Window) -> Result<Vec<Correction>, StoreError> {
+        let mut corrections = Vec::new();
+        self.visit_history(ad_id.unwrap_or(""), span, &mut |minute, history| {
+            corrections.extend(history.corrections_of(minute));
+        })?;
+        Ok(corrections)
+    }
+
+    /// The ads that had clicks of a campaign.
+    pub fn ads_of_campaign(&self, campaign_id: &str) -> Result<BTreeSet<String>, StoreError> {
+        self.ads_of("c", campaign_id)
+    }
+
+    /// The ads that had clicks of an advertiser.
+    pub fn ads_of_advertiser(&self, advertiser_id: &str) -> Result<BTreeSet<String>, StoreError> {
+        self.ads_of("a", advertiser_id)
     }
 
     /// Sums of one ad over panes in [from, to).
     pub fn ad(&self, ad_id: &str, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        let mut sums = Sums::default();
-        if from_ms >= to_ms || ad_id.len() > key::TEXT_BYTES_MAX {
-            return Ok(sums);
-        }
-        let rows = self.file.open_table(ROWS).map_err(redb::Error::from)?;
-        let (first, end) = (key::start(ad_id, from_ms), key::start(ad_id, to_ms));
-        for entry in rows.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
-            let (key, value) = entry.map_err(redb::Error::from)?;
-            let row: Row = decode(value.value())?;
-            sums.add(key::class(key.value()), row.clicks, &row.users).map_err(damaged_users)?;
-        }
-        self.open.add_ad(ad_id, from_ms, to_ms, &mut sums).map_err(damaged_users)?;
-        Ok(sums)
+        self.sums(Subject::Ad(ad_id.to_owned()), from_ms, to_ms)
     }
 
     /// Sums of all ads over panes in [from, to).
     pub fn totals(&self, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        let mut sums = Sums::default();
-        if from_ms >= to_ms {
-            return Ok(sums);
-        }
-        let table = self.file.open_table(TOTALS).map_err(redb::Error::from)?;
-        for entry in table.range(from_ms..to_ms).map_err(redb::Error::from)? {
-            let (_, value) = entry.map_err(redb::Error::from)?;
-            sums.add_pane(&decode(value.value())?).map_err(damaged_users)?;
-        }
-        self.open.add_totals(from_ms, to_ms, &mut sums).map_err(damaged_users)?;
-        Ok(sums)
+        self.sums(Subject::All, from_ms, to_ms)
     }
 
-    /// Shows each key's clicks to `visit`, all ads and panes, for the audit; a key comes once for its row and once for each
-    /// transaction that still holds it open.
-    pub fn visit_counts(&self, mut visit: impl FnMut(Count<'_>)) -> Result<(), StoreError> {
-        let rows = self.file.open_table(ROWS).map_err(redb::Error::from)?;
-        for entry in rows.iter().map_err(redb::Error::from)? {
-            let (key, value) = entry.map_err(redb::Error::from)?;
-            let row: Row = decode(value.value())?;
-            visit(Count::of(key.value(), row.clicks)?);
+    fn sums(&self, subject: Subject, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
+        let span = Window { start_ms: from_ms, end_ms: to_ms };
+        let question = Question {
+            subject,
+            span,
+            granularity: None,
+            group_by: None,
+            filter: Default::default(),
+            after: None,
+            rows_max: 0,
+        };
+        match self.count(&question) {
+            Ok(counts) => Ok(counts.total.sums),
+            Err(QuestionError::Store(error)) => Err(error),
+            Err(QuestionError::TooWide | QuestionError::NotYet) => unreachable!("a sum alone has no rows"),
         }
-        for entry in self.open.entries() {
-            visit(Count::of(entry.key, entry.clicks)?);
+    }
+
+    /// Shows each key's clicks to `visit`, all ads, at the finest grain that is kept, for the audit; a key comes once for its
+    /// row and once for each commit that still holds it open.
+    pub fn visit_counts(&self, mut visit: impl FnMut(Count<'_>)) -> Result<(), StoreError> {
+        let progress = &self.moment.progress;
+        let everything = Window { start_ms: i64::MIN, end_ms: i64::MAX };
+        let (minutes_to, hours_to) = (progress.kept_from(Grain::Pane), progress.kept_from(Grain::Minute));
+        let parts = [
+            (Grain::Pane, Window { start_ms: minutes_to, ..everything }),
+            (Grain::Minute, Window { start_ms: hours_to, end_ms: minutes_to }),
+            (Grain::Hour, Window { end_ms: hours_to, ..everything }),
+        ];
+        for (grain, part) in parts {
+            self.visit(&Ads::Every, grain, part, &mut |parts, clicks, _| {
+                let Parts { ad_id, window_start_ms: pane_start_ms, class, .. } = *parts;
+                visit(Count { ad_id, pane_start_ms, class, clicks });
+                Ok(())
+            })?;
         }
         Ok(())
     }
+
+    pub(crate) fn moment(&self) -> &Moment {
+        &self.moment
+    }
+
+    /// Shows all ads' rows of panes from here on.
+    pub(crate) fn visit_recent(&self, from_ms: i64, each: &mut dyn FnMut(&Parts<'_>, u64)) -> Result<(), StoreError> {
+        let recent = Window { start_ms: from_ms, end_ms: i64::MAX };
+        self.visit(&Ads::Every, Grain::Pane, recent, &mut |row, clicks, _| {
+            each(row, clicks);
+            Ok(())
+        })
+    }
+
+    /// Shows rows of a grain, and what is open of them, in windows that begin in `span`.
+    fn visit(&self, ads: &Ads, grain: Grain, span: Window, each: Each<'_>) -> Result<(), StoreError> {
+        if span.start_ms >= span.end_ms {
+            return Ok(());
+        }
+        match ads {
+            Ads::Every => self.visit_every_ad(grain, span, each),
+            Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_ad(ad_id, grain, span, each)),
+        }
+    }
+
+    fn visit_ad(&self, ad_id: &str, grain: Grain, span: Window, each: Each<'_>) -> Result<(), StoreError> {
+        if ad_id.len() > key::TEXT_BYTES_MAX {
+            return Ok(());
+        }
+        let table = self.file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+        let mut after = floor(span.start_ms, grain.bucket_ms());
+        // Buckets that are there, one after the other: a span may be all of time.
+        while let Some(bucket_ms) = next_bucket(&table, after)?.filter(|bucket_ms| *bucket_ms < span.end_ms) {
+            let (first, end) = key::stored_range(bucket_ms, ad_id, span.start_ms, span.end_ms);
+            visit_rows(&table, first.as_slice()..end.as_slice(), each)?;
+            after = bucket_ms.saturating_add(grain.bucket_ms());
+        }
+        if grain == Grain::Pane {
+            for entry in self.moment.open.entries_of(ad_id, span.start_ms, span.end_ms) {
+                each(&Parts::read(entry.key).ok_or_else(damaged_key)?, entry.clicks, entry.users)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_every_ad(&self, grain: Grain, span: Window, each: Each<'_>) -> Result<(), StoreError> {
+        let mut of_span = |parts: &Parts<'_>, clicks: u64, users: &[u8]| {
+            let wanted = !parts.ad_id.is_empty() && (span.start_ms..span.end_ms).contains(&parts.window_start_ms);
+            if wanted { each(parts, clicks, users) } else { Ok(()) }
+        };
+        let table = self.file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+        let first = key::bucket_start(floor(span.start_ms, grain.bucket_ms()));
+        let end = key::bucket_start(span.end_ms);
+        visit_rows(&table, first.as_slice()..end.as_slice(), &mut of_span)?;
+        if grain == Grain::Pane {
+            for entry in self.moment.open.entries() {
+                of_span(&Parts::read(entry.key).ok_or_else(damaged_key)?, entry.clicks, entry.users)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_history(
+        &self,
+        ad_id: &str,
+        span: Window,
+        each: &mut dyn FnMut(Window, History),
+    ) -> Result<(), StoreError> {
+        let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
+        let (bucket_ms, minute_ms) = (Grain::Minute.bucket_ms(), Grain::Minute.ms());
+        let from_ms = floor(span.start_ms, minute_ms);
+        let mut after = floor(from_ms, bucket_ms);
+        while let Some(bucket) = next_bucket(&table, after)?.filter(|bucket| *bucket < span.end_ms) {
+            let (first, end) = key::stored_range(bucket, ad_id, from_ms, span.end_ms);
+            for entry in table.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
+                let (stored, value) = entry.map_err(redb::Error::from)?;
+                let start_ms = key::window_start(key::unstored(stored.value()).1);
+                each(Window::of(start_ms, minute_ms), decode(value.value())?);
+            }
+            after = bucket.saturating_add(bucket_ms);
+        }
+        Ok(())
+    }
+
+    /// How often the question's ads were corrected, by start of the window (of the span, without a granularity).
+    fn corrections_by_window(
+        &self,
+        ads: &Ads,
+        question: &Question,
+        span: Window,
+    ) -> Result<BTreeMap<i64, u64>, StoreError> {
+        let mut found: BTreeMap<i64, u64> = BTreeMap::new();
+        let all = BTreeSet::from([String::new()]);
+        let ads = match ads {
+            Ads::These(ads) => ads,
+            Ads::Every => &all,
+        };
+        for ad_id in ads {
+            self.visit_history(ad_id, span, &mut |minute, history| {
+                let start_ms = window_of(question, span, minute.start_ms).start_ms;
+                *found.entry(start_ms).or_default() += history.corrections;
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn ads_of(&self, kind: &str, id: &str) -> Result<BTreeSet<String>, StoreError> {
+        let table = self.file.open_table(ADS).map_err(redb::Error::from)?;
+        let mut ads = BTreeSet::new();
+        for entry in table.range((kind, id, "")..).map_err(redb::Error::from)? {
+            let (found, _) = entry.map_err(redb::Error::from)?;
+            let (found_kind, found_id, ad_id) = found.value();
+            if (found_kind, found_id) != (kind, id) {
+                break;
+            }
+            ads.insert(ad_id.to_owned());
+        }
+        Ok(ads)
+    }
 }
 
-impl<'a> Count<'a> {
-    fn of(key: &'a [u8], clicks: u64) -> Result<Count<'a>, StoreError> {
-        let ad_id =
-            std::str::from_utf8(key::ad_id(key)).map_err(|_| StoreError::Damaged("an ad_id is no UTF-8".into()))?;
-        Ok(Count { ad_id, pane_start_ms: key::pane(key), class: key::class(key), clicks })
+type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
+
+/// Whose rows are read.
+enum Ads {
+    /// All but the rows of all ads together.
+    Every,
+    These(BTreeSet<String>),
+}
+
+fn question_ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreError> {
+    Ok(Ads::These(match (&question.subject, &question.filter.scope) {
+        (Subject::Ad(ad_id), _) => BTreeSet::from([ad_id.clone()]),
+        (Subject::Campaign(id), _) => snapshot.ads_of_campaign(id)?,
+        (Subject::Advertiser(id), _) => snapshot.ads_of_advertiser(id)?,
+        (Subject::All, Some(Scope { campaigns, advertisers })) => {
+            let mut ads = BTreeSet::new();
+            for id in campaigns {
+                ads.extend(snapshot.ads_of_campaign(id)?);
+            }
+            for id in advertisers {
+                ads.extend(snapshot.ads_of_advertiser(id)?);
+            }
+            ads
+        }
+        (Subject::All, None) if question.group_by == Some(GroupBy::Ad) => return Ok(Ads::Every),
+        (Subject::All, None) => BTreeSet::from([String::new()]),
+    }))
+}
+
+fn next_bucket(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    from_ms: i64,
+) -> Result<Option<i64>, StoreError> {
+    let first = key::bucket_start(from_ms);
+    let mut found = table.range(first.as_slice()..).map_err(redb::Error::from)?;
+    let Some(entry) = found.next() else { return Ok(None) };
+    let (stored, _) = entry.map_err(redb::Error::from)?;
+    Ok(Some(key::unstored(stored.value()).0))
+}
+
+fn visit_rows(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    range: std::ops::Range<&[u8]>,
+    each: Each<'_>,
+) -> Result<(), StoreError> {
+    for entry in table.range(range).map_err(redb::Error::from)? {
+        let (stored, value) = entry.map_err(redb::Error::from)?;
+        let row: Row = decode(value.value())?;
+        let (_, row_key) = key::unstored(stored.value());
+        each(&Parts::read(row_key).ok_or_else(damaged_key)?, row.clicks, &row.users)?;
     }
+    Ok(())
 }

@@ -1,73 +1,126 @@
-//! The store of the global tier, one redb file: a commit is one blob, rows are written when their pane closes. One thread
-//! commits (the exporter); any number read. A reader takes a snapshot of the file and of the open panes that belong together.
+//! The store of the global tier, one redb file: a commit is one blob, rows are written when their pane closes. One commit at a
+//! time; any number read. A reader takes a snapshot of the file and of what is in memory that belong together.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use prost::Message;
 use redb::{Database, ReadableTable, WriteTransaction};
+use tokio::sync::watch;
 use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
-use crate::fold::add_to_rows;
-use crate::key::PANE_MS;
-use crate::panes::{Open, OpenRun, Run, RunError};
+use crate::batch::{Applied, Batch};
+use crate::commit::{Commit, Writer};
+use crate::edges::Claims;
+use crate::panes::{Open, Run};
 use crate::records::Edge;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Moment, Snapshot};
 use crate::tables::{
-    CHECKPOINTS, EDGES, FOLDED_BEFORE_MS, GENERATION, ROWS, RUNS, STATE, STORE_VERSION, StoreError, TOTALS, VERSION,
-    begin_read, begin_write, commit_file, decode, put_state, read, state_value,
+    self, CHECKPOINTS, COMMITTED_MS, EDGES, GENERATION, OFFSETS, RUNS, SOURCE, STATE, StoreError, TEXTS, begin_read,
+    begin_write, commit_file, decode, read, state_value,
 };
-use crate::transaction::{self, Refusal};
+use crate::tops::{self, Tops};
+use crate::transaction;
+use crate::window::Retention;
 
-/// What redb may hold of the file in memory.
-const CACHE_BYTES: usize = 32 << 20;
-/// What the store may hold in memory, page cache of the kernel aside.
-pub const MEMORY_BYTES_MAX: usize = CACHE_BYTES + OPEN_BYTES_MAX;
-/// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
-const OPEN_BYTES_MAX: usize = 64 << 20;
-/// More runs make every query look into more places; a cut a second closes its panes within 20 s unless an edge is silent.
-const OPEN_RUNS_MAX: usize = 256;
-/// A pane this far ahead of its edge's watermark goes to its row at once: it would stay open too long.
-const OPEN_AHEAD_MS: i64 = 5 * 60 * 1000;
+/// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes,
+/// 24 MB of the last hour's counts and 50 MB of their names.
+pub const MEMORY_BYTES_MAX: usize = 176 << 20;
 
-/// The store. Shared by the exporter's thread and the query side.
+/// What of the store can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What redb may hold of the file in memory.
+    pub cache_bytes: usize,
+    /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
+    pub open_bytes_max: usize,
+    /// Counts of the last hour in memory, of 12 bytes each: one a minute for each ad and region. With more, the ranking of the hour
+    /// is read from rows.
+    pub ranking_counts_max: usize,
+    /// An edge that sends nothing for longer holds no window open.
+    pub idle_after_ms: i64,
+    pub retention: Retention,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            cache_bytes: 32 << 20,
+            open_bytes_max: 64 << 20,
+            ranking_counts_max: 2_000_000,
+            idle_after_ms: 30_000,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// The store. Shared by who commits, who keeps it in order, and the query side.
 pub struct Store {
-    database: Database,
+    pub(crate) database: Database,
+    pub(crate) options: Options,
     /// Replaced at the end of every commit, after the file.
-    open: RwLock<Arc<Open>>,
+    moment: RwLock<Arc<Moment>>,
     /// Held through a commit.
-    committing: Mutex<()>,
+    writer: Mutex<Writer>,
     failed: AtomicBool,
+    /// Silence of edges is counted from here: nobody listened before. 0: nobody said yet what time it is.
+    pub(crate) since_ms: AtomicI64,
+    /// The generation, told to who waits for the next commit.
+    committed: watch::Sender<i64>,
 }
 
 impl Store {
     /// Opens the store, or begins one where there is no file. Loads the runs that hold open panes, no row.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(redb::Error::from)?;
+        Store::open_with(path, Options::default())
+    }
+
+    pub fn open_with(path: &Path, options: Options) -> Result<Store, StoreError> {
+        let database =
+            Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(redb::Error::from)?;
         let file = begin_write(&database)?;
-        let open = load(&file)?;
+        tables::make(&file)?;
+        let (moment, edges) = load(&file, &options)?;
         commit_file(file)?;
+        let generation = moment.generation;
         Ok(Store {
             database,
-            open: RwLock::new(Arc::new(open)),
-            committing: Mutex::new(()),
+            options,
+            moment: RwLock::new(Arc::new(moment)),
+            writer: Mutex::new(Writer::new(edges)),
             failed: AtomicBool::new(false),
+            since_ms: AtomicI64::new(0),
+            committed: watch::Sender::new(generation),
         })
     }
 
-    /// Commits a transaction, all or nothing and on disk when this returns.
+    /// Commits an edge's transaction with its checkpoint, all or nothing and on disk when this returns: the embedded sink.
     pub fn commit(&self, transaction: &Transaction) -> Result<(), StoreError> {
-        let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.failed.load(Ordering::Acquire) {
-            return Err(StoreError::Failed);
-        }
         transaction::check(transaction)?;
-        let outcome = self.write(transaction);
-        if let Err(StoreError::Database(_) | StoreError::Damaged(_)) = &outcome {
-            self.failed.store(true, Ordering::Release);
+        // The edge's own clock: it is this process's too.
+        let now_ms = transaction.checkpoint.written_ms;
+        self.write(now_ms, |commit| commit.take(transaction)).map(|_| ())
+    }
+
+    /// Commits what was consumed, with the offsets behind it, all or nothing and on disk when this returns. What is in it
+    /// that was counted before, or is not whole, is noted of its edge and not counted.
+    pub fn apply(&self, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+        self.write(batch.now_ms, |commit| commit.apply(batch))
+    }
+
+    /// What must be done as time passes: edges that fell silent, hours to roll up, rows to prune; a bounded step of it. True:
+    /// there is more to do.
+    pub fn keep_up(&self, now_ms: i64) -> Result<bool, StoreError> {
+        self.warm_up(now_ms)?;
+        let due = {
+            let writer = self.lock();
+            self.is_due(&writer, now_ms)
+        };
+        if !due {
+            return Ok(false);
         }
-        outcome
+        self.write(now_ms, |commit| commit.keep_up())
     }
 
     /// The last checkpoint of an edge: the only truth about what it exported.
@@ -97,172 +150,196 @@ impl Store {
         Ok(read::<Edge>(&table, edge_id)?.map(|edge| edge.end))
     }
 
-    /// What is committed, for one query.
+    /// Where the partials are from; None: a store that nothing was consumed into.
+    pub fn source(&self) -> Result<Option<String>, StoreError> {
+        let file = begin_read(&self.database)?;
+        let texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
+        Ok(texts.get(SOURCE).map_err(redb::Error::from)?.map(|text| text.value().to_owned()))
+    }
+
+    /// Binds the store to where its partials are from, for ever.
+    pub fn set_source(&self, source: &str) -> Result<(), StoreError> {
+        let _writer = self.lock();
+        let file = begin_write(&self.database)?;
+        {
+            let mut texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
+            texts.insert(SOURCE, source).map_err(redb::Error::from)?;
+        }
+        commit_file(file)
+    }
+
+    /// The offset to read next of each partition that was read.
+    pub fn offsets(&self) -> Result<BTreeMap<i32, i64>, StoreError> {
+        let file = begin_read(&self.database)?;
+        let table = file.open_table(OFFSETS).map_err(redb::Error::from)?;
+        let mut offsets = BTreeMap::new();
+        for entry in table.iter().map_err(redb::Error::from)? {
+            let (partition, offset) = entry.map_err(redb::Error::from)?;
+            offsets.insert(partition.value(), offset.value());
+        }
+        Ok(offsets)
+    }
+
+    /// The highest watermark of edges whose last transaction stands in a partition.
+    pub fn watermark_of_partition(&self, partition: i32) -> Option<i64> {
+        let writer = self.lock();
+        let of_it = |edge: &&Edge| edge.place.is_some_and(|place| place.partition == partition);
+        writer.edges.values().filter(of_it).map(|edge| edge.watermark_ms).max()
+    }
+
+    /// Silence of edges is counted from now: before, nobody could be heard.
+    pub fn listen_since(&self, now_ms: i64) {
+        self.since_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// An operator's word that an edge will not come back: nothing waits for it. False: there is no such edge.
+    pub fn retire(&self, edge_id: &str, now_ms: i64) -> Result<bool, StoreError> {
+        self.write(now_ms, |commit| commit.change_edge(edge_id, |edge| edge.retired = true))
+    }
+
+    /// An operator's word that an edge's troubles are known: they no longer keep windows from being final. False: there is no
+    /// such edge.
+    pub fn accept(&self, edge_id: &str, now_ms: i64) -> Result<bool, StoreError> {
+        self.write(now_ms, |commit| commit.change_edge(edge_id, |edge| edge.held_at_ms = None))
+    }
+
+    /// What is committed, for one question after another.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         loop {
-            let open = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let moment = self.moment();
             let file = begin_read(&self.database)?;
             let generation = {
                 let state = file.open_table(STATE).map_err(redb::Error::from)?;
                 state_value(&state, GENERATION)?.unwrap_or(0)
             };
-            if generation == open.generation {
-                return Ok(Snapshot::new(file, open));
+            if generation == moment.generation {
+                let idle = (self.options.idle_after_ms, self.since_ms.load(Ordering::Acquire));
+                return Ok(Snapshot::new(file, moment, idle));
             }
             if self.failed.load(Ordering::Acquire) {
                 return Err(StoreError::Failed);
             }
-            // A commit is between the file and the open panes: a few instructions apart.
+            // A commit is between the file and the memory: a few instructions apart.
             std::thread::yield_now();
         }
+    }
+
+    /// Tells the generation of every commit from now on.
+    pub fn committed(&self) -> watch::Receiver<i64> {
+        self.committed.subscribe()
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Runs in memory, for tests of what bounds them.
     #[cfg(test)]
     pub fn open_runs(&self) -> usize {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).runs.len()
+        self.moment().open.runs.len()
     }
 
-    fn write(&self, transaction: &Transaction) -> Result<(), StoreError> {
-        let before = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let file = begin_write(&self.database)?;
-        put_checkpoint(&file, transaction)?;
-        let watermark_ms = put_edge(&file, transaction)?;
-        let open = put_partials(&file, transaction, &before, watermark_ms)?;
-        {
-            let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
-            put_state(&mut state, GENERATION, open.generation)?;
-            put_state(&mut state, FOLDED_BEFORE_MS, open.folded_before_ms)?;
+    pub(crate) fn moment(&self) -> Arc<Moment> {
+        self.moment.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One commit: what `change` does to the file and to memory, all or nothing.
+    fn write<T>(
+        &self,
+        now_ms: i64,
+        change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.lock();
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Failed);
         }
+        // The first that tells the time says since when somebody listens.
+        let _ = self.since_ms.compare_exchange(0, now_ms, Ordering::AcqRel, Ordering::Acquire);
+        let outcome = self.write_locked(&mut writer, now_ms, change);
+        if let Err(StoreError::Database(_) | StoreError::Damaged(_)) = &outcome {
+            self.failed.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    fn write_locked<T>(
+        &self,
+        writer: &mut Writer,
+        now_ms: i64,
+        change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let file = begin_write(&self.database)?;
+        let since_ms = self.since_ms.load(Ordering::Acquire);
+        let mut commit = Commit::new(&file, writer, &self.options, self.moment(), (now_ms, since_ms));
+        let done = change(&mut commit)?;
+        let (moment, edges) = commit.finish()?;
         commit_file(file)?;
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(open);
-        Ok(())
+        writer.edges.extend(edges);
+        let generation = moment.generation;
+        *self.moment.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);
+        self.committed.send_replace(generation);
+        Ok(done)
+    }
+
+    /// Reads what the ranking needs of the last hour, once. Commits go on meanwhile.
+    fn warm_up(&self, now_ms: i64) -> Result<(), StoreError> {
+        if self.moment().tops.is_warm() || self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // From this commit on, what comes is added to an empty ranking; what was before is read from the snapshot.
+        let snapshot = self.write(now_ms, |commit| {
+            commit.after.tops = Tops::default();
+            Ok(())
+        });
+        snapshot?;
+        let snapshot = self.snapshot()?;
+        let moment = snapshot.moment();
+        let from_ms = Tops::from_ms(moment.progress.marks.closed_before_ms);
+        let mut batch = tops::Batch::default();
+        snapshot.visit_recent(from_ms, &mut |row, clicks| moment.tops.put(&mut batch, row, clicks))?;
+        self.write(now_ms, |commit| {
+            // Unless a commit in between had to number the names anew, which begins this again.
+            if commit.after.tops.shares_names(&moment.tops) {
+                commit.add_to_tops(batch);
+                commit.after.tops.complete_from(from_ms);
+            }
+            Ok(())
+        })
     }
 }
 
-/// Makes the tables where they are not there, and reads what belongs in memory.
-fn load(file: &WriteTransaction) -> Result<Open, StoreError> {
-    let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
-    match state_value(&state, VERSION)? {
-        Some(STORE_VERSION) => {}
-        Some(found) => return Err(StoreError::Version { found }),
-        None => put_state(&mut state, VERSION, STORE_VERSION)?,
-    }
-    file.open_table(ROWS).map_err(redb::Error::from)?;
-    file.open_table(TOTALS).map_err(redb::Error::from)?;
-    file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
+/// What belongs in memory of a file.
+fn load(file: &WriteTransaction, options: &Options) -> Result<(Moment, BTreeMap<String, Edge>), StoreError> {
+    let progress = tables::read_progress(file)?;
     let mut runs = Vec::new();
     let stored = file.open_table(RUNS).map_err(redb::Error::from)?;
     for entry in stored.iter().map_err(redb::Error::from)? {
-        let (name, bytes) = entry.map_err(redb::Error::from)?;
-        let (edge_id, txn_seq) = name.value();
+        let (number, bytes) = entry.map_err(redb::Error::from)?;
         let run = Run::from_bytes(bytes.value().to_vec())
-            .map_err(|error| StoreError::Damaged(format!("run {txn_seq} of edge {edge_id:?}: {error}")))?;
-        runs.push(Arc::new(OpenRun { edge_id: edge_id.to_owned(), txn_seq, run }));
+            .map_err(|error| StoreError::Damaged(format!("run {}: {error}", number.value())))?;
+        runs.push((number.value(), Arc::new(run)));
     }
-    let edges = file.open_table(EDGES).map_err(redb::Error::from)?;
-    Ok(Open {
+    let mut edges = BTreeMap::new();
+    let table = file.open_table(EDGES).map_err(redb::Error::from)?;
+    for entry in table.iter().map_err(redb::Error::from)? {
+        let (edge_id, bytes) = entry.map_err(redb::Error::from)?;
+        edges.insert(edge_id.value().to_owned(), decode::<Edge>(bytes.value())?);
+    }
+    let state = file.open_table(STATE).map_err(redb::Error::from)?;
+    let committed_ms = state_value(&state, COMMITTED_MS)?;
+    // As of the last commit: whether edges fell silent since then, the next one says.
+    let at_ms = committed_ms.unwrap_or(0);
+    let moment = Moment {
         generation: state_value(&state, GENERATION)?.unwrap_or(0),
-        folded_before_ms: state_value(&state, FOLDED_BEFORE_MS)?.unwrap_or(i64::MIN),
-        watermark_ms: watermark(&edges)?,
-        runs,
-    })
-}
-
-/// Replaces the edge's checkpoint, if the transaction is the next after it.
-fn put_checkpoint(file: &WriteTransaction, transaction: &Transaction) -> Result<(), StoreError> {
-    let next = &transaction.checkpoint;
-    let edge_id = next.edge_id.as_str();
-    let mut table = file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
-    let last: Option<Checkpoint> = read(&table, edge_id)?;
-    if last.as_ref() == Some(next) {
-        return Err(StoreError::AlreadyCommitted { edge_id: edge_id.to_owned(), txn_seq: next.txn_seq });
-    }
-    let expected = last.map_or(0, |last| last.txn_seq) + 1;
-    if next.txn_seq != expected {
-        return Err(StoreError::Sequence { edge_id: edge_id.to_owned(), expected, found: next.txn_seq });
-    }
-    table.insert(edge_id, next.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
-    Ok(())
-}
-
-/// Notes what the edge claims, keeping the highest, and gives the watermark over all edges.
-fn put_edge(file: &WriteTransaction, transaction: &Transaction) -> Result<Option<i64>, StoreError> {
-    let end = &transaction.end;
-    let mut table = file.open_table(EDGES).map_err(redb::Error::from)?;
-    let last: Option<Edge> = read(&table, end.edge_id.as_str())?;
-    let edge = Edge {
-        watermark_ms: last.as_ref().map_or(end.watermark_ms, |last| last.watermark_ms.max(end.watermark_ms)),
-        horizon_ms: last.as_ref().map_or(end.horizon_ms, |last| last.horizon_ms.max(end.horizon_ms)),
-        stopped: end.stopped,
-        end: end.clone(),
+        committed_ms,
+        claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, at_ms),
+        open: Open { folded_before_ms: progress.folded_before_ms, runs },
+        progress,
+        tops: Tops::default(),
     };
-    table.insert(end.edge_id.as_str(), edge.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
-    watermark(&table)
-}
-
-/// The smallest watermark of the edges that have not stopped; where all have, the highest of theirs.
-fn watermark(edges: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<i64>, StoreError> {
-    let (mut live, mut stopped) = (None::<i64>, None::<i64>);
-    for entry in edges.iter().map_err(redb::Error::from)? {
-        let edge: Edge = decode(entry.map_err(redb::Error::from)?.1.value())?;
-        if edge.stopped {
-            stopped = Some(stopped.map_or(edge.watermark_ms, |other| other.max(edge.watermark_ms)));
-        } else {
-            live = Some(live.map_or(edge.watermark_ms, |other| other.min(edge.watermark_ms)));
-        }
-    }
-    Ok(live.or(stopped))
-}
-
-/// Keeps the partials of open panes as a run, adds those of closed ones to their rows, and folds what has closed.
-fn put_partials(
-    file: &WriteTransaction,
-    transaction: &Transaction,
-    before: &Open,
-    watermark_ms: Option<i64>,
-) -> Result<Open, StoreError> {
-    let end = &transaction.end;
-    let closed_ms = watermark_ms.map_or(i64::MIN, |at| at.div_euclid(PANE_MS).saturating_mul(PANE_MS));
-    let mut folded_before_ms = before.folded_before_ms.max(closed_ms);
-    let open_until_ms = end.watermark_ms.saturating_add(OPEN_AHEAD_MS);
-    let stays_open = |pane_ms: i64| pane_ms >= folded_before_ms && pane_ms <= open_until_ms;
-    let run = Run::of(&transaction.partials, |partial| stays_open(partial.pane_start_ms)).map_err(refused)?;
-    let direct = Run::of(&transaction.partials, |partial| !stays_open(partial.pane_start_ms)).map_err(refused)?;
-
-    let mut open = Open { generation: before.generation + 1, watermark_ms, ..before.clone() };
-    if !run.is_empty() {
-        let name = (end.edge_id.as_str(), end.txn_seq);
-        let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
-        runs.insert(name, run.bytes()).map_err(redb::Error::from)?;
-        open.runs.push(Arc::new(OpenRun { edge_id: end.edge_id.clone(), txn_seq: end.txn_seq, run }));
-    }
-    if open.runs.len() > OPEN_RUNS_MAX || open.bytes() > OPEN_BYTES_MAX {
-        let last_pane = open.runs.iter().filter_map(|open| open.run.last_pane()).max();
-        folded_before_ms =
-            last_pane.map_or(folded_before_ms, |pane| folded_before_ms.max(pane.saturating_add(PANE_MS)));
-    }
-    add_to_rows(file, [&direct].into_iter(), i64::MIN, i64::MAX)?;
-    if folded_before_ms > before.folded_before_ms {
-        let runs = open.runs.iter().map(|open| &open.run);
-        add_to_rows(file, runs, before.folded_before_ms, folded_before_ms)?;
-        open.folded_before_ms = folded_before_ms;
-        drop_folded_runs(file, &mut open)?;
-    }
-    Ok(open)
-}
-
-fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
-    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
-    let folded_before_ms = open.folded_before_ms;
-    let is_folded = |open: &Arc<OpenRun>| open.run.last_pane().is_none_or(|pane| pane < folded_before_ms);
-    for folded in open.runs.iter().filter(|open| is_folded(open)) {
-        runs.remove((folded.edge_id.as_str(), folded.txn_seq)).map_err(redb::Error::from)?;
-    }
-    open.runs.retain(|open| !is_folded(open));
-    Ok(())
-}
-
-fn refused(error: RunError) -> StoreError {
-    StoreError::Refused(Refusal::Run(error.to_string()))
+    Ok((moment, edges))
 }

@@ -1,20 +1,27 @@
 //! Pure. What a span of event time adds up to: clicks by class, and the distinct users of its net clicks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use tollgate_wire::users::{Users, UsersError};
 
-use crate::records::PaneTotals;
-
 /// The class of clicks that count as net.
 pub const CLASS_VALID: u32 = 0;
+/// Standard error of the estimate of users, of its value: that of the wire's sketches, whatever was merged.
+pub const USERS_ERROR: f64 = 0.016;
 
-/// Sums over rows, panes or runs; merging them in any order gives the same.
+/// Sums over rows or runs; merging them in any order gives the same.
 #[derive(Default)]
 pub struct Sums {
     clicks_by_class: BTreeMap<u32, u64>,
     /// Users of net clicks only, as they stand beside the net count: a marked click must not widen an ad's reach.
     net_users: Users,
+}
+
+impl fmt::Debug for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sums").field("clicks_by_class", &self.clicks_by_class).field("users", &self.users()).finish()
+    }
 }
 
 impl Sums {
@@ -25,20 +32,6 @@ impl Sums {
         }
         *self.clicks_by_class.entry(class).or_default() += clicks;
         Ok(())
-    }
-
-    /// Adds all rows of one pane.
-    pub fn add_pane(&mut self, pane: &PaneTotals) -> Result<(), UsersError> {
-        self.net_users.merge_bytes(&pane.net_users)?;
-        for (&class, clicks) in &pane.clicks_by_class {
-            *self.clicks_by_class.entry(class).or_default() += clicks;
-        }
-        Ok(())
-    }
-
-    /// The sums as what is kept of one pane.
-    pub fn into_pane(self) -> PaneTotals {
-        PaneTotals { net_users: self.net_users.to_bytes(), clicks_by_class: self.clicks_by_class }
     }
 
     /// Clicks of all classes.
@@ -55,7 +48,8 @@ impl Sums {
         &self.clicks_by_class
     }
 
-    /// Estimate of the distinct users of net clicks, never above the number of those clicks.
+    /// Estimate of the distinct users of net clicks, never above the number of those clicks. Its standard error is
+    /// [`USERS_ERROR`].
     pub fn users(&self) -> u64 {
         (self.net_users.estimate().round() as u64).min(self.net())
     }

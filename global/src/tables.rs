@@ -4,27 +4,48 @@ use prost::Message;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tollgate_wire::users::UsersError;
 
+use crate::progress::{Progress, Rolling};
 use crate::transaction::Refusal;
+use crate::window::{Grain, Marks};
 
-/// Row key (see `key`) to [`crate::records::Row`].
-pub const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
-/// Pane start to [`crate::records::PaneTotals`].
-pub const TOTALS: TableDefinition<i64, &[u8]> = TableDefinition::new("totals");
-/// Runs with a pane that is still open, by edge and transaction.
-pub const RUNS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("runs");
-/// Edge to [`tollgate_wire::Checkpoint`].
+pub type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Stored key (see `key`) to [`crate::records::Row`], a table for each grain.
+const PANES: Bytes = TableDefinition::new("panes");
+const MINUTES: Bytes = TableDefinition::new("minutes");
+const HOURS: Bytes = TableDefinition::new("hours");
+/// Bucket of minutes, ad and minute, as a stored key begins, to [`crate::records::History`].
+pub const HISTORY: Bytes = TableDefinition::new("history");
+/// Which ads a campaign (`c`) or advertiser (`a`) has, and the last hour in which each had a click.
+pub const ADS: TableDefinition<(&str, &str, &str), i64> = TableDefinition::new("ads");
+/// Runs with a pane that is still open, by commit.
+pub const RUNS: TableDefinition<i64, &[u8]> = TableDefinition::new("runs");
+/// Edge to [`tollgate_wire::Checkpoint`]; of the embedded sink alone.
 pub const CHECKPOINTS: TableDefinition<&str, &[u8]> = TableDefinition::new("checkpoints");
 /// Edge to [`crate::records::Edge`].
 pub const EDGES: TableDefinition<&str, &[u8]> = TableDefinition::new("edges");
+/// Partition of the topic of partials to the offset that is read next; with Kafka.
+pub const OFFSETS: TableDefinition<i32, i64> = TableDefinition::new("offsets");
 /// Single numbers by name.
 pub const STATE: TableDefinition<&str, i64> = TableDefinition::new("state");
+/// Single texts by name.
+pub const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("texts");
 
 pub const VERSION: &str = "version";
 pub const GENERATION: &str = "generation";
-pub const FOLDED_BEFORE_MS: &str = "folded_before_ms";
+pub const COMMITTED_MS: &str = "committed_ms";
+const CLOSED_BEFORE_MS: &str = "closed_before_ms";
+const FINAL_BEFORE_MS: &str = "final_before_ms";
+const FOLDED_BEFORE_MS: &str = "folded_before_ms";
+const ROLLED_BEFORE_MS: &str = "rolled_before_ms";
+const ROLLING_HOUR_MS: &str = "rolling_hour_ms";
+const KEPT_FROM_MS: [&str; 3] = ["panes_kept_from_ms", "minutes_kept_from_ms", "hours_kept_from_ms"];
+const ROLLING_AD: &str = "rolling_ad";
+/// Where the partials are from: Kafka's cluster, and the topic.
+pub const SOURCE: &str = "source";
 
 /// Version of all tables; an older tollgate refuses a newer store.
-pub const STORE_VERSION: i64 = 1;
+pub const STORE_VERSION: i64 = 2;
 
 /// Why the store did not do as asked; the variants say what the caller does next.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +75,35 @@ pub enum StoreError {
     Database(#[from] redb::Error),
 }
 
+/// The table of a grain's rows.
+pub fn rows_of(grain: Grain) -> Bytes {
+    match grain {
+        Grain::Pane => PANES,
+        Grain::Minute => MINUTES,
+        Grain::Hour => HOURS,
+    }
+}
+
+/// Makes the tables where they are not there, and checks whose file this is.
+pub fn make(file: &WriteTransaction) -> Result<(), StoreError> {
+    let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
+    match state_value(&state, VERSION)? {
+        Some(STORE_VERSION) => {}
+        Some(found) => return Err(StoreError::Version { found }),
+        None => put_state(&mut state, VERSION, STORE_VERSION)?,
+    }
+    for table in [PANES, MINUTES, HOURS, HISTORY] {
+        file.open_table(table).map_err(redb::Error::from)?;
+    }
+    file.open_table(ADS).map_err(redb::Error::from)?;
+    file.open_table(RUNS).map_err(redb::Error::from)?;
+    file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
+    file.open_table(EDGES).map_err(redb::Error::from)?;
+    file.open_table(OFFSETS).map_err(redb::Error::from)?;
+    file.open_table(TEXTS).map_err(redb::Error::from)?;
+    Ok(())
+}
+
 pub fn read<T: Message + Default>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &str,
@@ -72,6 +122,45 @@ pub fn state_value(table: &impl ReadableTable<&'static str, i64>, name: &str) ->
 
 pub fn put_state(table: &mut redb::Table<'_, &'static str, i64>, name: &str, value: i64) -> Result<(), StoreError> {
     table.insert(name, value).map_err(redb::Error::from)?;
+    Ok(())
+}
+
+pub fn read_progress(file: &WriteTransaction) -> Result<Progress, StoreError> {
+    let state = file.open_table(STATE).map_err(redb::Error::from)?;
+    let value = |name: &str| Ok::<_, StoreError>(state_value(&state, name)?.unwrap_or(i64::MIN));
+    let marks = Marks { closed_before_ms: value(CLOSED_BEFORE_MS)?, final_before_ms: value(FINAL_BEFORE_MS)? };
+    let texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
+    let rolling_ad = texts.get(ROLLING_AD).map_err(redb::Error::from)?.map(|text| text.value().to_owned());
+    let rolling_hour = state_value(&state, ROLLING_HOUR_MS)?;
+    Ok(Progress {
+        marks,
+        folded_before_ms: value(FOLDED_BEFORE_MS)?,
+        rolled_before_ms: value(ROLLED_BEFORE_MS)?,
+        rolling: rolling_hour.zip(rolling_ad).map(|(hour_ms, ad_id)| Rolling { hour_ms, ad_id }),
+        kept_from_ms: [value(KEPT_FROM_MS[0])?, value(KEPT_FROM_MS[1])?, value(KEPT_FROM_MS[2])?],
+    })
+}
+
+pub fn put_progress(file: &WriteTransaction, progress: &Progress) -> Result<(), StoreError> {
+    let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
+    put_state(&mut state, CLOSED_BEFORE_MS, progress.marks.closed_before_ms)?;
+    put_state(&mut state, FINAL_BEFORE_MS, progress.marks.final_before_ms)?;
+    put_state(&mut state, FOLDED_BEFORE_MS, progress.folded_before_ms)?;
+    put_state(&mut state, ROLLED_BEFORE_MS, progress.rolled_before_ms)?;
+    for (name, value) in KEPT_FROM_MS.iter().zip(progress.kept_from_ms) {
+        put_state(&mut state, name, value)?;
+    }
+    let mut texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
+    match &progress.rolling {
+        Some(Rolling { hour_ms, ad_id }) => {
+            put_state(&mut state, ROLLING_HOUR_MS, *hour_ms)?;
+            texts.insert(ROLLING_AD, ad_id.as_str()).map_err(redb::Error::from)?;
+        }
+        None => {
+            state.remove(ROLLING_HOUR_MS).map_err(redb::Error::from)?;
+            texts.remove(ROLLING_AD).map_err(redb::Error::from)?;
+        }
+    }
     Ok(())
 }
 
@@ -94,4 +183,8 @@ pub fn commit_file(file: WriteTransaction) -> Result<(), StoreError> {
 
 pub fn damaged_users(error: UsersError) -> StoreError {
     StoreError::Damaged(error.to_string())
+}
+
+pub fn damaged_key() -> StoreError {
+    StoreError::Damaged("a row has a key that cannot be read".to_owned())
 }

@@ -18,6 +18,8 @@ pub enum Refusal {
     Pane { index: u32, found: i64 },
     #[error("partial {index}: {found} clicks, at most {CLICKS_MAX} are believed of one pane and transaction")]
     Clicks { index: u32, found: u64 },
+    #[error("partial {index} names no ad")]
+    NoAd { index: u32 },
     #[error("partial {index}: {field} has {found} bytes, at most {TEXT_BYTES_MAX} are kept")]
     Text { index: u32, field: &'static str, found: usize },
     #[error("{0}")]
@@ -28,8 +30,13 @@ pub enum Refusal {
 pub fn check(transaction: &Transaction) -> Result<(), Refusal> {
     check_version("end record", transaction.end.format_version)?;
     check_version("checkpoint", transaction.checkpoint.format_version)?;
-    transaction.partials.iter().try_for_each(check_partial)?;
+    check_partials(&transaction.partials)?;
     Ok(transaction.check()?)
+}
+
+/// Each partial can be a row.
+pub fn check_partials(partials: &[Partial]) -> Result<(), Refusal> {
+    partials.iter().try_for_each(check_partial)
 }
 
 fn check_partial(partial: &Partial) -> Result<(), Refusal> {
@@ -40,6 +47,9 @@ fn check_partial(partial: &Partial) -> Result<(), Refusal> {
     }
     if partial.clicks > CLICKS_MAX {
         return Err(Refusal::Clicks { index, found: partial.clicks });
+    }
+    if partial.ad_id.is_empty() {
+        return Err(Refusal::NoAd { index });
     }
     let texts = [
         ("ad_id", &partial.ad_id),
@@ -91,6 +101,7 @@ mod tests {
         }
         assert_eq!(refusal(|t| t.partials[1].pane_start_ms = -5), Refusal::Pane { index: 1, found: -5 });
         assert_eq!(refusal(|t| t.partials[1].clicks = u64::MAX), Refusal::Clicks { index: 1, found: u64::MAX });
+        assert_eq!(refusal(|t| t.partials[1].ad_id.clear()), Refusal::NoAd { index: 1 });
         let long = "a".repeat(TEXT_BYTES_MAX + 1);
         let text = |field| Refusal::Text { index: 0, field, found: TEXT_BYTES_MAX + 1 };
         assert_eq!(refusal(|t| t.partials[0].ad_id = long.clone()), text("ad_id"));

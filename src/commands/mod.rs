@@ -14,6 +14,7 @@ pub mod adopt;
 pub mod audit;
 pub mod check;
 pub mod exported;
+pub mod global;
 pub mod status;
 pub mod topics;
 pub mod wal;

@@ -51,7 +51,7 @@ fn unreachable(admin: &str, error: &io::Error) -> CommandError {
 }
 
 /// What an edge listens on, as somebody on its host connects to it.
-fn resolve(admin: &str) -> Result<SocketAddr, CommandError> {
+pub(super) fn resolve(admin: &str) -> Result<SocketAddr, CommandError> {
     let refused = |why: &str| {
         let text = format!("--admin {admin:?}: {why}; say an address and a port, such as 127.0.0.1:9464");
         CommandError::Refused(text)
@@ -75,12 +75,16 @@ fn look(address: SocketAddr) -> io::Result<Look> {
     Look::read(&readyz, status, &metrics).map_err(io::Error::other)
 }
 
-/// Status and body of an answer.
 fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    ask(address, "GET", path)
+}
+
+/// Status and body of an answer.
+pub(super) fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

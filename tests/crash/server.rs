@@ -284,7 +284,7 @@ pub fn now_ms() -> i64 {
     std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as i64
 }
 
-fn get(address: SocketAddr, path: &str) -> String {
+pub fn get(address: SocketAddr, path: &str) -> String {
     let (head, body) = answer(address, path);
     assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
     body

@@ -24,6 +24,7 @@ mod client;
 mod edge;
 mod exactly_once;
 mod faults;
+mod global;
 mod harness;
 mod java;
 mod lag;

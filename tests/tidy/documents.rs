@@ -135,9 +135,17 @@ const ELSEWHERE: [&str; 12] = [
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 
-/// The names of the metrics that are shown.
+/// What the global tier shows over an empty store.
+fn global_metrics() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let store = tollgate_global::Store::open(&folder.path().join("store")).unwrap();
+    let shown = tollgate_global::Meter::default().text(&store.snapshot().unwrap(), &Default::default(), 0);
+    shown.unwrap()
+}
+
+/// The names of the metrics that are shown, by an edge and by the global tier.
 fn shown() -> BTreeSet<String> {
-    let text = metrics_text::render(Some(&Snapshot::default()), &metrics_text::Process::default());
+    let text = metrics_text::render(Some(&Snapshot::default()), &metrics_text::Process::default()) + &global_metrics();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     names.map(str::to_owned).collect()
 }

@@ -108,7 +108,7 @@ const LAYERS: &[(&str, Imports)] = &[
     ("src/memory.rs", Imports::Everything),
     ("src/limits.rs", Imports::Only(&["machine", "memory"])),
     ("src/flags.rs", Imports::Only(&["limits", "machine", "settings"])),
-    ("src/cli.rs", Imports::Only(&["flags", "machine", "settings"])),
+    ("src/cli", Imports::Only(&["cli", "flags", "machine", "settings"])),
     ("src/metrics_text.rs", Imports::Only(&[])),
     ("src/admin.rs", Imports::Only(&["meters", "metrics_text", "wake"])),
     ("src/meters.rs", Imports::Only(&["export", "wal", "worker"])),

@@ -51,50 +51,76 @@ fn decode<M: Message + Default>(bytes: &[u8], what: &'static str, version: fn(&M
 
 /// CRC32C over the encoded partials, one after the other: `EndRecord.crc`.
 pub fn crc_of(partials: &[Partial]) -> u32 {
-    let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    let mut crc = PartialsCrc::default();
     let mut bytes = Vec::new();
     for partial in partials {
         bytes.clear();
         partial.encode_raw(&mut bytes);
-        crc.update(&bytes);
+        crc.add(&bytes);
     }
-    crc.finalize() as u32
+    crc.value()
+}
+
+/// [`crc_of`] partials whose encodings come one by one, as they came.
+pub struct PartialsCrc {
+    digest: crc_fast::Digest,
+}
+
+impl Default for PartialsCrc {
+    fn default() -> PartialsCrc {
+        PartialsCrc { digest: crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi) }
+    }
+}
+
+impl PartialsCrc {
+    pub fn add(&mut self, encoded: &[u8]) {
+        self.digest.update(encoded);
+    }
+
+    pub fn value(&self) -> u32 {
+        self.digest.finalize() as u32
+    }
+}
+
+/// Whether these partials, of this CRC, are all that the end record closes.
+pub fn check_partials(partials: &[Partial], crc: u32, end: &EndRecord) -> Result<(), TransactionError> {
+    if partials.len() != end.partials as usize {
+        return Err(TransactionError::Partials { found: partials.len(), expected: end.partials });
+    }
+    // Clicks found in the partials and clicks of the ranges, by log.
+    let mut by_log: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
+    for range in &end.ranges {
+        by_log.entry(&range.log_uuid).or_default().1 += range.clicks;
+    }
+    for (index, partial) in partials.iter().enumerate() {
+        let log = by_log.get_mut(partial.log_uuid.as_slice());
+        let agrees = [
+            ("edge_id", partial.edge_id == end.edge_id),
+            ("txn_seq", partial.txn_seq == end.txn_seq),
+            ("index", partial.index as usize == index),
+            ("log_uuid", log.is_some()),
+        ];
+        if let Some((field, _)) = agrees.into_iter().find(|(_, agrees)| !agrees) {
+            return Err(TransactionError::Partial { index, field });
+        }
+        if let Some((found, _)) = log {
+            *found += partial.clicks;
+        }
+    }
+    if let Some((log, (found, expected))) = by_log.into_iter().find(|(_, (found, expected))| found != expected) {
+        return Err(TransactionError::Clicks { log: log.to_vec(), found, expected });
+    }
+    if crc != end.crc {
+        return Err(TransactionError::Crc { found: crc, expected: end.crc });
+    }
+    Ok(())
 }
 
 impl Transaction {
     /// Whether this is all that the end record closes, and its parts agree. The sender asserts it, the receiver checks it.
     pub fn check(&self) -> Result<(), TransactionError> {
         let (end, checkpoint) = (&self.end, &self.checkpoint);
-        if self.partials.len() != end.partials as usize {
-            return Err(TransactionError::Partials { found: self.partials.len(), expected: end.partials });
-        }
-        // Clicks found in the partials and clicks of the ranges, by log.
-        let mut by_log: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
-        for range in &end.ranges {
-            by_log.entry(&range.log_uuid).or_default().1 += range.clicks;
-        }
-        for (index, partial) in self.partials.iter().enumerate() {
-            let log = by_log.get_mut(partial.log_uuid.as_slice());
-            let agrees = [
-                ("edge_id", partial.edge_id == end.edge_id),
-                ("txn_seq", partial.txn_seq == end.txn_seq),
-                ("index", partial.index as usize == index),
-                ("log_uuid", log.is_some()),
-            ];
-            if let Some((field, _)) = agrees.into_iter().find(|(_, agrees)| !agrees) {
-                return Err(TransactionError::Partial { index, field });
-            }
-            if let Some((found, _)) = log {
-                *found += partial.clicks;
-            }
-        }
-        if let Some((log, (found, expected))) = by_log.into_iter().find(|(_, (found, expected))| found != expected) {
-            return Err(TransactionError::Clicks { log: log.to_vec(), found, expected });
-        }
-        let found = crc_of(&self.partials);
-        if found != end.crc {
-            return Err(TransactionError::Crc { found, expected: end.crc });
-        }
+        check_partials(&self.partials, crc_of(&self.partials), end)?;
         if checkpoint.edge_id != end.edge_id {
             return Err(TransactionError::Checkpoint { field: "edge_id" });
         }

@@ -6,7 +6,10 @@ pub mod merge;
 mod messages;
 pub mod users;
 
-pub use check::{DecodeError, TransactionError, crc_of, decode_checkpoint, decode_end_record, decode_partial};
+pub use check::{
+    DecodeError, PartialsCrc, TransactionError, check_partials, crc_of, decode_checkpoint, decode_end_record,
+    decode_partial,
+};
 pub use messages::{Checkpoint, Click, EndRecord, LogPosition, LogRange, Partial};
 
 /// Format version of [`Partial`], [`EndRecord`] and [`Checkpoint`]; a reader refuses a newer one.

@@ -1,0 +1,158 @@
+//! The admin port of `tollgate global`: metrics, readiness, and what an operator says of edges. For the host's own people: it
+//! listens on the loopback unless told otherwise, and knows no tokens.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::consumer::wall_ms;
+use crate::edges::{EdgeState, TroubleKind};
+use crate::http;
+use crate::keeper::RoomSeen;
+use crate::metrics::Meter;
+use crate::store::Store;
+
+/// What the port tells of.
+#[derive(Clone)]
+pub struct Admin {
+    pub store: Arc<Store>,
+    pub meter: Arc<Meter>,
+    pub room: Arc<RoomSeen>,
+}
+
+#[derive(Deserialize)]
+struct To {
+    to: PathBuf,
+}
+
+/// Serves the port until told to stop.
+pub async fn serve(admin: Admin, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/edges", get(edges))
+        .route("/edges/{edge_id}/retire", post(retire))
+        .route("/edges/{edge_id}/accept", post(accept))
+        .route("/backup", post(backup))
+        .with_state(admin);
+    http::serve_router(router, listener, stop).await
+}
+
+/// Whatever reads or writes the store does so on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    admin: Admin,
+    work: impl FnOnce(&Admin) -> Result<T, String> + Send + 'static,
+) -> Result<T, Response> {
+    let done = tokio::task::spawn_blocking(move || work(&admin)).await;
+    let failed = |error: String| (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": error }))).into_response();
+    done.map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Response> {
+    let text = blocking(admin, |admin| {
+        let snapshot = admin.store.snapshot().map_err(|error| error.to_string())?;
+        admin.meter.text(&snapshot, &admin.room.get(), wall_ms()).map_err(|error| error.to_string())
+    });
+    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((headers, text.await?).into_response())
+}
+
+/// Ready as long as questions are answered; what a person should know stands in `note`.
+async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
+    let (away, room) = (admin.meter.is_away(), admin.room.get());
+    let silent = blocking(admin, |admin| {
+        let edges = admin.store.snapshot().and_then(|snapshot| snapshot.edges(wall_ms()));
+        let of = |edges: Vec<EdgeState>| edges.into_iter().filter_map(|edge| told_of(&edge)).collect::<Vec<_>>();
+        edges.map(of).map_err(|error| error.to_string())
+    });
+    let mut notes = silent.await?;
+    if away {
+        notes.push("Kafka does not answer: nothing is consumed".to_owned());
+    }
+    notes.extend(room.short());
+    Ok(Json(json!({ "reason": "ready", "note": notes })).into_response())
+}
+
+/// What a person should know of an edge.
+fn told_of(edge: &EdgeState) -> Option<String> {
+    if edge.held_at_ms.is_some() {
+        return Some(format!("edge {} lacks clicks: `tollgate edges list`", edge.edge_id));
+    }
+    (edge.presence == crate::edges::Presence::Silent).then(|| format!("edge {} is silent", edge.edge_id))
+}
+
+async fn edges(State(admin): State<Admin>) -> Result<Response, Response> {
+    let edges = blocking(admin, |admin| {
+        let edges = admin.store.snapshot().and_then(|snapshot| snapshot.edges(wall_ms()));
+        edges.map_err(|error| error.to_string())
+    });
+    let now_ms = wall_ms();
+    let edges: Vec<Value> = edges.await?.iter().map(|edge| edge_json(edge, now_ms)).collect();
+    Ok(Json(json!({ "edges": edges })).into_response())
+}
+
+/// One edge, as `/edges` and `tollgate edges list --json` show it.
+pub fn edge_json(edge: &EdgeState, now_ms: i64) -> Value {
+    let troubles = edge.troubles.iter().map(|trouble| {
+        let kind = TroubleKind::ALL.into_iter().find(|kind| kind.code() == trouble.kind).map(TroubleKind::name);
+        json!({
+            "kind": kind, "at_ms": trouble.at_ms, "txn_seq": trouble.txn_seq, "clicks_missing": trouble.clicks,
+            "text": trouble.text,
+        })
+    });
+    let seen =
+        TroubleKind::ALL.iter().zip(edge.troubles_seen).map(|(kind, seen)| (kind.name().to_owned(), seen.into()));
+    json!({
+        "edge_id": edge.edge_id,
+        "presence": edge.presence.name(),
+        "seen_ms": edge.seen_ms,
+        "silent_ms": now_ms.saturating_sub(edge.seen_ms).max(0),
+        "watermark_ms": edge.watermark_ms,
+        "horizon_ms": edge.horizon_ms,
+        "txn_seq": edge.txn_seq,
+        "clicks": edge.clicks,
+        "clicks_missing": edge.clicks_missing,
+        "troubles_seen": serde_json::Map::from_iter(seen),
+        "troubles": troubles.collect::<Vec<_>>(),
+        "held_at_ms": edge.held_at_ms,
+    })
+}
+
+async fn retire(State(admin): State<Admin>, Path(edge_id): Path<String>) -> Result<Response, Response> {
+    change(admin, edge_id, Store::retire).await
+}
+
+async fn accept(State(admin): State<Admin>, Path(edge_id): Path<String>) -> Result<Response, Response> {
+    change(admin, edge_id, Store::accept).await
+}
+
+async fn change(
+    admin: Admin,
+    edge_id: String,
+    change: fn(&Store, &str, i64) -> Result<bool, crate::tables::StoreError>,
+) -> Result<Response, Response> {
+    let named = edge_id.clone();
+    let known =
+        blocking(admin, move |admin| change(&admin.store, &edge_id, wall_ms()).map_err(|error| error.to_string()));
+    if known.await? {
+        return Ok(Json(json!({ "edge_id": named })).into_response());
+    }
+    let error = format!("no edge {named:?} ever sent anything here; `tollgate edges list` shows those that did");
+    Ok((StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response())
+}
+
+async fn backup(State(admin): State<Admin>, Query(To { to }): Query<To>) -> Result<Response, Response> {
+    let named = to.display().to_string();
+    let copied = blocking(admin, move |admin| admin.store.backup(&to).map_err(|error| error.to_string()));
+    Ok(Json(json!({ "to": named, "bytes": copied.await? })).into_response())
+}

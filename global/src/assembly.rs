@@ -1,0 +1,252 @@
+//! Pure. Whole transactions out of the records of partitions. Of each edge, partials by rising index, then the end record that
+//! closes them; several edges may share a partition, and their records then alternate.
+
+use std::collections::BTreeMap;
+
+use tollgate_wire::{DecodeError, Partial, PartialsCrc, check_partials, decode_end_record, decode_partial};
+
+use crate::batch::{Delivered, Delivery, TornTransaction};
+use crate::records::Place;
+use crate::transaction;
+
+/// A transaction that is larger than this is not believed: an edge's is bounded far below.
+const TRANSACTION_BYTES_MAX: usize = 256 << 20;
+
+/// What a record's header says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Partial,
+    End,
+}
+
+impl Kind {
+    /// None: a record of somebody else's, or of a later version.
+    pub fn of(header: &[u8]) -> Option<Kind> {
+        match header {
+            b"partial" => Some(Kind::Partial),
+            b"end" => Some(Kind::End),
+            _ => None,
+        }
+    }
+}
+
+/// Reading cannot go on: a later tollgate wrote this, and to leave it out would be to guess.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("partition {}, offset {}: {error}", place.partition, place.offset)]
+pub struct TooNew {
+    pub place: Place,
+    pub error: DecodeError,
+}
+
+/// Transactions that have begun and not ended, by partition and edge.
+#[derive(Default)]
+pub struct Assembly {
+    open: BTreeMap<(i32, Vec<u8>), Unfinished>,
+}
+
+#[derive(Default)]
+struct Unfinished {
+    first_offset: i64,
+    txn_seq: u64,
+    partials: Vec<Partial>,
+    crc: PartialsCrc,
+    bytes: usize,
+    /// Why it cannot become whole.
+    torn: Option<String>,
+}
+
+impl Assembly {
+    /// Takes a record in, and gives what it ends: a transaction that is whole, or one that is not.
+    pub fn take(&mut self, place: Place, kind: Kind, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
+        match kind {
+            Kind::Partial => self.partial(place, edge, payload),
+            Kind::End => self.end(place, edge, payload).map(|delivered| vec![delivered]),
+        }
+    }
+
+    /// Where to read a partition again after what was delivered: at the first record of what is not whole yet, else at `next`.
+    pub fn resume_at(&self, partition: i32, next: i64) -> i64 {
+        let of_partition = self.open.iter().filter(|((of, _), _)| *of == partition);
+        of_partition.map(|(_, unfinished)| unfinished.first_offset).min().map_or(next, |first| first.min(next))
+    }
+
+    fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
+        let name = (place.partition, edge.to_vec());
+        let decoded = match decode_partial(payload) {
+            Err(error @ DecodeError::Version { .. }) => return Err(TooNew { place, error }),
+            decoded => decoded.map_err(|error| error.to_string()),
+        };
+        let first = decoded.as_ref().is_ok_and(|partial| partial.index == 0);
+        let mut delivered = Vec::new();
+        if first && let Some(left) = self.open.remove(&name) {
+            // It cannot be ended any more: another has begun.
+            let why = left.torn.unwrap_or_else(|| format!("{} partials, and no end record", left.partials.len()));
+            delivered.push(torn(edge, left.txn_seq, Place { offset: place.offset - 1, ..place }, why));
+        }
+        let unfinished =
+            self.open.entry(name).or_insert_with(|| Unfinished { first_offset: place.offset, ..Unfinished::default() });
+        unfinished.add(edge, decoded, payload);
+        Ok(delivered)
+    }
+
+    fn end(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Delivered, TooNew> {
+        let unfinished = self.open.remove(&(place.partition, edge.to_vec())).unwrap_or_default();
+        let end = match decode_end_record(payload) {
+            Err(error @ DecodeError::Version { .. }) => return Err(TooNew { place, error }),
+            Err(error) => return Ok(torn(edge, unfinished.txn_seq, place, error.to_string())),
+            Ok(end) => end,
+        };
+        if let Some(why) = unfinished.torn {
+            return Ok(torn(edge, end.txn_seq, place, why));
+        }
+        if end.edge_id.as_bytes() != edge {
+            let why = format!("its end record is of edge {:?}", end.edge_id);
+            return Ok(torn(edge, end.txn_seq, place, why));
+        }
+        let partials = unfinished.partials;
+        let whole = check_partials(&partials, unfinished.crc.value(), &end).map_err(|error| error.to_string());
+        let kept = whole.and_then(|()| transaction::check_partials(&partials).map_err(|refusal| refusal.to_string()));
+        Ok(match kept {
+            Ok(()) => Delivered::Whole(Delivery { partials, end, place }),
+            Err(why) => torn(edge, end.txn_seq, place, why),
+        })
+    }
+}
+
+impl Unfinished {
+    fn add(&mut self, edge: &[u8], decoded: Result<Partial, String>, payload: &[u8]) {
+        if self.torn.is_some() {
+            return;
+        }
+        let partial = match decoded {
+            Ok(partial) => partial,
+            Err(error) => return self.tear(error),
+        };
+        if self.partials.is_empty() {
+            self.txn_seq = partial.txn_seq;
+        }
+        self.bytes += payload.len();
+        let expected = self.partials.len();
+        if partial.edge_id.as_bytes() != edge {
+            self.tear(format!("partial {} is of edge {:?}", partial.index, partial.edge_id));
+        } else if partial.index as usize != expected || partial.txn_seq != self.txn_seq {
+            let (seq, index) = (partial.txn_seq, partial.index);
+            self.tear(format!("partial {index} of transaction {seq} where {expected} of {} was due", self.txn_seq));
+        } else if self.bytes > TRANSACTION_BYTES_MAX {
+            self.tear(format!("over {TRANSACTION_BYTES_MAX} bytes of partials"));
+        } else {
+            self.crc.add(payload);
+            self.partials.push(partial);
+        }
+    }
+
+    fn tear(&mut self, why: String) {
+        self.partials = Vec::new();
+        self.torn = Some(why);
+    }
+}
+
+fn torn(edge: &[u8], txn_seq: u64, place: Place, why: String) -> Delivered {
+    let edge_id = String::from_utf8_lossy(edge).into_owned();
+    Delivered::Torn(TornTransaction { edge_id, txn_seq, place, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{partial, transaction};
+    use prost::Message;
+    use tollgate_wire::Transaction;
+
+    fn sent(edge: &str, seq: u64, partials: usize) -> Transaction {
+        transaction(edge, seq, 0, (0..partials).map(|at| partial(&format!("ad{at}"), 0, 0, 1, &[])).collect())
+    }
+
+    fn records(transaction: &Transaction) -> Vec<(Kind, String, Vec<u8>)> {
+        let edge = &transaction.end.edge_id;
+        let partials =
+            transaction.partials.iter().map(|partial| (Kind::Partial, edge.clone(), partial.encode_to_vec()));
+        partials.chain([(Kind::End, edge.clone(), transaction.end.encode_to_vec())]).collect()
+    }
+
+    /// Delivers records of one partition at offsets from 0.
+    fn delivered(records: &[(Kind, String, Vec<u8>)]) -> Vec<Delivered> {
+        let mut assembly = Assembly::default();
+        let mut delivered = Vec::new();
+        for (offset, (kind, edge, payload)) in (0..).zip(records) {
+            let place = Place { partition: 3, offset };
+            delivered.extend(assembly.take(place, *kind, edge.as_bytes(), payload).expect("of this version"));
+        }
+        delivered
+    }
+
+    fn seqs(delivered: &[Delivered]) -> Vec<(String, u64, bool)> {
+        let of = |one: &Delivered| match one {
+            Delivered::Whole(whole) => (whole.end.edge_id.clone(), whole.end.txn_seq, true),
+            Delivered::Torn(torn) => (torn.edge_id.clone(), torn.txn_seq, false),
+        };
+        delivered.iter().map(of).collect()
+    }
+
+    #[test]
+    fn edges_that_share_a_partition_do_not_disturb_each_other() {
+        let (a, b) = (sent("a", 1, 3), sent("b", 7, 2));
+        let (of_a, of_b) = (records(&a), records(&b));
+        let mixed: Vec<_> = [&of_a[..2], &of_b[..1], &of_a[2..3], &of_b[1..], &of_a[3..]].concat();
+        let found = delivered(&mixed);
+        assert_eq!(seqs(&found), [("b".to_owned(), 7, true), ("a".to_owned(), 1, true)]);
+        let Delivered::Whole(whole) = &found[1] else { panic!("whole") };
+        assert_eq!((&whole.partials, whole.place), (&a.partials, Place { partition: 3, offset: 6 }));
+    }
+
+    #[test]
+    fn reading_goes_on_at_what_is_not_whole() {
+        let (a, b) = (records(&sent("a", 1, 3)), records(&sent("b", 7, 2)));
+        let mut assembly = Assembly::default();
+        let mut take = |offset, (kind, edge, payload): &(Kind, String, Vec<u8>)| {
+            assembly.take(Place { partition: 3, offset }, *kind, edge.as_bytes(), payload).expect("of this version");
+            (assembly.resume_at(3, offset + 1), assembly.resume_at(4, offset + 1))
+        };
+        assert_eq!(take(10, &a[0]), (10, 11));
+        assert_eq!(take(11, &b[0]), (10, 12));
+        assert_eq!(take(12, &a[1]), (10, 13));
+        assert_eq!(take(13, &a[2]), (10, 14));
+        assert_eq!(take(14, &a[3]), (11, 15), "the other's is still open");
+        assert_eq!(take(15, &b[1]), (11, 16));
+        assert_eq!(take(16, &b[2]), (17, 17));
+    }
+
+    /// Whichever record is missing, doubled or changed, the transaction is not delivered as whole, and the next one is.
+    #[test]
+    fn what_is_not_whole_is_reported_and_what_follows_is_taken() {
+        let (first, next) = (records(&sent("a", 1, 4)), records(&sent("a", 2, 2)));
+        let good = ("a".to_owned(), 2, true);
+        for at in 0..first.len() {
+            let mut without = first.clone();
+            without.remove(at);
+            let found = seqs(&delivered(&[without, next.clone()].concat()));
+            assert_eq!((found.len(), found.last()), (2, Some(&good)), "without {at}: {found:?}");
+            assert!(!found[0].2, "without {at}");
+            let mut doubled = first.clone();
+            doubled.insert(at, first[at].clone());
+            let found = seqs(&delivered(&[doubled, next.clone()].concat()));
+            // A first partial or an end record that is doubled leaves a whole one beside what is torn.
+            assert_eq!(found.last(), Some(&good), "{at} doubled");
+            assert!(found.iter().any(|one| !one.2), "{at} doubled: {found:?}");
+            let mut changed = first.clone();
+            let last = changed[at].2.len() - 1;
+            changed[at].2[last] ^= 1;
+            let found = seqs(&delivered(&[changed, next.clone()].concat()));
+            assert_eq!(found.last(), Some(&good), "{at} changed");
+            assert!(!found[0].2 || at == 4, "{at} changed: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_stops_the_reader() {
+        let mut end = sent("a", 1, 0).end;
+        end.format_version = 99;
+        let taken = Assembly::default().take(Place::default(), Kind::End, b"a", &end.encode_to_vec());
+        assert!(matches!(taken, Err(TooNew { error: DecodeError::Version { found: 99, .. }, .. })));
+    }
+}

@@ -1,0 +1,62 @@
+//! Pure. What a consumer hands to the store, and what became of it.
+
+use std::collections::BTreeMap;
+
+use tollgate_wire::{EndRecord, Partial};
+
+use crate::records::{Place, Trouble};
+
+/// A transaction that came whole: its end record's count and CRC hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    pub partials: Vec<Partial>,
+    pub end: EndRecord,
+    /// Where its end record stands.
+    pub place: Place,
+}
+
+/// Records that no end record closes as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTransaction {
+    pub edge_id: String,
+    pub txn_seq: u64,
+    /// Where that was seen.
+    pub place: Place,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Delivered {
+    Whole(Delivery),
+    Torn(TornTransaction),
+}
+
+/// What was consumed since the last commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    pub deliveries: &'a [Delivered],
+    /// Where to read on, of each partition: at the first record of what is not in the batch.
+    pub offsets: &'a BTreeMap<i32, i64>,
+    pub now_ms: i64,
+    /// Windows do not close beyond this: edges whose partition is behind have not been heard.
+    pub closing_cap_ms: Option<i64>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    pub transactions: u64,
+    pub partials: u64,
+    pub clicks: u64,
+    /// By edge, in the order in which they came.
+    pub troubles: Vec<(String, Trouble)>,
+}
+
+impl Applied {
+    pub fn add(&mut self, other: Applied) {
+        self.transactions += other.transactions;
+        self.partials += other.partials;
+        self.clicks += other.clicks;
+        self.troubles.extend(other.troubles);
+    }
+}

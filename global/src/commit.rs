@@ -1,0 +1,366 @@
+//! One commit of the store: what it writes to the file, and what is in memory after it. Everything here happens in one
+//! transaction of the file, or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message;
+use redb::WriteTransaction;
+use tollgate_wire::{Checkpoint, EndRecord, Partial, Transaction};
+
+use crate::ads::AdIndex;
+use crate::batch::{Applied, Batch, Delivered, Delivery};
+use crate::edges::{Claims, Presence, TroubleKind, Verdict};
+use crate::fold::{add_corrections, add_late, add_to_rows};
+use crate::history::Corrections;
+use crate::key::{PANE_MS, Parts};
+use crate::panes::{Open, Run, RunBuilder, RunError, merge_rows};
+use crate::records::{Edge, Place, Trouble};
+use crate::rollup;
+use crate::snapshot::Moment;
+use crate::store::{Options, Store};
+use crate::tables::{
+    CHECKPOINTS, COMMITTED_MS, EDGES, GENERATION, OFFSETS, RUNS, STATE, StoreError, damaged_key, put_progress,
+    put_state, read,
+};
+use crate::tops::{self, Tops};
+use crate::transaction::Refusal;
+use crate::window::Grain;
+
+/// More runs make every query look into more places; a cut a second closes its panes within 20 s unless an edge is silent.
+const OPEN_RUNS_MAX: usize = 256;
+/// A pane this far ahead of its edge's watermark goes to its row at once: it would stay open too long.
+const OPEN_AHEAD_MS: i64 = 5 * 60 * 1000;
+
+/// What whoever commits keeps in memory from one commit to the next.
+pub struct Writer {
+    pub edges: BTreeMap<String, Edge>,
+    ads: AdIndex,
+    /// Windows do not close beyond this, however far the edges are: partitions are behind.
+    pub closing_cap_ms: Option<i64>,
+}
+
+impl Writer {
+    pub fn new(edges: BTreeMap<String, Edge>) -> Writer {
+        Writer { edges, ads: AdIndex::default(), closing_cap_ms: None }
+    }
+}
+
+/// A commit in the making.
+pub struct Commit<'a> {
+    file: &'a WriteTransaction,
+    writer: &'a mut Writer,
+    options: &'a Options,
+    before: Arc<Moment>,
+    pub after: Moment,
+    /// Those that change.
+    edges: BTreeMap<String, Edge>,
+    now_ms: i64,
+    since_ms: i64,
+}
+
+impl<'a> Commit<'a> {
+    pub fn new(
+        file: &'a WriteTransaction,
+        writer: &'a mut Writer,
+        options: &'a Options,
+        before: Arc<Moment>,
+        (now_ms, since_ms): (i64, i64),
+    ) -> Commit<'a> {
+        let after = Moment { generation: before.generation + 1, ..Moment::clone(&before) };
+        Commit { file, writer, options, before, after, edges: BTreeMap::new(), now_ms, since_ms }
+    }
+
+    /// Takes an edge's transaction with its checkpoint, if it is the next after the stored one.
+    pub fn take(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+        let (next, end) = (&transaction.checkpoint, &transaction.end);
+        let edge_id = next.edge_id.as_str();
+        {
+            let mut table = self.file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
+            let last: Option<Checkpoint> = read(&table, edge_id)?;
+            if last.as_ref() == Some(next) {
+                return Err(StoreError::AlreadyCommitted { edge_id: edge_id.to_owned(), txn_seq: next.txn_seq });
+            }
+            let expected = last.map_or(0, |last| last.txn_seq) + 1;
+            if next.txn_seq != expected {
+                return Err(StoreError::Sequence { edge_id: edge_id.to_owned(), expected, found: next.txn_seq });
+            }
+            table.insert(edge_id, next.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+        }
+        let silent = self.is_silent(edge_id);
+        let now_ms = self.now_ms;
+        self.edge(edge_id).advance(end, now_ms);
+        self.count(&[Counted { partials: &transaction.partials, end, silent }])
+    }
+
+    /// Takes what was consumed.
+    pub fn apply(&mut self, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+        self.writer.closing_cap_ms = batch.closing_cap_ms;
+        let (mut applied, mut counted) = (Applied::default(), Vec::new());
+        for delivered in batch.deliveries {
+            match delivered {
+                Delivered::Whole(delivery) => counted.extend(self.judge(delivery, &mut applied)),
+                Delivered::Torn(torn) => {
+                    if !self.was_read(&torn.edge_id, torn.place) {
+                        self.edge(&torn.edge_id).place = Some(torn.place);
+                        let trouble = self.trouble(TroubleKind::Torn, torn.txn_seq, 0, torn.why.clone());
+                        self.note(&torn.edge_id, trouble, &mut applied);
+                    }
+                }
+            }
+        }
+        {
+            let mut offsets = self.file.open_table(OFFSETS).map_err(redb::Error::from)?;
+            for (partition, offset) in batch.offsets {
+                offsets.insert(partition, offset).map_err(redb::Error::from)?;
+            }
+        }
+        self.count(&counted)?;
+        Ok(applied)
+    }
+
+    /// Closes what time has closed, and does a step of rolling up or pruning. True: there is more to do.
+    pub fn keep_up(&mut self) -> Result<bool, StoreError> {
+        self.count(&[])?;
+        let rolled = rollup::roll(self.file, &mut self.after.progress)?;
+        let pruned = rollup::prune(self.file, &mut self.after.progress, &self.options.retention)?;
+        Ok(rolled || pruned)
+    }
+
+    /// False: there is no such edge.
+    pub fn change_edge(&mut self, edge_id: &str, change: impl FnOnce(&mut Edge)) -> Result<bool, StoreError> {
+        if !self.writer.edges.contains_key(edge_id) {
+            return Ok(false);
+        }
+        change(self.edge(edge_id));
+        self.count(&[])?;
+        Ok(true)
+    }
+
+    /// Writes what goes with every commit; what is in memory after it.
+    pub fn finish(self) -> Result<(Moment, BTreeMap<String, Edge>), StoreError> {
+        let mut table = self.file.open_table(EDGES).map_err(redb::Error::from)?;
+        for (edge_id, edge) in &self.edges {
+            table.insert(edge_id.as_str(), edge.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+        }
+        if self.after.progress != self.before.progress {
+            put_progress(self.file, &self.after.progress)?;
+        }
+        let mut state = self.file.open_table(STATE).map_err(redb::Error::from)?;
+        put_state(&mut state, GENERATION, self.after.generation)?;
+        if let Some(committed_ms) = self.after.committed_ms {
+            put_state(&mut state, COMMITTED_MS, committed_ms)?;
+        }
+        Ok((self.after, self.edges))
+    }
+
+    /// Adds counts of the last hour to the ranking.
+    pub fn add_to_tops(&mut self, batch: tops::Batch) {
+        let closed_before_ms = self.after.progress.marks.closed_before_ms;
+        self.after.tops.add(batch, closed_before_ms, self.options.ranking_counts_max);
+    }
+
+    fn edge(&mut self, edge_id: &str) -> &mut Edge {
+        let known = || self.writer.edges.get(edge_id).cloned().unwrap_or_default();
+        self.edges.entry(edge_id.to_owned()).or_insert_with(known)
+    }
+
+    fn known(&self, edge_id: &str) -> Option<&Edge> {
+        self.edges.get(edge_id).or_else(|| self.writer.edges.get(edge_id))
+    }
+
+    fn is_silent(&self, edge_id: &str) -> bool {
+        let idle_after_ms = self.options.idle_after_ms;
+        let presence = self.known(edge_id).map(|edge| edge.presence(self.now_ms, idle_after_ms, self.since_ms));
+        presence.is_some_and(|presence| presence != Presence::Live)
+    }
+
+    /// Records are read again after a restart, from before what was left unfinished: what was judged then is not judged again.
+    fn was_read(&self, edge_id: &str, place: Place) -> bool {
+        let last = self.known(edge_id).and_then(|edge| edge.place);
+        last.is_some_and(|last| last.partition == place.partition && place.offset <= last.offset)
+    }
+
+    /// Compares a transaction with what was counted of its edge; gives it back where it is to be counted.
+    fn judge<'b>(&mut self, delivery: &'b Delivery, applied: &mut Applied) -> Option<Counted<'b>> {
+        let Delivery { partials, end, place } = delivery;
+        let edge_id = end.edge_id.as_str();
+        if self.was_read(edge_id, *place) {
+            return None;
+        }
+        let silent = self.is_silent(edge_id);
+        let last_seq = self.known(edge_id).map_or(0, |edge| edge.end.txn_seq);
+        let verdict = self.known(edge_id).map_or_else(|| Edge::default().judge(end), |edge| edge.judge(end));
+        let (kind, clicks, text) = match verdict {
+            Verdict::Next => (None, 0, String::new()),
+            Verdict::AfterGap { clicks_missing } => (
+                Some(TroubleKind::Gap),
+                clicks_missing,
+                format!(
+                    "transaction {} came after {last_seq}; {clicks_missing} clicks are missing in between",
+                    end.txn_seq
+                ),
+            ),
+            Verdict::Repeated => (
+                Some(TroubleKind::Repeated),
+                0,
+                format!("transaction {} came again after {last_seq}, and was not counted again", end.txn_seq),
+            ),
+            Verdict::Overlap => (
+                Some(TroubleKind::Overlap),
+                0,
+                format!(
+                    "transaction {} holds clicks that were counted with {last_seq} or before, and others: none of it was counted",
+                    end.txn_seq
+                ),
+            ),
+        };
+        let now_ms = self.now_ms;
+        self.edge(edge_id).place = Some(*place);
+        if let Some(kind) = kind {
+            let trouble = self.trouble(kind, end.txn_seq, clicks, text);
+            self.note(edge_id, trouble, applied);
+        }
+        match verdict {
+            Verdict::Next | Verdict::AfterGap { .. } => self.edge(edge_id).advance(end, now_ms),
+            Verdict::Repeated | Verdict::Overlap => {
+                self.edge(edge_id).seen_ms = now_ms;
+                return None;
+            }
+        }
+        applied.transactions += 1;
+        applied.partials += partials.len() as u64;
+        applied.clicks += end.ranges.iter().map(|range| range.clicks).sum::<u64>();
+        Some(Counted { partials, end, silent })
+    }
+
+    fn trouble(&self, kind: TroubleKind, txn_seq: u64, clicks: u64, text: String) -> Trouble {
+        Trouble { kind: kind.code(), at_ms: self.now_ms, txn_seq, clicks, text }
+    }
+
+    fn note(&mut self, edge_id: &str, trouble: Trouble, applied: &mut Applied) {
+        self.edge(edge_id).note(trouble.clone());
+        applied.troubles.push((edge_id.to_owned(), trouble));
+    }
+
+    /// Keeps the partials of open panes as a run, adds those of closed ones to their rows, and folds what has closed.
+    fn count(&mut self, counted: &[Counted<'_>]) -> Result<(), StoreError> {
+        self.raise_marks();
+        if !counted.is_empty() {
+            self.after.committed_ms = Some(self.now_ms);
+        }
+        let folded_before_ms = self.before.progress.folded_before_ms.max(self.after.progress.marks.closed_before_ms);
+        let (run, direct) = self.sort_out(counted, folded_before_ms)?;
+        self.writer.ads.note(self.file, &run)?;
+        self.writer.ads.note(self.file, &direct)?;
+        let mut batch = tops::Batch::default();
+        let tops_from_ms = Tops::from_ms(self.after.progress.marks.closed_before_ms);
+        for entry in run.entries().chain(direct.entries()) {
+            let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
+            if !row.ad_id.is_empty() && row.window_start_ms >= tops_from_ms {
+                self.after.tops.put(&mut batch, &row, entry.clicks);
+            }
+        }
+        self.add_to_tops(batch);
+        let late = merge_rows([&direct].into_iter(), i64::MIN, i64::MAX);
+        add_late(self.file, &late, &self.after.progress)?;
+        self.keep_run(run)?;
+        self.fold(folded_before_ms)
+    }
+
+    /// What the edges claim now.
+    fn raise_marks(&mut self) {
+        let unchanged = self.writer.edges.iter().filter(|(edge_id, _)| !self.edges.contains_key(*edge_id));
+        let edges = unchanged.map(|(_, edge)| edge).chain(self.edges.values());
+        let claims = Claims::of(edges, self.now_ms, self.options.idle_after_ms, self.since_ms);
+        let cap_ms = self.writer.closing_cap_ms.unwrap_or(i64::MAX);
+        let closed_by_ms = claims.watermark_ms.map(|at| at.min(cap_ms));
+        self.after.claims = claims;
+        self.after.progress.marks = self.before.progress.marks.raised(closed_by_ms, claims.horizon_ms);
+    }
+
+    /// What waits for its pane to close, and what goes to its row at once; notes what comes after its minute was closed.
+    fn sort_out(&self, counted: &[Counted<'_>], folded_before_ms: i64) -> Result<(Run, Run), StoreError> {
+        let (mut run, mut direct, mut corrections) =
+            (RunBuilder::default(), RunBuilder::default(), Corrections::default());
+        for Counted { partials, end, silent } in counted {
+            let open_until_ms = end.watermark_ms.saturating_add(OPEN_AHEAD_MS);
+            for partial in *partials {
+                let pane_ms = partial.pane_start_ms;
+                let to = if (folded_before_ms..=open_until_ms).contains(&pane_ms) { &mut run } else { &mut direct };
+                let entry = partial.index as usize;
+                to.add(partial).map_err(|source| refused(RunError::Users { entry, source }))?;
+                let marks = self.before.progress.marks;
+                if pane_ms < marks.closed_before_ms {
+                    corrections.add(marks, *silent, &partial.ad_id, pane_ms, partial.class, partial.clicks);
+                }
+            }
+        }
+        let runs = (run.finish().map_err(refused)?, direct.finish().map_err(refused)?);
+        add_corrections(self.file, &corrections, self.now_ms)?;
+        Ok(runs)
+    }
+
+    fn keep_run(&mut self, run: Run) -> Result<(), StoreError> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        let mut runs = self.file.open_table(RUNS).map_err(redb::Error::from)?;
+        runs.insert(self.after.generation, run.bytes()).map_err(redb::Error::from)?;
+        self.after.open.runs.push((self.after.generation, Arc::new(run)));
+        Ok(())
+    }
+
+    /// Writes the rows of panes before `folded_before_ms`, or of all where memory is short, and lets runs go that are done.
+    fn fold(&mut self, mut folded_before_ms: i64) -> Result<(), StoreError> {
+        let open = &mut self.after.open;
+        if open.runs.len() > OPEN_RUNS_MAX || open.bytes() > self.options.open_bytes_max {
+            let last_pane = open.runs.iter().filter_map(|(_, run)| run.last_pane()).max();
+            folded_before_ms =
+                last_pane.map_or(folded_before_ms, |pane| folded_before_ms.max(pane.saturating_add(PANE_MS)));
+        }
+        let folded_to_ms = self.before.progress.folded_before_ms;
+        if folded_before_ms <= folded_to_ms {
+            return Ok(());
+        }
+        let rows = merge_rows(open.runs.iter().map(|(_, run)| run.as_ref()), folded_to_ms, folded_before_ms);
+        add_to_rows(self.file, Grain::Pane, rows.iter())?;
+        drop(rows);
+        open.folded_before_ms = folded_before_ms;
+        self.after.progress.folded_before_ms = folded_before_ms;
+        drop_folded_runs(self.file, open)
+    }
+}
+
+/// A transaction that is counted.
+struct Counted<'a> {
+    partials: &'a [Partial],
+    end: &'a EndRecord,
+    /// Nothing waited for its edge.
+    silent: bool,
+}
+
+impl Store {
+    /// Whether time has done something that a commit must write down.
+    pub(crate) fn is_due(&self, writer: &Writer, now_ms: i64) -> bool {
+        let moment = self.moment();
+        let since_ms = self.since_ms.load(std::sync::atomic::Ordering::Acquire);
+        let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, since_ms);
+        claims != moment.claims || rollup::is_due(self, &moment.progress)
+    }
+}
+
+fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
+    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
+    let folded_before_ms = open.folded_before_ms;
+    let is_folded = |run: &Run| run.last_pane().is_none_or(|pane| pane < folded_before_ms);
+    for (number, _) in open.runs.iter().filter(|(_, run)| is_folded(run)) {
+        runs.remove(number).map_err(redb::Error::from)?;
+    }
+    open.runs.retain(|(_, run)| !is_folded(run));
+    Ok(())
+}
+
+fn refused(error: RunError) -> StoreError {
+    StoreError::Refused(Refusal::Run(error.to_string()))
+}

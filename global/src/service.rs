@@ -1,0 +1,182 @@
+//! `tollgate global`: a consumer, a keeper, a query port and an admin port around one store, each on a thread of its own.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{Builder, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use crate::admin::{self, Admin};
+use crate::consumer::{Consumer, Stopped};
+use crate::kafka::KafkaSettings;
+use crate::keeper::{self, RoomSeen};
+use crate::metrics::Meter;
+use crate::store::{Options, Store};
+use crate::tables::StoreError;
+
+/// The store's name in a data directory.
+pub const STORE_FILE: &str = "global.redb";
+
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    pub data_dir: PathBuf,
+    pub kafka: KafkaSettings,
+    pub query_listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub store: Options,
+    /// The store is put aside, and counted anew from all that the topic has.
+    pub rebuild: bool,
+}
+
+/// Why the service ended by itself, or did not begin; the variants say what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error("cannot listen on {address}: {error}; name another address with {flag}")]
+    Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
+    /// In use by another process, or no directory that can be used.
+    #[error("{0}")]
+    DataDir(String),
+    #[error("{0}")]
+    Store(String),
+    #[error("{0}")]
+    Kafka(String),
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Where it listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub query: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// What ended of itself.
+enum Told {
+    Consumer(Result<(), Stopped>),
+    Keeper(Result<(), StoreError>),
+}
+
+/// Serves until `stop` gets something or its sender is gone; `ready` is called when questions are answered.
+pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addresses)) -> Result<(), ServiceError> {
+    let (query, query_address) = listen("--query-listen", config.query_listen)?;
+    let (admin_port, admin_address) = listen("--admin-listen", config.admin_listen)?;
+    let path = store_path(config)?;
+    let store = Arc::new(Store::open_with(&path, config.store.clone()).map_err(|error| opening(&path, error))?);
+    let (meter, room) = (Arc::<Meter>::default(), Arc::<RoomSeen>::default());
+    let (told, ended) = mpsc::channel();
+    let stopping = Arc::new(AtomicBool::new(false));
+
+    let (stop_queries, queries_stopped) = oneshot::channel();
+    let (stop_admin, admin_stopped) = oneshot::channel();
+    let (queried, admin) = (store.clone(), Admin { store: store.clone(), meter: meter.clone(), room: room.clone() });
+    let query_thread = serve("query", move || crate::http::serve(queried, query, queries_stopped))?;
+    let admin_thread = serve("admin", move || admin::serve(admin, admin_port, admin_stopped))?;
+
+    let (stop_keeper, keeper_stopped) = mpsc::channel();
+    let (kept, keeper_told, keeper_path) = (store.clone(), told.clone(), path.clone());
+    let keeper = spawn("keeper", move || {
+        // The main thread may have ended first.
+        let _ = keeper_told.send(Told::Keeper(keeper::keep(&kept, &keeper_path, &room, &keeper_stopped)));
+    })?;
+    let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter, stopping.clone());
+    let consumer_told = told;
+    let consumer = spawn("consumer", move || {
+        let _ = consumer_told.send(Told::Consumer(consumer.run()));
+    })?;
+    watch_stop(stop, stopping.clone())?;
+    ready(Addresses { query: query_address, admin: admin_address });
+
+    let outcome = wait(&ended, &path);
+    stopping.store(true, Ordering::Release);
+    // Threads that ended have let go of their ends.
+    let _ = (stop_keeper.send(()), stop_queries.send(()), stop_admin.send(()));
+    for thread in [consumer, keeper, query_thread, admin_thread] {
+        // A panic on any thread has ended the process.
+        let _ = thread.join();
+    }
+    outcome
+}
+
+/// Until the consumer ends, of itself or because it was told to; or the keeper does.
+fn wait(ended: &Receiver<Told>, path: &Path) -> Result<(), ServiceError> {
+    match ended.recv() {
+        Ok(Told::Consumer(Ok(())) | Told::Keeper(Ok(()))) | Err(_) => Ok(()),
+        Ok(Told::Consumer(Err(Stopped::Kafka(why)))) => Err(ServiceError::Kafka(why)),
+        Ok(Told::Consumer(Err(Stopped::Store(error))) | Told::Keeper(Err(error))) => {
+            Err(ServiceError::Store(format!("the store {}: {error}", path.display())))
+        }
+    }
+}
+
+/// Passes the word to stop on to the consumer, whose end is waited for.
+fn watch_stop(stop: Receiver<()>, stopping: Arc<AtomicBool>) -> Result<(), ServiceError> {
+    spawn("stop", move || {
+        // A sender that is gone means the same as its message.
+        let _ = stop.recv();
+        stopping.store(true, Ordering::Release);
+    })?;
+    Ok(())
+}
+
+fn store_path(config: &ServiceConfig) -> Result<PathBuf, ServiceError> {
+    let named = |path: &Path, error: &std::io::Error| {
+        ServiceError::DataDir(format!(
+            "{}: {error}; name a directory that can be written with --data-dir",
+            path.display()
+        ))
+    };
+    fs::create_dir_all(&config.data_dir).map_err(|error| named(&config.data_dir, &error))?;
+    let path = config.data_dir.join(STORE_FILE);
+    if config.rebuild && path.exists() {
+        // Opened, so that it is not taken from under a process that serves. Whatever else it is, it is put aside.
+        let opened = Store::open_with(&path, config.store.clone());
+        if let Err(error @ StoreError::Database(redb::Error::DatabaseAlreadyOpen)) = opened {
+            return Err(opening(&path, error));
+        }
+        drop(opened);
+        let aside = path.with_extension("before-rebuild");
+        fs::rename(&path, &aside).map_err(|error| named(&path, &error))?;
+        tracing::warn!("the store was put aside as {}; delete it when the new one is as it should be", aside.display());
+    }
+    Ok(path)
+}
+
+fn opening(path: &Path, error: StoreError) -> ServiceError {
+    match error {
+        StoreError::Database(redb::Error::DatabaseAlreadyOpen) => ServiceError::DataDir(format!(
+            "{} is in use by another process; stop that, or name another --data-dir",
+            path.display()
+        )),
+        error => ServiceError::Store(format!(
+            "the store {}: {error}. Put a backup in its place (`tollgate restore`), or count anew from the topic with --rebuild",
+            path.display()
+        )),
+    }
+}
+
+fn listen(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {
+    let bound = TcpListener::bind(address).and_then(|listener| listener.local_addr().map(|at| (listener, at)));
+    bound.map_err(|error| ServiceError::Listen { flag, address, error })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServiceError> {
+    Builder::new().name(name.to_owned()).spawn(body).map_err(ServiceError::Thread)
+}
+
+/// A port on a thread and a runtime of its own.
+fn serve<F: Future<Output = std::io::Result<()>>>(
+    name: &'static str,
+    server: impl FnOnce() -> F + Send + 'static,
+) -> Result<JoinHandle<()>, ServiceError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServiceError::Thread)?;
+    spawn(name, move || {
+        if let Err(error) = runtime.block_on(server()) {
+            tracing::error!("the {name} port failed: {error}");
+        }
+    })
+}

@@ -1,0 +1,148 @@
+//! Drives. `tollgate global`, and what an operator says to a running one: `edges`, `backup`; and `restore`, where none runs.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc;
+
+use serde_json::Value;
+use tollgate_global::{STORE_FILE, ServiceConfig, ServiceError};
+
+use super::status::{ask, resolve};
+use super::wal::CommandError;
+use crate::exit::Exit;
+
+/// Serves until a signal, or until it cannot go on.
+pub fn run(config: &ServiceConfig) -> Result<Exit, CommandError> {
+    let (told, stop) = mpsc::channel();
+    let signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT]);
+    let mut signals = signals.map_err(|error| halted(Exit::Unavailable, format!("signal handlers: {error}")))?;
+    let waiting = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        signals.forever().next();
+        // The service may have ended first.
+        let _ = told.send(());
+    });
+    waiting.map_err(|error| halted(Exit::Unavailable, format!("a thread: {error}")))?;
+    let ready = |at: tollgate_global::Addresses| {
+        println!("ready query={} admin={}", at.query, at.admin);
+        // A reader that went away must not end the service.
+        let _ = std::io::stdout().flush();
+    };
+    let ended = tollgate_global::run(config, stop, ready);
+    ended.map(|()| Exit::Clean).map_err(|error| {
+        let exit = match error {
+            ServiceError::Listen { .. } | ServiceError::Thread(_) => Exit::Unavailable,
+            ServiceError::DataDir(_) => Exit::DataDir,
+            ServiceError::Store(_) => Exit::Store,
+            ServiceError::Kafka(_) => Exit::Kafka,
+        };
+        halted(exit, error.to_string())
+    })
+}
+
+/// Every edge that the global tier at `admin` knows; exit status 1 where something needs a person.
+pub fn list(admin: &str, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let answer = asked(admin, "GET", "/edges")?;
+    let edges = answer["edges"].as_array().cloned().unwrap_or_default();
+    let needs = |edge: &&Value| edge["held_at_ms"].is_number() || edge["presence"] == "silent";
+    let exit = if edges.iter().any(|edge| needs(&edge)) { Exit::Difference } else { Exit::Clean };
+    if json {
+        writeln!(out, "{answer:#}")?;
+        return Ok(exit);
+    }
+    if edges.is_empty() {
+        writeln!(out, "no edge has sent anything")?;
+    }
+    for edge in &edges {
+        let text = |name: &str| edge[name].as_str().unwrap_or_default().to_owned();
+        let number = |name: &str| edge[name].as_i64().unwrap_or_default();
+        writeln!(
+            out,
+            "{:<24} {:<8} transaction {}, {} clicks, last heard {:.1} s ago",
+            text("edge_id"),
+            text("presence"),
+            number("txn_seq"),
+            number("clicks"),
+            number("silent_ms") as f64 / 1e3,
+        )?;
+        if edge["held_at_ms"].is_number() {
+            let missing = number("clicks_missing");
+            writeln!(
+                out,
+                "    LACKS CLICKS: {missing} are known to be missing, and nothing later is final. Find out why; then"
+            )?;
+            writeln!(out, "    `tollgate edges accept {}` lets windows become final without them", text("edge_id"))?;
+        }
+        for trouble in edge["troubles"].as_array().into_iter().flatten() {
+            let (kind, why) = (trouble["kind"].as_str().unwrap_or("?"), trouble["text"].as_str().unwrap_or_default());
+            writeln!(out, "    {kind}: {why}")?;
+        }
+    }
+    Ok(exit)
+}
+
+pub fn retire(admin: &str, edge_id: &str, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    asked(admin, "POST", &format!("/edges/{}/retire", encoded(edge_id)))?;
+    writeln!(out, "{edge_id} is retired: no window waits for it. It is back as soon as it sends something")?;
+    Ok(Exit::Clean)
+}
+
+pub fn accept(admin: &str, edge_id: &str, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    asked(admin, "POST", &format!("/edges/{}/accept", encoded(edge_id)))?;
+    writeln!(out, "the troubles of {edge_id} are accepted: windows become final without what is missing")?;
+    Ok(Exit::Clean)
+}
+
+pub fn backup(admin: &str, to: &Path, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    let absolute = std::path::absolute(to)?;
+    let named = absolute.to_str().ok_or_else(|| CommandError::Refused("--to is no UTF-8; name another".to_owned()))?;
+    let answer = asked(admin, "POST", &format!("/backup?to={}", encoded(named)))?;
+    writeln!(out, "{named}: {} bytes, of one moment", answer["bytes"])?;
+    Ok(Exit::Clean)
+}
+
+pub fn restore(from: &Path, data_dir: &Path, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    std::fs::create_dir_all(data_dir)?;
+    let to = data_dir.join(STORE_FILE);
+    let bytes = tollgate_global::restore(from, &to).map_err(|error| halted(Exit::Store, error.to_string()))?;
+    writeln!(out, "{}: {bytes} bytes; `tollgate global` reads on from where it was copied", to.display())?;
+    Ok(Exit::Clean)
+}
+
+/// The JSON of an answer; what the other side refuses is its own words.
+fn asked(admin: &str, method: &str, path: &str) -> Result<Value, CommandError> {
+    let address = resolve(admin)?;
+    let unreachable = |error: &dyn std::fmt::Display| {
+        halted(
+            Exit::Unavailable,
+            format!("no `tollgate global` answers at {admin}: {error}; name its --admin-listen with --admin"),
+        )
+    };
+    let (status, body) = ask(address, method, path).map_err(|error| unreachable(&error))?;
+    let answer: Value = serde_json::from_str(&body).map_err(|error| unreachable(&error))?;
+    match (status, answer["error"].as_str()) {
+        (200, _) => Ok(answer),
+        (_, Some(error)) => Err(CommandError::Refused(error.to_owned())),
+        (_, None) => Err(unreachable(&format!("status {status}"))),
+    }
+}
+
+/// As a part of a path or a query: all but what needs no thought.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn halted(exit: Exit, text: String) -> CommandError {
+    CommandError::Halted(exit, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_paths_survive_a_url() {
+        assert_eq!(encoded("fra-1"), "fra-1");
+        assert_eq!(encoded("/a b/ü?"), "%2Fa%20b%2F%C3%BC%3F");
+    }
+}
