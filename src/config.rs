@@ -1,7 +1,33 @@
 //! Pure. Every value that can be set and every limit, each with the sum that justifies it. A `Config` that exists is valid.
 
+mod tuning;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+pub use tuning::{HUGE_PAGE_BYTES, HugePages, IrqCheck, NapiMode, Switch, TuningConfig};
+
+/// An enum of choices, each with the name that it is set by.
+macro_rules! named {
+    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $case:ident = $text:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$what])* $case,)+
+        }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$case),+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($name::$case => $text,)+
+                }
+            }
+        }
+    };
+}
+use named;
 
 /// Which field of a click makes its key. Part of the log's segment headers: another rule over a live log starts a new
 /// horizon.
@@ -32,22 +58,9 @@ impl DedupKey {
     }
 }
 
-/// How the process writes what it has to say to standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl LogFormat {
-    pub const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        }
-    }
+named! {
+    /// How the process writes what it has to say to standard error.
+    LogFormat { Text = "text", Json = "json" }
 }
 
 /// Everything in force, checked. Times in milliseconds, microseconds or seconds, sizes in bytes, as the names say.
@@ -66,6 +79,7 @@ pub struct Config {
     pub log: LogConfig,
     pub dedup: DedupConfig,
     pub export: ExportConfig,
+    pub tuning: TuningConfig,
     /// How long `/readyz` fails before a stop begins to drain.
     pub drain_delay_ms: u64,
     pub log_format: LogFormat,
@@ -78,6 +92,9 @@ pub struct RingConfig {
     /// Receive buffers shared by all connections of a core; a power of two.
     pub recv_buffers: u16,
     pub recv_buffer_bytes: u32,
+    /// How long a NIC's queue is polled where otherwise would be waited; 0: not at all.
+    pub busy_poll_us: u32,
+    pub napi: NapiMode,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -147,22 +164,12 @@ pub struct ExportConfig {
     pub kafka: KafkaConfig,
 }
 
-/// What exports end in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SinkKind {
-    /// The store in the data directory.
-    Embedded,
-    Kafka,
-}
-
-impl SinkKind {
-    pub const ALL: [SinkKind; 2] = [SinkKind::Embedded, SinkKind::Kafka];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            SinkKind::Embedded => "embedded",
-            SinkKind::Kafka => "kafka",
-        }
+named! {
+    /// What exports end in.
+    SinkKind {
+        /// The store in the data directory.
+        Embedded = "embedded",
+        Kafka = "kafka",
     }
 }
 
@@ -271,6 +278,14 @@ impl Config {
         self.dedup.memory_bytes / u64::from(self.cores())
     }
 
+    /// What is mapped for it: whole pages of those that are asked for.
+    pub fn dedup_mapping_bytes_a_core(&self) -> u64 {
+        match self.tuning.huge_pages {
+            HugePages::Explicit => self.dedup_bytes_a_core().next_multiple_of(HUGE_PAGE_BYTES),
+            HugePages::Transparent | HugePages::Off => self.dedup_bytes_a_core(),
+        }
+    }
+
     /// The share of one core in `--connections-max`.
     pub fn connections_a_core(&self) -> u32 {
         self.http.connections_max.div_ceil(u32::from(self.cores()))
@@ -308,7 +323,13 @@ impl Default for Config {
             data_dir: PathBuf::from("./tollgate-data"),
             cpus: Vec::new(),
             workers: 1,
-            ring: RingConfig { entries: 1024, recv_buffers: 256, recv_buffer_bytes: 16 * KIB as u32 },
+            ring: RingConfig {
+                entries: 1024,
+                recv_buffers: 256,
+                recv_buffer_bytes: 16 * KIB as u32,
+                busy_poll_us: 0,
+                napi: NapiMode::Off,
+            },
             http: HttpConfig {
                 connections_max: 4096,
                 head_bytes_max: 8 * KIB as u32,
@@ -346,6 +367,7 @@ impl Default for Config {
                     ..KafkaConfig::default()
                 },
             },
+            tuning: TuningConfig::default(),
             drain_delay_ms: 0,
             log_format: LogFormat::Text,
         }

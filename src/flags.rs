@@ -332,8 +332,12 @@ mod tests {
             if setting.name == "cpus" {
                 config.cpus = vec![4];
             }
+            if setting.name == "housekeeping-cpus" {
+                config.tuning.housekeeping_cpus = vec![5];
+            }
             let text = setting.show(&config);
             let mut again = Config { cpus: config.cpus.clone(), ..Config::default() };
+            again.tuning.housekeeping_cpus = config.tuning.housekeeping_cpus.clone();
             again.export.kafka.brokers = config.export.kafka.brokers.clone();
             if setting.name != "cores" {
                 setting.put(&mut again, &text, &machine()).unwrap_or_else(|e| panic!("{} {text}: {e:?}", setting.name));
@@ -380,6 +384,9 @@ mod tests {
             ("cpus", "3-1", "such as 3 or 0-2,8"),
             ("regions", "much_too_long_a_name", "must be up to 1000 names"),
             ("log-format", "xml", "must be one of text, json"),
+            ("nic", "../eth0", "must be the name of a network interface"),
+            ("napi", "yes", "must be one of off, on, prefer"),
+            ("busy-poll-us", "50us", "must be a whole number; 0 to 10000"),
         ] {
             let text = refusal(&flags([(name, value)]));
             let start = format!("--{name} {value:?}: ");
@@ -436,6 +443,17 @@ mod tests {
         }
         assert!(refusal(&flags([("cores", "3")])).contains("CPU 6 is not among those"));
         assert!(refusal(&flags([("cpus", "0")])).contains("CPU 0 is not among those this process may use, [4, 5]"));
+    }
+
+    #[test]
+    fn housekeeping_is_beside_pinned_workers() {
+        let said = |cpus, others| load(Role::Up, &flags([("cpus", cpus), ("housekeeping-cpus", others)]), &machine());
+        assert_eq!(said("4", "5").unwrap().config.tuning.housekeeping_cpus, [5]);
+        for (cpus, others, want) in [("4,5", "5", "CPU 5 is a worker's ([4, 5])"), ("4", "6", "CPU 6 is not among")] {
+            assert!(said(cpus, others).unwrap_err().to_string().contains(want), "{cpus} {others}");
+        }
+        assert!(refusal(&flags([("housekeeping-cpus", "5")])).contains("say --cpus or --cores too"));
+        assert!(refusal(&flags([("napi", "on")])).contains("--napi on: say how long with --busy-poll-us"));
     }
 
     #[test]

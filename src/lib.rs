@@ -16,6 +16,7 @@ pub mod event;
 pub mod exit;
 pub mod export;
 pub mod flags;
+pub mod host;
 pub mod inbox;
 pub mod limits;
 pub mod machine;

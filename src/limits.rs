@@ -1,7 +1,7 @@
 //! Pure. What the values of a [`Config`] must satisfy together. Each value alone is bounded in `settings.rs`; here are the
 //! sums over several, each with the failure that it prevents.
 
-use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS};
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS, NapiMode};
 use crate::machine::Machine;
 use crate::memory;
 use crate::units::{about_bytes, format_bytes, format_duration_us};
@@ -16,8 +16,8 @@ pub struct LimitError(String);
 
 /// Checks the values against each other and against the machine.
 pub fn check(config: &Config, machine: &Machine) -> Result<(), LimitError> {
-    let rules: [fn(&Config, &Machine) -> Option<String>; 9] =
-        [cores, addresses, body, assembly, segment, budget, window, skew, memory_sum];
+    let rules: [fn(&Config, &Machine) -> Option<String>; 11] =
+        [cores, housekeeping, polling, addresses, body, assembly, segment, budget, window, skew, memory_sum];
     rules.iter().find_map(|rule| rule(config, machine)).map_or(Ok(()), |why| Err(LimitError(why)))
 }
 
@@ -39,6 +39,34 @@ fn cores(config: &Config, machine: &Machine) -> Option<String> {
             format_bytes(least),
         )
     })
+}
+
+/// A worker that shares its CPU waits for the rest of another thread's time slice.
+fn housekeeping(config: &Config, machine: &Machine) -> Option<String> {
+    let cpus = &config.tuning.housekeeping_cpus;
+    if !cpus.is_empty() && config.cpus.is_empty() {
+        return Some(
+            "--housekeeping-cpus keeps other threads off the workers' CPUs: say --cpus or --cores too".to_owned(),
+        );
+    }
+    if let Some(cpu) = cpus.iter().find(|cpu| config.cpus.contains(cpu)) {
+        return Some(format!(
+            "--housekeeping-cpus: CPU {cpu} is a worker's ({:?}); name others, or leave it out",
+            config.cpus
+        ));
+    }
+    cpus.iter().find(|cpu| !machine.cpus.contains(cpu)).map(|cpu| {
+        format!(
+            "--housekeeping-cpus: CPU {cpu} is not among those this process may use, {:?}; see taskset",
+            machine.cpus
+        )
+    })
+}
+
+fn polling(config: &Config, _: &Machine) -> Option<String> {
+    let (napi, busy_poll_us) = (config.ring.napi, config.ring.busy_poll_us);
+    (napi != NapiMode::Off && busy_poll_us == 0)
+        .then(|| format!("--napi {}: say how long with --busy-poll-us, such as 50", napi.name()))
 }
 
 /// Port 0 asks for any free port, so two of those never collide.

@@ -47,7 +47,7 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
     vec![
         line(
             "dedup table",
-            config.dedup.memory_bytes + cores * dedup::stash_bytes(config.dedup_bytes_a_core()),
+            cores * (config.dedup_mapping_bytes_a_core() + dedup::stash_bytes(config.dedup_mapping_bytes_a_core())),
             "--dedup-memory-bytes, and a stash for blocks that are full".to_owned(),
         ),
         counted("tables of partials", tables as u64, preagg::table_bytes(TABLE_ROWS_MAX, TABLE_USERS_MAX)),

@@ -9,6 +9,7 @@
 
 mod ports;
 mod threads;
+mod tuning;
 
 use std::io::{IsTerminal as _, Write};
 use std::net::TcpListener;
@@ -80,7 +81,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
         let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(Failure { exit: Exit::Unavailable, text });
     }
-    leave_to_workers(&config.cpus).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
+    let config = &tuning::in_force(config)?;
+    leave_to_workers(config).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
     let started_at = Instant::now();
@@ -274,9 +276,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 /// Where workers are pinned, everything else stays off their CPUs, if there are others: a worker that wakes would wait for the
-/// rest of another thread's time slice, milliseconds, whatever that thread's priority.
-fn leave_to_workers(workers: &[usize]) -> std::io::Result<()> {
-    let others: Vec<usize> = Machine::read().cpus.into_iter().filter(|cpu| !workers.contains(cpu)).collect();
+/// rest of another thread's time slice, milliseconds, whatever that thread's priority. Where it stays can be said.
+fn leave_to_workers(config: &Config) -> std::io::Result<()> {
+    let workers = &config.cpus;
+    let others: Vec<usize> = match &config.tuning.housekeeping_cpus[..] {
+        [] => Machine::read().cpus.into_iter().filter(|cpu| !workers.contains(cpu)).collect(),
+        said => said.to_vec(),
+    };
     if workers.is_empty() || others.is_empty() { Ok(()) } else { run_on(others) }
 }
 

@@ -54,6 +54,8 @@ enum Kind {
     Choice(&'static [&'static str]),
     Regions,
     Cpus,
+    /// A network interface, or none.
+    Nic,
     /// `host:port,host:port`.
     Brokers,
     Topic {
@@ -139,6 +141,7 @@ impl Setting {
                 format!("up to 1000 names of 1 to {REGION_BYTES_MAX} letters, digits, dashes and underscores")
             }
             Kind::Cpus => "CPU numbers, ascending, such as 3 or 0-2,8".to_owned(),
+            Kind::Nic => "the name of a network interface, such as eth0".to_owned(),
             Kind::Brokers => "host:port, separated by commas".to_owned(),
             Kind::Topic { .. } => "1 to 249 letters, digits, dots, dashes and underscores".to_owned(),
             Kind::Properties => "key=value, of those that librdkafka has and the protocol does not decide".to_owned(),
@@ -166,7 +169,7 @@ impl Setting {
             Kind::Duration { .. } => "TIME",
             Kind::Address => "ADDRESS",
             Kind::Path => "PATH",
-            Kind::Name | Kind::Choice(_) | Kind::Topic { .. } => "NAME",
+            Kind::Name | Kind::Nic | Kind::Choice(_) | Kind::Topic { .. } => "NAME",
             Kind::Regions | Kind::Cpus | Kind::Brokers => "LIST",
             Kind::Properties => "KEY=VALUE",
         }
@@ -208,6 +211,8 @@ impl Kind {
                 checked(names.len() <= 1000 && names.iter().all(|name| is_name(name, REGION_BYTES_MAX, b"_-")))
             }
             Kind::Cpus => checked(parse_cpu_list(text).is_some()),
+            // A name is part of a path below /sys, and bounded by the kernel's IFNAMSIZ.
+            Kind::Nic => checked(text.is_empty() || is_name(text, 15, b"._-@") && !text.starts_with('.')),
             Kind::Brokers => checked(text.split(',').all(is_broker)),
             Kind::Topic { optional } => {
                 let dots = text.bytes().all(|byte| byte == b'.');

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod accepting;
+pub mod napi;
 mod others;
 
 use std::collections::VecDeque;
@@ -171,6 +172,7 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(config.entries * 4)
             .build(config.entries)?;
+        napi::register(&ring, config)?;
         let mut buffers = ReceiveBuffers::new(config.recv_buffers, config.recv_buffer_bytes)?;
         buffers.register(&ring.submitter())?;
         let mut slots = Vec::new();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, SinkKind};
 use crate::exit::Exit;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::{self, Bound, ListenTuning};
 use crate::run::Work;
 use crate::start::Failure;
 
@@ -29,7 +29,7 @@ pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String),
     };
     let admin = bind_tcp("--admin-listen", config.admin_listen)?;
     let clicks = match work {
-        Work::Serve => bind_clicks(config.listen, config.cores())?,
+        Work::Serve => bind_clicks(config.listen, config.cores(), &ListenTuning::of(config))?,
         // A client, or a balancer, sees at once that nobody is here; and another edge may have the address by now.
         Work::ExportAll => Vec::new(),
     };
@@ -45,10 +45,10 @@ pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String),
 }
 
 /// Waits a moment for an address that is in use: it may be our own, of before a kill.
-fn bind_clicks(address: SocketAddr, cores: u16) -> Result<Vec<Bound>, Failure> {
+fn bind_clicks(address: SocketAddr, cores: u16, tuning: &ListenTuning) -> Result<Vec<Bound>, Failure> {
     let until = Instant::now() + ADDRESS_WAIT;
     loop {
-        match listener::bind(address, cores) {
+        match listener::bind(address, cores, tuning) {
             Ok(bound) => return Ok(bound),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(5));
@@ -79,7 +79,8 @@ mod tests {
         let killed = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = killed.local_addr().unwrap();
         let (sender, bound) = mpsc::channel();
-        let starting = std::thread::spawn(move || sender.send(bind_clicks(address, 1).is_ok()));
+        let starting =
+            std::thread::spawn(move || sender.send(bind_clicks(address, 1, &ListenTuning::default()).is_ok()));
         let early = bound.recv_timeout(Duration::from_millis(100));
         assert_eq!(early, Err(RecvTimeoutError::Timeout), "gave up, or took an address that is in use");
         drop(killed);

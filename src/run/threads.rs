@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{Told, run_on, spawn};
 use crate::admin::{Readiness, ScrapeAnswer};
 use crate::chunk::CoreIndex;
-use crate::config::{Config, EXPORT_CREDITS};
+use crate::config::{Config, EXPORT_CREDITS, Switch};
 use crate::core::Core;
 use crate::core::idle::IdleLog;
 use crate::exit::Exit;
@@ -79,7 +79,7 @@ impl Threads {
         })?;
 
         let meshes = Mesh::join(bells.iter().map(|bells| Arc::clone(&bells.wake)).collect());
-        let (mut spreads, mut bound) = (Spread::over(Arc::clone(&self.inboxes)), bound.into_iter());
+        let (mut spreads, mut bound) = (self.spread(config), bound.into_iter());
         let mut idle_logs: Vec<IdleLog> = idle.into_iter().map(|(_, log)| log).collect();
         let (ready_sender, ready) = mpsc::channel();
         let several = cores.len() > 1;
@@ -115,6 +115,10 @@ impl Threads {
             }
         }
         Ok(())
+    }
+
+    fn spread(&self, config: &Config) -> Vec<Spread> {
+        Spread::over(Arc::clone(&self.inboxes), config.tuning.incoming_cpu == Switch::On)
     }
 
     fn keep(&self, config: &Config, cores: &[StartedCore], idle: &[(LogDir, IdleLog)]) -> Result<Sender<Job>, Failure> {

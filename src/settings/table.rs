@@ -3,7 +3,8 @@
 use super::properties::{properties, shown};
 use super::{Kind, Setting, Value, first_cpus, join, names_sorted};
 use crate::config::{
-    CLOCK_SKEW_MS_MAX, CORES_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, LogFormat, SinkKind,
+    CLOCK_SKEW_MS_MAX, CORES_MAX, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, DedupKey, HugePages, IrqCheck,
+    LogFormat, NapiMode, SinkKind, Switch,
 };
 use crate::machine::parse_cpu_list;
 
@@ -41,7 +42,7 @@ macro_rules! choice {
             get: |config| Value::Text(config.$($field).+.name().to_owned()),
             set: |config, value, _| {
                 let name = value.text();
-                let found = $enum::ALL.into_iter().find(|one| one.name() == name);
+                let found = $enum::ALL.iter().copied().find(|one| one.name() == name);
                 config.$($field).+ = found.expect("the choice was checked against the names of the enum");
             },
         }
@@ -114,6 +115,56 @@ pub static SETTINGS: &[Setting] = &[
         get: |config| Value::Text(join(config.cpus.iter())),
         set: |config, value, _| config.cpus = parse_cpu_list(&value.text()).expect("the list was checked"),
     },
+    Setting {
+        name: "housekeeping-cpus",
+        about: "The CPUs of every thread that is no worker (exporter, log keeper, queries, admin); for --cpus and --cores. Not set: all that no worker is pinned to",
+        kind: Kind::Cpus,
+        get: |config| Value::Text(join(config.tuning.housekeeping_cpus.iter())),
+        set: |config, value, _| {
+            config.tuning.housekeeping_cpus = parse_cpu_list(&value.text()).expect("the list was checked");
+        },
+    },
+    Setting {
+        name: "nic",
+        about: "The network interface that clicks come in by, for --irq-affinity-check and `tollgate doctor`. Not set: every one with interrupts",
+        kind: Kind::Nic,
+        get: |config| Value::Text(config.tuning.nic.clone()),
+        set: |config, value, _| config.tuning.nic = value.text(),
+    },
+    choice!(
+        "incoming-cpu",
+        &["off", "on"],
+        Switch,
+        tuning.incoming_cpu,
+        "A worker accepts the connections whose packets arrive on its CPU; several workers only. For a NIC with a queue for each worker"
+    ),
+    number!(
+        "busy-poll-us",
+        Kind::Count { min: 0, max: 10_000 },
+        ring.busy_poll_us,
+        "Microseconds that a NIC's queue is polled for, where otherwise would be waited (SO_BUSY_POLL; with --napi the ring's wait too). Costs CPU time, saves wake-ups"
+    ),
+    choice!(
+        "napi",
+        &["off", "on", "prefer"],
+        NapiMode,
+        ring.napi,
+        "A worker polls the NIC's queues for --busy-poll-us before it sleeps. prefer: interrupts are held back meanwhile, as the NIC's napi_defer_hard_irqs and gro_flush_timeout allow"
+    ),
+    choice!(
+        "irq-affinity-check",
+        &["off", "warn", "refuse"],
+        IrqCheck,
+        tuning.irq_affinity_check,
+        "At the start: which of the NIC's interrupts share a CPU with a worker; with --incoming-cpu which worker's CPU has none. refuse: then it does not start"
+    ),
+    choice!(
+        "huge-pages",
+        &["transparent", "explicit", "off"],
+        HugePages,
+        tuning.huge_pages,
+        "Pages of the memory for remembered ids. explicit: 2 MiB ones of the pool that vm.nr_hugepages sets aside"
+    ),
     number!(
         "ring-entries",
         Kind::CountPowerOfTwo { min: 64, max: 16_384 },

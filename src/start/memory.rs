@@ -2,30 +2,105 @@
 
 use std::io;
 
-use memmap2::{Advice, MmapMut};
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 use super::Failure;
-use crate::config::{Config, FRAME_BUFFERS};
+use crate::config::{Config, FRAME_BUFFERS, HUGE_PAGE_BYTES, HugePages};
 use crate::dedup;
 use crate::event::{FrameBuffer, Now};
+use crate::host::{self, Root};
+use crate::units::about_bytes;
 use crate::wal::writer::buffer_bytes;
 
-/// Takes the tables' memory, in huge pages where the kernel has them, touched now rather than click by click. One secret: a key's
-/// home follows from it.
+/// Takes the tables' memory, touched now rather than click by click. One secret: a key's home follows from it.
 pub(super) fn dedup_tables(config: &Config, now: Now) -> Result<Vec<dedup::Table>, Failure> {
-    let (bytes, secret) = (config.dedup_bytes_a_core() as usize, random()?);
-    let mut given = true;
-    let mut table = || {
-        let memory = MmapMut::map_anon(bytes).map_err(Failure::unavailable("the memory for remembered ids"))?;
-        // Both are wishes: without them the table is slower, not wrong.
-        given &= memory.advise(Advice::HugePage).is_ok() && memory.advise(Advice::PopulateWrite).is_ok();
-        Ok(dedup::Table::new(memory, secret, &config.dedup, i64::MIN, now.wall_ms))
-    };
-    let tables = (0..config.cores()).map(|_| table()).collect::<Result<_, Failure>>()?;
-    if !given {
-        tracing::warn!("the kernel gives no huge pages: looking ids up costs up to three times as much");
+    let secret = random()?;
+    let memories = mapped(config)?;
+    Ok(memories
+        .into_iter()
+        .map(|memory| dedup::Table::new(memory, secret, &config.dedup, i64::MIN, now.wall_ms))
+        .collect())
+}
+
+/// In the pages that `--huge-pages` asks for; where the host has none, in those it has, and says so.
+fn mapped(config: &Config) -> Result<Vec<MmapMut>, Failure> {
+    let (cores, bytes) = (usize::from(config.cores()), config.dedup_bytes_a_core() as usize);
+    match config.tuning.huge_pages {
+        HugePages::Explicit => {
+            let bytes = config.dedup_mapping_bytes_a_core() as usize;
+            let memories: io::Result<Vec<MmapMut>> = (0..cores).map(|_| explicit(bytes)).collect();
+            match memories {
+                Ok(memories) => {
+                    tracing::info!(
+                        pages = cores * bytes / HUGE_PAGE_BYTES as usize,
+                        "remembered ids lie in explicit huge pages"
+                    );
+                    Ok(memories)
+                }
+                Err(error) => {
+                    let pages = (cores * bytes) as u64 / HUGE_PAGE_BYTES;
+                    let free = host::memory::huge_page_pool(&Root::of_host()).map_or(0, |pool| pool.free);
+                    tracing::warn!(
+                        "--huge-pages explicit does nothing here: MAP_HUGETLB was answered {error}; it needs {pages} free pages of 2 MiB, \
+                         there are {free}: sysctl vm.nr_hugepages. Transparent ones are asked for instead"
+                    );
+                    transparent(cores, bytes)
+                }
+            }
+        }
+        HugePages::Transparent => transparent(cores, bytes),
+        HugePages::Off => {
+            let memory = || {
+                let memory = MmapMut::map_anon(bytes).map_err(not_to_be_had)?;
+                // Refused by a kernel that knows no others.
+                let _ = memory.advise(Advice::NoHugePage);
+                let _ = memory.advise(Advice::PopulateWrite);
+                Ok(memory)
+            };
+            (0..cores).map(|_| memory()).collect()
+        }
     }
-    Ok(tables)
+}
+
+/// The pool's pages are reserved when they are mapped: to touch them later cannot fail.
+fn explicit(bytes: usize) -> io::Result<MmapMut> {
+    let memory = MmapOptions::new().len(bytes).huge(Some(HUGE_PAGE_BYTES.trailing_zeros() as u8)).map_anon()?;
+    // A wish: without it they are touched click by click.
+    let _ = memory.advise(Advice::PopulateWrite);
+    Ok(memory)
+}
+
+fn transparent(cores: usize, bytes: usize) -> Result<Vec<MmapMut>, Failure> {
+    let root = Root::of_host();
+    let before = host::memory::in_huge_pages_bytes(&root);
+    let mut answers = Vec::new();
+    let mut memory = || {
+        let memory = MmapMut::map_anon(bytes).map_err(not_to_be_had)?;
+        // Both are wishes: without them the table is slower, not wrong.
+        answers.extend(memory.advise(Advice::HugePage).err());
+        answers.extend(memory.advise(Advice::PopulateWrite).err());
+        Ok(memory)
+    };
+    let memories = (0..cores).map(|_| memory()).collect::<Result<Vec<_>, Failure>>()?;
+    // The kernel takes the wish without a word where it is set never to grant it: what was given is counted.
+    let given = Option::zip(before, host::memory::in_huge_pages_bytes(&root))
+        .map(|(before, after)| after.saturating_sub(before));
+    let wanted = (cores * bytes) as u64;
+    if !answers.is_empty() || given.is_some_and(|given| given < wanted / 10 * 9) {
+        let said = answers.first().map_or("nothing".to_owned(), ToString::to_string);
+        let enabled = host::memory::transparent_huge_pages(&root).unwrap_or_else(|| "not there".to_owned());
+        let given = given.map_or("an unknown part".to_owned(), about_bytes);
+        tracing::warn!(
+            "the kernel gives few huge pages: {given} of {}, and to madvise it answered {said}: looking ids up costs up to three times as \
+             much. transparent_hugepage/enabled is {enabled}; it needs madvise or always, and memory that is not in pieces",
+            about_bytes(wanted)
+        );
+    }
+    Ok(memories)
+}
+
+fn not_to_be_had(error: io::Error) -> Failure {
+    Failure::unavailable("the memory for remembered ids")(error)
 }
 
 pub(super) fn frame_buffers(config: &Config) -> Result<Vec<Box<FrameBuffer>>, Failure> {

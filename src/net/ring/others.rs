@@ -8,7 +8,7 @@ use io_uring::opcode;
 use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 
-use super::{Completed, Op, Ring, user_data};
+use super::{Completed, Op, Ring, napi, user_data};
 use crate::event::ConnectionId;
 
 impl Ring {
@@ -25,6 +25,7 @@ impl Ring {
             return;
         };
         self.counters.accepted += 1;
+        napi::look(&stream);
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         slot.stream = Some(stream);
