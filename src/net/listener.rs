@@ -10,7 +10,7 @@ use crate::config::{Config, NapiMode, Switch};
 use crate::net::sockopt;
 
 /// Connections the kernel completes and holds until they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// How the sockets are fitted to CPUs and NIC. Accepted ones inherit the polling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
