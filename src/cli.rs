@@ -33,6 +33,9 @@ pub enum Command {
     /// Checks a configuration; prints every value in force, the memory they add up to, the click rate that the
     /// dedup window holds and what limits it, seconds to ready after a kill. Starts nothing
     Check(CheckArgs),
+    /// Looks at the host as this configuration would use it: kernel, NIC, CPUs, memory, disk (its sync latency is measured); says
+    /// what it would set for these CPUs and why. Exit status 1 where there is a problem
+    Doctor(DoctorArgs),
     /// What a data directory holds, and the ways out of a halt
     Wal(WalArgs),
     /// Kafka's topics, as the protocol needs them
@@ -149,6 +152,19 @@ pub struct CheckArgs {
     /// The command whose defaults apply
     #[arg(long = "for", value_name = "COMMAND", default_value = "serve")]
     pub role: CheckedRole,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    /// Sets what is safe and can be put back until the next boot: sysctls, transparent huge pages, the workers' governor; and of the
+    /// NIC that --nic names RPS, XPS and where its interrupts go. Prints each old value with the command that puts it back
+    #[arg(long)]
+    pub apply: bool,
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -371,6 +387,7 @@ mod tests {
             "tollgate up",
             "tollgate serve --listen 0.0.0.0:80 --cpus 3",
             "tollgate check --for up --json --recv-buffers 64",
+            "tollgate doctor --nic eth0 --cpus 0,1 --data-dir d --json --apply",
             "tollgate wal inspect --data-dir d --json",
             "tollgate wal verify",
             "tollgate wal repair --raise-horizon",

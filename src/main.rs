@@ -46,6 +46,11 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             let role = args.role.role();
             Ok(commands::check::run(&loaded(&args.settings, role, &machine)?, role, &machine, args.json))
         }
+        Command::Doctor(args) => {
+            let asked = commands::doctor::Asked { apply: args.apply, json: args.json };
+            let config = args.settings.load(Role::Serve, &machine)?.config;
+            Ok(ended(commands::doctor::run(&config, &machine, asked, &mut std::io::stdout().lock())))
+        }
         Command::Up(args) => serve(args, Role::Up, &machine),
         Command::Serve(args) => serve(args, Role::Serve, &machine),
         Command::Wal(args) => {

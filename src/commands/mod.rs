@@ -13,6 +13,7 @@ use crate::wal::segments::LogError;
 pub mod adopt;
 pub mod audit;
 pub mod check;
+pub mod doctor;
 pub mod exported;
 pub mod global;
 pub mod status;

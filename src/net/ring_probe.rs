@@ -5,6 +5,9 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
+use crate::config::{Config, NapiMode, RingConfig};
+use crate::net::ring::napi;
+
 /// Why io_uring cannot be used here.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RingFailure {
@@ -49,6 +52,22 @@ pub fn probe(entries: u32) -> Result<(), RingFailure> {
     ring.submitter().register_probe(&mut probe).map_err(|error| failure(&error))?;
     let missing: Vec<_> = NEEDED.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name).collect();
     if missing.is_empty() { Ok(()) } else { Err(RingFailure::Missing(missing)) }
+}
+
+/// What the ring does better where the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// It waits for a batch of completions, with a bound on how long.
+    pub gathers: bool,
+    /// It polls the NIC's queues.
+    pub napi: bool,
+}
+
+/// `None`: no ring is to be had; [`probe`] says why.
+pub fn features() -> Option<Features> {
+    let ring: IoUring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(8).ok()?;
+    let napi = RingConfig { busy_poll_us: 1, napi: NapiMode::On, ..Config::default().ring };
+    Some(Features { gathers: ring.params().is_feature_min_timeout(), napi: napi::try_to_register(&napi).is_ok() })
 }
 
 fn failure(error: &io::Error) -> RingFailure {

@@ -111,13 +111,9 @@ fn irq_affinity(config: &Config, root: &Root) -> Result<(), Failure> {
     let nics = nics.into_iter().map(|nic| (irqs::of_nic(root, &nic), nic)).filter(|(irqs, _)| !irqs.is_empty());
     let nics: Vec<_> = nics.collect();
     if nics.is_empty() {
-        let whose = if named.is_empty() { "no network interface here" } else { named };
-        nothing(
-            flag,
-            format!(
-                "{whose} has interrupts in /proc/interrupts; loopback and veth have none, a NIC has: name it with --nic"
-            ),
-        );
+        let whose = if named.is_empty() { "any network interface here" } else { named };
+        let why = "loopback and veth have no interrupts; name a NIC with --nic";
+        nothing(flag, format!("/proc/interrupts has none of {whose}; {why}"));
         return Ok(());
     }
     let aligned = config.tuning.incoming_cpu == Switch::On;

@@ -44,6 +44,7 @@ const UNSAFE_FILES: &[&str] = &[
 const CLOCK_FILES: &[&str] = &[
     "src/worker.rs",
     "src/admin.rs",
+    "src/commands/doctor/sync.rs",
     "src/commands/status.rs",
     "src/export/kafka.rs",
     "src/export/kafka/reader.rs",
