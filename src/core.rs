@@ -384,4 +384,6 @@ impl Core {
 }
 
 #[cfg(test)]
+mod mesh_tests;
+#[cfg(test)]
 mod tests;
