@@ -196,7 +196,7 @@ impl GlobalArgs {
             rebuild: self.rebuild,
         };
         let unknown = || UsageError(format!("--log-format {format:?}: must be text or json"));
-        Ok((config, log_format.ok_or_else(unknown)?))
+        Ok((config, *log_format.ok_or_else(unknown)?))
     }
 
     /// Kafka's settings are an edge's: what the protocol decides cannot be set.

@@ -47,41 +47,6 @@ fn poll(socket: &Socket, tuning: &ListenTuning) -> io::Result<()> {
     if tuning.prefer_busy_poll { sockopt::set_prefer_busy_poll(socket) } else { Ok(()) }
 }
 
-/// How the sockets are fitted to CPUs and NIC. Accepted ones inherit the polling.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenTuning {
-    /// The CPU of each worker, where connections are to be accepted where their packets arrive; else empty.
-    pub incoming_cpus: Vec<usize>,
-    /// 0: not at all.
-    pub busy_poll_us: u32,
-    pub prefer_busy_poll: bool,
-}
-
-impl ListenTuning {
-    pub fn of(config: &Config) -> ListenTuning {
-        ListenTuning {
-            incoming_cpus: match config.tuning.incoming_cpu {
-                Switch::On => config.cpus.clone(),
-                Switch::Off => Vec::new(),
-            },
-            busy_poll_us: config.ring.busy_poll_us,
-            prefer_busy_poll: config.ring.napi == NapiMode::Prefer,
-        }
-    }
-}
-
-/// Whether a socket may be polled like this.
-pub fn try_to_poll(tuning: &ListenTuning) -> io::Result<()> {
-    poll(&Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?, tuning)
-}
-
-fn poll(socket: &Socket, tuning: &ListenTuning) -> io::Result<()> {
-    if tuning.busy_poll_us > 0 {
-        socket.set_busy_poll(tuning.busy_poll_us)?;
-    }
-    if tuning.prefer_busy_poll { sockopt::set_prefer_busy_poll(socket) } else { Ok(()) }
-}
-
 /// A socket that has its address and does not listen yet.
 #[derive(Debug)]
 pub struct Bound {
