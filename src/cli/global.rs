@@ -186,7 +186,7 @@ impl GlobalArgs {
             retention,
         };
         let format = value("log-format", &self.log_format, "text");
-        let log_format = LogFormat::ALL.into_iter().find(|known| known.name() == format);
+        let log_format = LogFormat::ALL.iter().find(|known| known.name() == format);
         let config = ServiceConfig {
             data_dir: value("data-dir", &self.data_dir, DATA_DIR).into(),
             kafka: self.kafka(environment.clone(), kafka_file)?,
