@@ -68,7 +68,7 @@ impl Default for Meter {
             committed_ns: zero(),
             clicks_behind: zero(),
             clicks_exported: zero(),
-            oldest_ms: AtomicI64::new(0),
+            oldest_ms: AtomicI64::new(NOBODY_WAITS),
             cpu_ns: zero(),
         }
     }
@@ -110,7 +110,8 @@ impl Meter {
         export.commit_age_ns = now.mono_ns.saturating_sub(counted(&self.committed_ns));
         export.clicks_behind = export.clicks_in_log.saturating_sub(counted(&self.clicks_exported));
         let oldest_ms = Some(self.oldest_ms.load(Ordering::Relaxed)).filter(|ms| *ms != NOBODY_WAITS);
-        export.oldest_ms = oldest_ms.or(export.oldest_ms).filter(|_| export.clicks_behind > 0);
+        // Of several cores one may have an older one on the way than this thread has taken.
+        export.oldest_ms = oldest_ms.into_iter().chain(export.oldest_ms).min().filter(|_| export.clicks_behind > 0);
     }
 }
 
@@ -286,6 +287,23 @@ mod tests {
 
     fn at(seconds: u64) -> Now {
         Now { wall_ms: 0, mono_ns: seconds * SECOND }
+    }
+
+    #[test]
+    fn the_oldest_click_is_that_of_whoever_holds_it() {
+        let meter = Meter::default();
+        for (exporter, cores, shown) in
+            [(None, None, None), (None, Some(7), Some(7)), (Some(5), Some(7), Some(5)), (Some(8), Some(7), Some(7))]
+        {
+            meter.oldest_ms.store(exporter.unwrap_or(NOBODY_WAITS), Ordering::Relaxed);
+            let mut export = ExportMetrics { oldest_ms: cores, clicks_in_log: 1, ..ExportMetrics::default() };
+            meter.show(at(1), &mut export);
+            assert_eq!(export.oldest_ms, shown, "{exporter:?} in its hands, {cores:?} on the way");
+            meter.clicks_exported.store(1, Ordering::Relaxed);
+            meter.show(at(1), &mut export);
+            assert_eq!(export.oldest_ms, None, "nobody waits");
+            meter.clicks_exported.store(0, Ordering::Relaxed);
+        }
     }
 
     #[test]
