@@ -80,7 +80,7 @@ pub fn run(dir: &Path, kafka: &KafkaConfig, asked: &Asked<'_>, out: &mut dyn Wri
     let mut file = mirror.unwrap_or_else(|| MirrorFile::new(place.clone()));
     file.place = place;
     file.adopt(&seen.word(&way));
-    if matches!(&plan.conflict, Conflict::Halt(halt) if halt.is_a_fork()) {
+    if seen.has_forked(&plan.conflict) {
         for log in &seen.logs {
             let name = new_name()?;
             file.rename(&log.log_id, &name);

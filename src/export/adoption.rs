@@ -204,6 +204,14 @@ impl Seen {
         }
     }
 
+    /// A twin exported what is not ours under the id of one of our logs. Where all that was found is in our logs, nobody did.
+    pub fn has_forked(&self, conflict: &Conflict) -> bool {
+        let all_ours =
+            self.found.as_ref().is_some_and(|found| self.logs.iter().all(|log| log.mark_of(found).is_some()));
+        let twin = matches!(conflict, Conflict::Halt(halt) if halt.is_a_fork());
+        twin && (!all_ours || self.goes_by_a_lost_name())
+    }
+
     /// An incarnation of ours wrote what was found, and it lists none of our logs: they had a name that is not remembered.
     fn goes_by_a_lost_name(&self) -> bool {
         let ours =

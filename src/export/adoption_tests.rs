@@ -154,6 +154,15 @@ fn a_log_whose_name_is_lost_is_left_to_a_person() {
     found.logs[0].log_uuid = vec![9; 16];
     let seen = Seen { remembered: None, ..seen(Some(found)) };
     check(&seen, &Halt::Overtaken { found: 7, ours: 0 }, None, &[unknown("start", 45)]);
+    assert!(seen.has_forked(&plan(&seen).conflict), "it needs a name again");
+}
+
+#[test]
+fn a_log_has_forked_where_something_was_exported_that_it_does_not_hold() {
+    for (found, forked) in [(mark(40), false), (theirs(40), true), (mark(60), true)] {
+        let seen = Seen { remembered: None, ..seen(Some(checkpoint(7, NONCES[1], found))) };
+        assert_eq!(seen.has_forked(&plan(&seen).conflict), forked, "{found:?}");
+    }
 }
 
 #[test]

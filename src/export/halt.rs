@@ -114,7 +114,7 @@ impl Halt {
         }
     }
 
-    /// Another log goes by the id of one of ours, and exported.
+    /// Another log goes by the id of one of ours, and exported; or so it seems.
     pub fn is_a_fork(&self) -> bool {
         match self {
             Halt::UnknownNonce { .. }
