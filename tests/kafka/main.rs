@@ -19,6 +19,7 @@ mod exactly_once;
 mod faults;
 mod harness;
 mod java;
+mod lag;
 mod night;
 mod outage;
 mod ports;

@@ -118,7 +118,7 @@ fn flags_that_documents_name_exist() {
 }
 
 /// A line that names one of these speaks of another program's flags.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 12] = [
     "tollgate-loadgen",
     "tollgate-bench",
     "curl",
@@ -126,6 +126,7 @@ const ELSEWHERE: [&str; 11] = [
     "docker",
     "kafka-acls.sh",
     "kafka-configs.sh",
+    "kafka-consumer-groups.sh",
     "ulimit",
     "scripts/",
     "--security-opt",
