@@ -71,6 +71,8 @@ pub struct Client {
     pub repeats: bool,
     /// Goes on after `ending`, until the connection ends.
     pub to_the_end: bool,
+    /// What is sent again may be refused as too old: whether it was counted the first time stays unknown.
+    pub late: bool,
     random: Random,
     next_id: u64,
     unknown: Vec<Click>,
@@ -79,6 +81,8 @@ pub struct Client {
     pub duplicates: u64,
     pub retried: u64,
     pub shed: u64,
+    /// Of `late`: so many.
+    pub forgotten: u64,
 }
 
 /// Lets the clients send until `meanwhile` is done, or has panicked; they are told that it ends before `end` is called.
@@ -212,6 +216,7 @@ impl Client {
             pause: Duration::from_millis(2),
             repeats: true,
             to_the_end: false,
+            late: false,
             random: Random::new(seed ^ (number << 20)),
             next_id: number << 32,
             unknown: Vec::new(),
@@ -220,6 +225,7 @@ impl Client {
             duplicates: 0,
             retried: 0,
             shed: 0,
+            forgotten: 0,
         }
     }
 
@@ -325,15 +331,20 @@ impl Client {
             return self.unanswered(batch);
         }
         let text = String::from_utf8_lossy(&reply.body);
-        assert_eq!(reply.status, 202, "{text}");
-        let (accepted, duplicates, rejected) = verdicts(&reply.body);
+        let (accepted, duplicates, mut rejected) = verdicts(&reply.body);
+        let mut batch = batch.to_vec();
+        if self.late && rejected > 0 {
+            rejected -= self.forget_late(&mut batch, &reply.body);
+        } else {
+            assert_eq!(reply.status, 202, "{text}");
+        }
         let of = |known| batch.iter().filter(|(_, is)| *is == known).count() as u64;
         let (new, unknown) = (of(Known::New), of(Known::Unknown));
         assert_eq!((accepted + duplicates, rejected), (batch.len() as u64, 0), "{text}");
         assert!(accepted >= new, "a new id is no duplicate: {text}, new {new}, unknown {unknown}");
         assert!(accepted <= new + unknown, "an acknowledged id counts once: {text}, new {new}, unknown {unknown}");
         self.duplicates += duplicates;
-        for (click, known) in batch {
+        for (click, known) in &batch {
             if *known == Known::Acknowledged {
                 continue;
             }
@@ -345,6 +356,21 @@ impl Client {
                 self.acknowledged[at] = *click;
             }
         }
+    }
+
+    /// Takes those out that were refused as too old, and were sent before; returns how many.
+    fn forget_late(&mut self, batch: &mut Vec<(Click, Known)>, answer: &[u8]) -> u64 {
+        let answer: serde_json::Value = serde_json::from_slice(answer).expect("JSON");
+        let errors = answer["errors"].as_array().expect("a list");
+        for error in errors.iter().rev().filter(|error| error["reason"] == "too_old") {
+            let (click, known) = batch.remove(error["index"].as_u64().expect("a number") as usize);
+            assert!(known != Known::New, "{answer}");
+            if known == Known::Unknown {
+                self.ads.entry(click.ad()).or_default().unknown += 1;
+                self.forgotten += 1;
+            }
+        }
+        errors.len() as u64
     }
 
     fn unanswered(&mut self, batch: &[(Click, Known)]) {

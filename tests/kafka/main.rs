@@ -6,6 +6,13 @@
 //!     Broker::start(dir, &Setup { .. })    one of its own, to kill, stop, freeze and start again
 //!     Topics::create(direct, name)         topics, and `committed()`, `uncommitted()`, `counted()`: what stands on them
 //!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
+//!
+//! What the gate runs in short can be run for as long as one likes:
+//!
+//!     KAFKA_COMMITS=1500 cargo test --test kafka faults           commits through faults of EndTxn and others, of three edges together
+//!                                                                 (510 in the gate)
+//!     KAFKA_ROUNDS=1000 cargo test --test kafka kills             kills of the edge (50), of the broker and of both (20)
+//!     KAFKA_OUTAGE_SECONDS=180 cargo test --test kafka outage     an outage with the log full (3 s)
 
 mod adopt;
 mod away;
