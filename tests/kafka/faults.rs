@@ -12,11 +12,16 @@ use crate::server::Server;
 use crate::shared;
 use crate::wait::wait_until;
 
-/// Each of three edges, side by side: more than 500 in all.
-const COMMITS: u64 = 170;
+/// Of all edges together.
+const COMMITS: u64 = 510;
+/// Of each kind of faults, side by side with those of the others: after a fault an edge does little but wait.
+const EDGES: u64 = 2;
+const KINDS: u64 = 3;
 
+/// Of each edge.
 fn commits() -> u64 {
-    std::env::var("KAFKA_COMMITS").map_or(COMMITS, |text| text.parse::<u64>().expect("a number of commits") / 3)
+    let all = std::env::var("KAFKA_COMMITS").map_or(COMMITS, |text| text.parse().expect("a number of commits"));
+    all.div_ceil(EDGES * KINDS)
 }
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -63,15 +68,17 @@ fn at_each_contact() -> Vec<(Api, u64, Action)> {
     ]
 }
 
-/// Runs an edge under load through the faults until it has committed so often; all is exported when they end.
-fn survives(name: &str, faults: &[(Api, u64, Action)]) {
+/// Runs an edge under load through the faults until it has committed so often; all is exported when they end. Returns how often each
+/// was applied.
+fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Vec<u64> {
     let (broker, proxy) = (shared::broker(), shared::proxy());
-    let edge = Edge::new(name, &broker.direct(), &proxy.address().to_string());
-    let mut clients = [Client::new(1, Shape::Lines(20), 5), Client::new(2, Shape::Single, 5)];
+    let name = format!("{name}-{nth}");
+    let edge = Edge::new(&name, &broker.direct(), &proxy.address().to_string());
+    let mut clients = [Client::new(1, Shape::Lines(20), 5 + nth), Client::new(2, Shape::Single, 5 + nth)];
     clients.iter_mut().for_each(|client| client.pause = MS(5));
     let server = edge.start();
     wait_until("the first commit, without a fault", || committed(&server) > 0);
-    let applied: Vec<Applied> = (1..)
+    let applied: Vec<Applied> = (1 + 100 * nth..)
         .zip(faults)
         .map(|(seed, &(api, share, action))| proxy.add(Rule { api, when: When::Percent { share, seed }, action }))
         .collect();
@@ -99,10 +106,20 @@ fn survives(name: &str, faults: &[(Api, u64, Action)]) {
     let aborted = records(&edge.topics.uncommitted()) - records(&sum);
     let times: Vec<u64> = applied.iter().map(Applied::times).collect();
     println!("{name}: {} commits, {} clicks, {aborted} aborted records, faults {times:?}", sum.ends(), sum.clicks());
+    times
+}
+
+/// Two edges with these faults, that must have come.
+fn both_survive(name: &'static str, faults: &[(Api, u64, Action)]) {
+    let all: Vec<Vec<u64>> = std::thread::scope(|scope| {
+        let edges: Vec<_> = (0..EDGES).map(|nth| scope.spawn(move || survives(name, nth, faults))).collect();
+        edges.into_iter().map(|edge| edge.join().unwrap_or_else(|_| panic!("{name} did not survive"))).collect()
+    });
+    let times: Vec<u64> = (0..faults.len()).map(|at| all.iter().map(|times| times[at]).sum()).collect();
     let none: Vec<_> = faults.iter().zip(&times).filter(|(_, times)| **times == 0).map(|(fault, _)| fault).collect();
     assert!(
-        times.iter().sum::<u64>() > wanted / 10 && none.len() <= 2,
-        "too few faults to prove anything: none of {none:?}"
+        times.iter().sum::<u64>() > commits() * EDGES / 10 && none.len() <= 2,
+        "{name}: too few faults to prove anything: none of {none:?}"
     );
 }
 
@@ -111,16 +128,12 @@ fn committed(server: &Server) -> u64 {
 }
 
 #[test]
-fn faults_of_the_commit_lose_and_double_nothing() {
-    survives("faults-end", &at_the_end());
-}
-
-#[test]
-fn faults_of_what_is_sent_lose_and_double_nothing() {
-    survives("faults-sent", &before_the_end());
-}
-
-#[test]
-fn faults_of_each_contact_lose_and_double_nothing() {
-    survives("faults-contact", &at_each_contact());
+fn faults_of_commits_of_what_is_sent_and_of_each_contact_lose_and_double_nothing() {
+    let kinds =
+        [("faults-end", at_the_end()), ("faults-sent", before_the_end()), ("faults-contact", at_each_contact())];
+    std::thread::scope(|scope| {
+        for (name, faults) in &kinds {
+            scope.spawn(move || both_survive(name, faults));
+        }
+    });
 }

@@ -9,7 +9,7 @@
 //!
 //! What the gate runs in short can be run for as long as one likes:
 //!
-//!     KAFKA_COMMITS=1500 cargo test --test kafka faults           commits through faults of EndTxn and others, of three edges together
+//!     KAFKA_COMMITS=1500 cargo test --test kafka faults           commits through faults of EndTxn and others, of six edges together
 //!                                                                 (510 in the gate)
 //!     KAFKA_ROUNDS=1000 cargo test --test kafka kills             kills of the edge (50), of the broker and of both (20)
 //!     KAFKA_OUTAGE_SECONDS=180 cargo test --test kafka outage     an outage with the log full (3 s)

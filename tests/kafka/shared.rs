@@ -8,7 +8,7 @@ use crate::broker::{Broker, Setup};
 use crate::proxy::Proxy;
 
 /// As many tests with a proxy run at once; others wait for one.
-const PROXIES: usize = 4;
+const PROXIES: usize = 8;
 
 /// Where brokers' directories lie: on the disk of the checkout.
 pub fn folder() -> tempfile::TempDir {
