@@ -218,7 +218,7 @@ mod tests {
         refused(|c| c.dedup.window_ms = 30_000, &["--dedup-window 30s", "1m"]);
         refused(|c| c.export.watermark_delay_ms = 700_000, &["--watermark-delay 700s", "10m"]);
         refused(|c| c.click.clock_skew_ms = 3_600_001, &["--clock-skew", "6 times", "--dedup-window 10m"]);
-        refused(|c| c.dedup.memory_bytes = 3 << 30, &["3.", "2.0 GiB", "dedup table"]);
+        refused(|c| c.dedup.memory_bytes = 3 << 30, &["4.", "2.0 GiB", "dedup table"]);
     }
 
     #[test]
