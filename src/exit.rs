@@ -6,7 +6,7 @@
 pub enum Exit {
     /// Drained and stopped as asked.
     Clean = 0,
-    /// `audit` or `wal verify` found a difference, `status` something that needs a person.
+    /// `audit` or `wal verify` found a difference, `status` something that needs a person, `doctor` a problem of the host.
     Difference = 1,
     /// The command line, the configuration file or the environment is wrong.
     Usage = 64,

@@ -60,7 +60,7 @@ fn polling(config: &mut Config) {
         Ok(()) => tracing::info!("--busy-poll-us: a receive that finds nothing looks into the NIC's queue"),
         Err(error) => {
             let why = format!(
-                "SO_BUSY_POLL of {us} was answered {error}; it needs a kernel with CONFIG_NET_RX_BUSY_POLL, before 5.11 also CAP_NET_ADMIN"
+                "SO_BUSY_POLL of {us} was answered {error}; it needs a kernel with CONFIG_NET_RX_BUSY_POLL, an older one also CAP_NET_ADMIN"
             );
             nothing("--busy-poll-us", why);
             (config.ring.busy_poll_us, config.ring.napi) = (0, NapiMode::Off);

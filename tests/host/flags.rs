@@ -61,11 +61,14 @@ fn the_nic_is_polled_or_it_is_said_that_it_is_not() {
         &["--busy-poll-us", "50"],
         &["--busy-poll-us: a receive that finds nothing looks into the NIC's"],
     );
-    // Without GRO a veth has no NAPI queue.
+    // As it is made a veth has no NAPI queue.
     for napi in ["on", "prefer"] {
         let lines = ["--napi: before it sleeps, a worker polls", "--napi does nothing for the first connection"];
         counts(&namespace, &["--busy-poll-us", "50", "--napi", napi], &lines);
     }
+    namespace.with_napi();
+    let line = "--napi: the first connection came by a NAPI queue, which is polled";
+    counts(&namespace, &["--busy-poll-us", "50", "--napi", "on"], &[line]);
 }
 
 #[test]

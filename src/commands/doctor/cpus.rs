@@ -26,8 +26,8 @@ fn workers(patient: &Patient) -> Finding {
     let isolated = cpus::isolated(patient.root);
     let isolated = if isolated.is_empty() { String::new() } else { format!("; isolated {}", format_list(&isolated)) };
     if !plan.pinned {
-        let finding = Finding::ok(AREA, "workers", format!("one, not pinned{isolated}"), "");
-        let why = "a pinned worker keeps its caches and shares its CPU with no other thread of tollgate; several take --cores";
+        let finding = Finding::ok(AREA, "workers", format!("{}, not pinned{isolated}", patient.config.cores()), "");
+        let why = "a pinned worker keeps its caches, and other threads of tollgate keep off its CPU; right where nothing else wants it";
         return if patient.machine.cpus.len() > 1 { finding.advice(format!("--cpus {workers}"), why) } else { finding };
     }
     if plan.housekeeping.is_empty() {

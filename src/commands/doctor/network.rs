@@ -87,7 +87,8 @@ fn interrupts(patient: &Patient, nic: &Nic, irqs: &[Irq]) -> Option<Finding> {
         let turn = &mut turns[irq.of as usize];
         let cpu = cpus[*turn % cpus.len()];
         *turn += 1;
-        if irq.cpus != [cpu] {
+        // Where none is shown, as in some containers, none is set.
+        if irq.cpus != [cpu] && !irq.allowed.is_empty() {
             let path = format!("proc/irq/{}/smp_affinity_list", irq.number);
             changes.push(Change { path, old: format_list(&irq.allowed), new: cpu.to_string() });
         }

@@ -24,15 +24,18 @@ pub struct Plan {
 impl Plan {
     pub fn of(config: &Config, machine: &Machine) -> Plan {
         let pinned = !config.cpus.is_empty();
-        // Of a host that has not been set up the first CPU takes most interrupts: one worker is best on the last.
-        let workers = if pinned { config.cpus.clone() } else { machine.cpus.last().copied().into_iter().collect() };
+        // Of a host that has not been set up the first CPU takes most interrupts: workers are best on the last.
+        let first = machine.cpus.len().saturating_sub(usize::from(config.cores()));
+        let workers = if pinned { config.cpus.clone() } else { machine.cpus[first..].to_vec() };
         let housekeeping = match &config.tuning.housekeeping_cpus[..] {
             [] => machine.cpus.iter().copied().filter(|cpu| !workers.contains(cpu)).collect(),
             said => said.to_vec(),
         };
         // To take a packet in costs about half of what a worker does with it: fewer others would be the narrow place.
         let too_few = 2 * housekeeping.len() < workers.len();
-        let aligned = config.tuning.incoming_cpu == Switch::On || housekeeping.is_empty() || too_few;
+        // Of one worker there is nothing to pick.
+        let picks = config.tuning.incoming_cpu == Switch::On && workers.len() > 1;
+        let aligned = picks || housekeeping.is_empty() || too_few;
         Plan { workers, pinned, housekeeping, layout: if aligned { Layout::Aligned } else { Layout::Apart } }
     }
 
@@ -74,6 +77,7 @@ mod tests {
             (&[2, 3], 4, Switch::On, Layout::Aligned, vec![2, 3]),
             (&[1, 2, 3], 4, Switch::Off, Layout::Aligned, vec![1, 2, 3]),
             (&[1, 2], 3, Switch::Off, Layout::Apart, vec![0]),
+            (&[1], 2, Switch::On, Layout::Apart, vec![0]),
         ] {
             let plan = plan(cpus, of, incoming, &[]);
             assert_eq!((plan.layout, plan.receive_cpus().to_vec()), (layout, receive), "{cpus:?} of {of}");
@@ -81,6 +85,8 @@ mod tests {
         assert_eq!(plan(&[3], 4, Switch::Off, &[1]).receive_cpus(), [1]);
         let unpinned = plan(&[], 4, Switch::Off, &[]);
         assert_eq!((unpinned.pinned, unpinned.workers), (false, vec![3]));
+        let machine = Machine { cpus: vec![0, 1, 2, 3], cpu_quota: None, memory_bytes: 8 << 30 };
+        assert_eq!(Plan::of(&Config { workers: 3, ..Config::default() }, &machine).workers, [1, 2, 3]);
     }
 
     #[test]

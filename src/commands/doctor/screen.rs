@@ -29,12 +29,12 @@ pub(super) fn text(findings: &[Finding], applied: &[Applied], asked_to_apply: bo
             line(area);
         }
         let Finding { name, level, found, wanted, why, .. } = finding;
-        line(&format!("  {:<8} {name:<24} {found}", level.name()));
+        line(&format!("  {:<8} {name:<29} {found}", level.name()));
         if let Some(wanted) = wanted {
-            line(&format!("  {:<33} set: {wanted}", ""));
+            line(&format!("  {:<38} set: {wanted}", ""));
         }
         if !why.is_empty() {
-            line(&format!("  {:<33} ({why})", ""));
+            line(&format!("  {:<38} ({why})", ""));
         }
     }
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();

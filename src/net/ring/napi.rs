@@ -32,7 +32,7 @@ pub(super) fn look(stream: &TcpStream) {
         match sockopt::incoming_napi_id(stream) {
             Ok(0) => tracing::warn!(
                 "--napi does nothing for the first connection: it came by a device without a NAPI queue (SO_INCOMING_NAPI_ID is 0); \
-                 loopback has none, and a veth only with GRO (ethtool -K veth0 gro on)"
+                 loopback has none, and a veth only with GRO on, and TSO off at its other end"
             ),
             Ok(id) => tracing::info!(id, "--napi: the first connection came by a NAPI queue, which is polled"),
             Err(error) => tracing::warn!("--napi: SO_INCOMING_NAPI_ID cannot be read: {error}"),
