@@ -25,6 +25,8 @@ const BATCH_BYTES: u64 = 1_000_000;
 /// is missing.
 const REFUSED_TO_A_TRANSACTION: &str = "ADDPARTS";
 const NOT_AUTHORIZED: &str = "authorization failed";
+/// Of the others of its request: which comes first is chance.
+const NOT_ATTEMPTED: &str = "Operation not attempted";
 
 /// Properties of librdkafka that cannot be: it says which, and why.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +56,7 @@ impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
         // A partition that is refused to the transaction: nowhere else is it named, for its records are only given up.
-        if facility == REFUSED_TO_A_TRANSACTION {
+        if facility == REFUSED_TO_A_TRANSACTION && !message.contains(NOT_ATTEMPTED) {
             let missing = if message.contains(NOT_AUTHORIZED) { rights::WRITE } else { "" };
             let _ = self.why.try_send(format!("{message}{missing}"));
         }
