@@ -244,15 +244,15 @@ fn identify(config: &Config, data_dir: &DataDir) -> Result<[u8; 16], Failure> {
     Ok(uuid)
 }
 
-/// Each core goes on with the log that has its number, or begins one. What is left no core writes to.
+/// Each core goes on with its log, or begins one; the other logs are idle.
 fn share_logs(
     config: &Config,
     data_dir: &DataDir,
-    mut recovered: Vec<RecoveredLog>,
+    recovered: Vec<RecoveredLog>,
 ) -> Result<(Vec<Log>, Vec<RecoveredLog>), Failure> {
+    let (of_cores, idle) = incarnation::share_logs(config.cores(), recovered);
     let mut logs = Vec::new();
-    for core in 0..u32::from(config.cores()) {
-        let found = recovered.iter().position(|log| log.dir.core == core).map(|at| recovered.remove(at));
+    for (core, found) in (0..).zip(of_cores) {
         logs.push(match found {
             Some(log) => Log { end: LogEnd::of(&log), dir: log.dir },
             None => {
@@ -261,7 +261,7 @@ fn share_logs(
             }
         });
     }
-    Ok((logs, recovered))
+    Ok((logs, idle))
 }
 
 /// A clock behind the newest frame is wrong, or was: serving would put new clicks before old ones.

@@ -62,6 +62,16 @@ pub fn keep_horizon(table: &mut dedup::Table, config: &Config, recovered: &[Reco
     table.advance(now.wall_ms);
 }
 
+/// Which logs so many cores go on with: each with the one that has its number, or with none yet. What is left no core writes to.
+pub fn share_logs(
+    cores: CoreIndex,
+    mut recovered: Vec<RecoveredLog>,
+) -> (Vec<Option<RecoveredLog>>, Vec<RecoveredLog>) {
+    let mut of_core = |core| recovered.iter().position(|log| log.dir.core == core).map(|at| recovered.remove(at));
+    let of_cores = (0..u32::from(cores)).map(&mut of_core).collect();
+    (of_cores, recovered)
+}
+
 /// Where the log goes on.
 #[derive(Clone, Debug)]
 pub struct LogEnd {
