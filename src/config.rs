@@ -74,6 +74,7 @@ pub struct Config {
     pub cpus: Vec<usize>,
     pub workers: u16,
     pub ring: RingConfig,
+    pub mesh: MeshConfig,
     pub http: HttpConfig,
     pub click: ClickConfig,
     pub log: LogConfig,
@@ -95,6 +96,19 @@ pub struct RingConfig {
     /// How long a NIC's queue is polled where otherwise would be waited; 0: not at all.
     pub busy_poll_us: u32,
     pub napi: NapiMode,
+}
+
+/// Clicks on their way to other cores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshConfig {
+    /// Records of a chunk: some 180 clicks, which the home looks ahead at together.
+    pub chunk_bytes: usize,
+    /// Chunks that a core may have at all others together, as far as each way has so many at least and at most. One is away for a
+    /// commit or two, 1 ms, and a turn, 50 µs or so, sends at least one; what finds none waits, and goes with more in one chunk.
+    /// (cores − 1) × credits × 16 KiB a core: 1 MiB with 2 cores, 4 with 16, 8 with 64.
+    pub chunks: usize,
+    pub chunks_a_way_min: usize,
+    pub chunks_a_way_max: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -260,15 +274,6 @@ pub const STAGING_BYTES_MAX: usize = 12 << 20;
 /// is parked for a moment only: this is 8 KiB for each of 4,096 connections, or twenty of the largest.
 pub const PARKED_BYTES_MAX: u64 = 32 * MIB;
 
-/// Records of a chunk on its way to another core: some 180 clicks, which the home looks ahead at together.
-pub const CHUNK_BYTES: usize = 16 << 10;
-
-/// Chunks that a core may have at each other core. One is away for a commit or two, 1 ms, and a turn, 50 µs or so, sends at least one;
-/// what finds none waits, and goes with more in one chunk. (cores − 1) × credits × 16 KiB a core: 1 MiB with 2 cores, 4 with 16, 8 with 64.
-pub fn chunk_credits(cores: u16) -> usize {
-    (256 / usize::from(cores)).clamp(8, 64)
-}
-
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 
@@ -279,6 +284,12 @@ impl Config {
     /// How many cores take clicks.
     pub fn cores(&self) -> u16 {
         if self.cpus.is_empty() { self.workers } else { self.cpus.len() as u16 }
+    }
+
+    /// Chunks that a core may have at each other core.
+    pub fn chunk_credits(&self) -> usize {
+        let MeshConfig { chunks, chunks_a_way_min, chunks_a_way_max, .. } = self.mesh;
+        (chunks / usize::from(self.cores())).clamp(chunks_a_way_min, chunks_a_way_max)
     }
 
     /// The share of one core in `--dedup-memory-bytes`.
@@ -338,6 +349,7 @@ impl Default for Config {
                 busy_poll_us: 0,
                 napi: NapiMode::Off,
             },
+            mesh: MeshConfig { chunk_bytes: 16 * KIB as usize, chunks: 256, chunks_a_way_min: 8, chunks_a_way_max: 64 },
             http: HttpConfig {
                 connections_max: 4096,
                 head_bytes_max: 8 * KIB as u32,

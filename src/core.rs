@@ -116,6 +116,7 @@ impl Core {
     /// `idle_logs`: those that this core clears away beside its own.
     pub fn new(config: Config, home: Home, idle_logs: Vec<IdleLog>, slots: u32, now: Now) -> Core {
         let seat = home.seat();
+        assert_eq!(seat.cores, config.cores(), "a core is one of as many as are configured");
         Core {
             lanes: Lanes::new(&config, slots, now),
             parser: Parser::new(&config.click),
@@ -124,7 +125,7 @@ impl Core {
             ahead: Lookahead::with_capacity(1024),
             home,
             inbound: Inbound::default(),
-            outbound: Outbound::new(seat.own, seat.cores),
+            outbound: Outbound::new(&config, seat.own),
             peers_left: seat.cores - 1,
             whole: Vec::new(),
             idle_logs,

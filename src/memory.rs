@@ -2,9 +2,9 @@
 //! takes its memory, so that the two cannot drift apart.
 
 use crate::config::{
-    CHUNK_BYTES, CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
+    CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
     KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, STAGING_BYTES_MAX, SinkKind, TABLE_ROWS_MAX,
-    TABLE_USERS_MAX, chunk_credits,
+    TABLE_USERS_MAX,
 };
 use crate::core::cuts::SPARE_TABLES;
 use crate::core::home::AHEAD_BYTES;
@@ -43,7 +43,7 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
     };
     // Of a core: the open one and the spares; of the exporter: those it rebuilds with, and a rebuilt one that is sent.
     let tables = cores as usize * (1 + SPARE_TABLES) + REBUILD_TABLES + 1;
-    let chunks = cores * (cores - 1) * chunk_credits(config.cores()) as u64;
+    let chunks = cores * (cores - 1) * config.chunk_credits() as u64;
     vec![
         line(
             "dedup table",
@@ -57,7 +57,7 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
             (TRANSACTION_BYTES_MAX + WINDOW_BYTES + TABLE_USERS_MAX * size_of::<u64>()) as u64,
             "a transaction, users sorted for it, and what it reads back".to_owned(),
         ),
-        counted("chunks between cores", chunks, CHUNK_BYTES as u64),
+        counted("chunks between cores", chunks, config.mesh.chunk_bytes as u64),
         per_core("frame buffers", FRAME_BUFFERS as u64, buffer_bytes(config.log.frame_bytes) as u64),
         per_core("receive buffers", u64::from(config.ring.recv_buffers), u64::from(config.ring.recv_buffer_bytes)),
         a_core("requests not yet whole", config.http.assembly_bytes_max, "--assembly-bytes-max"),

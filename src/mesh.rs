@@ -15,7 +15,6 @@ use bell::Bell;
 use sync::{AtomicI32, Ordering};
 
 use crate::chunk::{Chunk, CoreIndex};
-use crate::config::chunk_credits;
 use crate::event::Event;
 use crate::wake::Wake;
 
@@ -72,11 +71,11 @@ pub struct Sleeper {
 }
 
 impl Mesh {
-    /// The ends of all workers, in order; `wakes` are theirs.
-    pub fn join(wakes: Vec<Arc<Wake>>) -> Vec<Mesh> {
+    /// The ends of all workers, in order; `wakes` are theirs. Each has so many credits on each way.
+    pub fn join(wakes: Vec<Arc<Wake>>, credits: usize) -> Vec<Mesh> {
         let cores = wakes.len();
         // As many as the sender has credits, as many as the receiver has, and the word that no more will come.
-        let parcels = 2 * chunk_credits(cores as CoreIndex) + 1;
+        let parcels = 2 * credits + 1;
         let door = |wake| Door { bell: Bell::default(), ring: AtomicI32::new(NO_RING), wake };
         let doors: Arc<[Door]> = wakes.into_iter().map(door).collect();
         // Each core in turn gets its ways to those before it; they get theirs to it at the end of what they have.

@@ -6,7 +6,7 @@
 //! A click that finds no idle chunk waits in its request, at the head of the line, as one does that finds no room in the log.
 
 use crate::chunk::{Chunk, CoreIndex, RequestId, Tally};
-use crate::config::{CHUNK_BYTES, chunk_credits};
+use crate::config::Config;
 use crate::core::staging::StagedRequest;
 use crate::event::{Action, Actions};
 use crate::net::reply::ListedError;
@@ -33,6 +33,7 @@ struct Away {
 #[derive(Debug)]
 pub struct Outbound {
     own: CoreIndex,
+    chunk_bytes: usize,
     ways: Vec<Way>,
     /// Full ones, in order.
     full: Vec<(CoreIndex, Box<Chunk>)>,
@@ -45,15 +46,17 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub fn new(own: CoreIndex, cores: CoreIndex) -> Outbound {
-        let chunk = |_| Box::new(Chunk::with_capacity(CHUNK_BYTES));
+    pub fn new(config: &Config, own: CoreIndex) -> Outbound {
+        let chunk_bytes = config.mesh.chunk_bytes;
+        let chunk = |_| Box::new(Chunk::with_capacity(chunk_bytes));
         let way = |to| Way {
-            idle: if to == own { Vec::new() } else { (0..chunk_credits(cores)).map(chunk).collect() },
+            idle: if to == own { Vec::new() } else { (0..config.chunk_credits()).map(chunk).collect() },
             open: None,
         };
         Outbound {
             own,
-            ways: (0..cores).map(way).collect(),
+            chunk_bytes,
+            ways: (0..config.cores()).map(way).collect(),
             full: Vec::new(),
             requests: Vec::new(),
             free: Vec::new(),
@@ -67,7 +70,7 @@ impl Outbound {
     pub fn take(&mut self, to: CoreIndex, request: &mut Option<RequestId>, place: u32, record: &[u8]) -> bool {
         debug_assert_ne!(to, self.own, "a click at home goes nowhere");
         let way = &mut self.ways[usize::from(to)];
-        if let Some(open) = way.open.take_if(|open| open.records.len() + record.len() > CHUNK_BYTES) {
+        if let Some(open) = way.open.take_if(|open| open.records.len() + record.len() > self.chunk_bytes) {
             self.full.push((to, open));
         }
         if way.open.is_none() {

@@ -78,7 +78,8 @@ impl Threads {
             let _ = told.send(Told::ExporterEnded(exit));
         })?;
 
-        let meshes = Mesh::join(bells.iter().map(|bells| Arc::clone(&bells.wake)).collect());
+        let wakes = bells.iter().map(|bells| Arc::clone(&bells.wake)).collect();
+        let meshes = Mesh::join(wakes, config.chunk_credits());
         let (mut spreads, mut bound) = (self.spread(config), bound.into_iter());
         let mut idle_logs: Vec<IdleLog> = idle.into_iter().map(|(_, log)| log).collect();
         let (ready_sender, ready) = mpsc::channel();
