@@ -1,14 +1,15 @@
 //! Drives. The exporter's thread of one incarnation: the product's protocol against the simulated sink, whose commits may be
 //! done, not done, or not yet, without saying so. It stands where `export/thread.rs` stands in production.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-use tollgate::cut::{Cut, Position};
+use tollgate::cut::{Cut, LogId, Position};
 use tollgate::event::{Event, Exported};
 use tollgate::export::rebuild::Rebuilder;
 use tollgate::export::{Exporter, Found, Look, Mirror, Outcome, Rebuilt, SinkError, Step, Told};
 use tollgate::wal::reader::LogReader;
+use tollgate::wal::segments::LogDir;
 use tollgate_wire::{Checkpoint, Transaction};
 
 use crate::faults::Ambush;
@@ -18,16 +19,24 @@ use crate::world::{Happening, MS, World};
 pub struct Exporting {
     exporter: Exporter,
     rebuilder: Rebuilder,
-    reader: LogReader,
-    /// The checkpoint's positions that recovery met in the log.
+    readers: BTreeMap<LogId, LogReader>,
+    /// The checkpoint's positions that recovery met in the logs.
     confirmed: Vec<Position>,
     pending: Option<Pending>,
+    /// Of each core.
+    ways: Vec<Way>,
+    token: u64,
+}
+
+/// Between one core and the exporter.
+#[derive(Default)]
+struct Way {
     /// Cuts on their way, those that have arrived first.
     cuts: VecDeque<Box<Cut>>,
     arrived: usize,
-    exported: VecDeque<Box<Exported>>,
+    /// What the core will be told.
+    exported: VecDeque<Event<'static>>,
     last_exported_ns: u64,
-    token: u64,
 }
 
 /// What the thread is blocked in.
@@ -49,23 +58,22 @@ enum Plan {
 }
 
 impl Exporting {
-    pub fn new(exporter: Exporter, reader: LogReader, confirmed: Vec<Position>, secret: u64) -> Exporting {
+    /// `logs`: of the cores, then the idle ones.
+    pub fn new(exporter: Exporter, logs: &[LogDir], cores: u16, confirmed: Vec<Position>, secret: u64) -> Exporting {
         Exporting {
             exporter,
             rebuilder: Rebuilder::new(secret),
-            reader,
+            readers: logs.iter().map(|log| (log.log_id, LogReader::new(log.clone()))).collect(),
             confirmed,
             pending: None,
-            cuts: VecDeque::new(),
-            arrived: 0,
-            exported: VecDeque::new(),
-            last_exported_ns: 0,
+            ways: (0..cores).map(|_| Way::default()).collect(),
             token: 0,
         }
     }
 
     pub fn what_is_left(&self) -> String {
-        let (cuts, clicks) = (self.cuts.len(), self.exporter.clicks_behind());
+        let cuts: usize = self.ways.iter().map(|way| way.cuts.len()).sum();
+        let clicks = self.exporter.clicks_behind();
         format!("exporter: {cuts} cuts on their way, {clicks} clicks behind, blocked {}", self.pending.is_some())
     }
 
@@ -74,7 +82,8 @@ impl Exporting {
             return Ok(Found::Same);
         }
         let mut found = Found::Other;
-        let read = self.reader.read_frames(position.lsn - 1, position.lsn, &mut |frame| {
+        let reader = self.readers.get_mut(&position.log_id).expect("a position of a log that is there");
+        let read = reader.read_frames(position.lsn - 1, position.lsn, &mut |frame| {
             if (frame.header.last_lsn(), frame.chain) == (position.lsn, position.chain) {
                 found = Found::Same;
             }
@@ -83,9 +92,9 @@ impl Exporting {
         read.map(|()| found).map_err(|error| error.to_string())
     }
 
-    fn rebuild(&mut self, from_lsn: u64, to_lsn: u64) -> Result<Rebuilt, String> {
-        let rebuilder = &mut self.rebuilder;
-        let read = self.reader.read_frames(from_lsn, to_lsn, &mut |frame| rebuilder.frame(frame));
+    fn rebuild(&mut self, log: &LogId, from_lsn: u64, to_lsn: u64) -> Result<Rebuilt, String> {
+        let (rebuilder, reader) = (&mut self.rebuilder, self.readers.get_mut(log).expect("a log that is there"));
+        let read = reader.read_frames(from_lsn, to_lsn, &mut |frame| rebuilder.frame(frame));
         read.map_err(|error| error.to_string())?;
         self.rebuilder.finish().ok_or_else(|| "no frame lies in the range".to_owned())
     }
@@ -104,15 +113,16 @@ impl World {
         &mut self.server.as_mut().expect("only a live process exports").exporting
     }
 
-    pub fn cut_leaves(&mut self, cut: Box<Cut>) {
-        self.note("cut", &[cut.from.lsn, cut.to.lsn, cut.totals.clicks, u64::from(cut.table.is_some())]);
-        self.exporting().cuts.push_back(cut);
+    pub fn cut_leaves(&mut self, core: usize, cut: Box<Cut>) {
+        let values = [core as u64, cut.from.lsn, cut.to.lsn, cut.totals.clicks, u64::from(cut.table.is_some())];
+        self.note("cut", &values);
+        self.exporting().ways[core].cuts.push_back(cut);
         let (life, delay_ns) = (self.lives, 50_000);
-        self.after(delay_ns, Happening::CutArrives { life });
+        self.after(delay_ns, Happening::CutArrives { life, core });
     }
 
-    pub fn cut_arrives(&mut self) {
-        self.exporting().arrived += 1;
+    pub fn cut_arrives(&mut self, core: usize) {
+        self.exporting().ways[core].arrived += 1;
         self.pump();
     }
 
@@ -130,10 +140,10 @@ impl World {
             if exporting.pending.is_some() {
                 return;
             }
-            while exporting.arrived > 0 {
-                exporting.arrived -= 1;
-                let cut = exporting.cuts.pop_front().expect("it arrived");
-                exporting.exporter.apply(Told::Cut(cut), now);
+            for way in &mut exporting.ways {
+                for cut in way.cuts.drain(..std::mem::take(&mut way.arrived)) {
+                    exporting.exporter.apply(Told::Cut(cut), now);
+                }
             }
             match exporting.exporter.next(now) {
                 Step::ReadCheckpoint { look } => self.block(Pending::Read { look }, 5 * MS),
@@ -141,9 +151,9 @@ impl World {
                     let found = positions.iter().map(|position| exporting.look_up(position)).collect();
                     exporting.exporter.apply(Told::LookedUp(found), now);
                 }
-                Step::Rebuild { from_lsn, to_lsn, from_clicks, room, .. } => {
+                Step::Rebuild { log, from_lsn, to_lsn, from_clicks, room } => {
                     exporting.rebuilder.begin(from_lsn, from_clicks, room);
-                    let rebuilt = exporting.rebuild(from_lsn, to_lsn);
+                    let rebuilt = exporting.rebuild(&log, from_lsn, to_lsn);
                     self.note("rebuild", &[from_lsn, to_lsn]);
                     self.trace.cover("range rebuilt");
                     self.block(Pending::Rebuilt(rebuilt), 20 * MS);
@@ -153,7 +163,7 @@ impl World {
                     self.block(Pending::Commit(transaction, plan), self.options.commit_ns_max);
                 }
                 Step::Remember(checkpoint) => self.block(Pending::Remember(checkpoint), 5 * MS),
-                Step::Exported(_, exported) => self.exported_leaves(exported),
+                Step::Exported(log, exported) => self.exported_leaves(&log, exported),
                 Step::Wait { until_ns } => {
                     exporting.token += 1;
                     let token = exporting.token;
@@ -247,18 +257,28 @@ impl World {
         self.held(settled);
     }
 
-    fn exported_leaves(&mut self, exported: Box<Exported>) {
+    /// To the core that writes the log; of an idle one, to the first.
+    fn exported_leaves(&mut self, log: &LogId, exported: Box<Exported>) {
         let (life, delay_ns, now_ns) = (self.lives, self.rng.skewed(MS), self.now_ns);
-        let exporting = self.exporting();
-        exporting.exported.push_back(exported);
-        exporting.last_exported_ns = exporting.last_exported_ns.max(now_ns + delay_ns);
-        let at_ns = exporting.last_exported_ns;
-        self.at(at_ns, Happening::ExportedArrives { life });
+        let server = self.server.as_mut().expect("only a live process exports");
+        let (core, event) = match server.cores.iter().position(|core| core.log.log_id == *log) {
+            Some(core) => (core, Event::Exported(exported)),
+            None => {
+                let idle = server.idle.iter().position(|idle| idle.log_id == *log).expect("a log that is there");
+                self.trace.cover("idle log exported");
+                (0, Event::IdleExported { log: idle as u32, lsn: exported.lsn })
+            }
+        };
+        let way = &mut server.exporting.ways[core];
+        way.exported.push_back(event);
+        way.last_exported_ns = way.last_exported_ns.max(now_ns + delay_ns);
+        let at_ns = way.last_exported_ns;
+        self.at(at_ns, Happening::ExportedArrives { life, core });
     }
 
-    pub fn exported_arrives(&mut self) {
-        if let Some(exported) = self.exporting().exported.pop_front() {
-            self.tell(In::Event(Event::Exported(exported)));
+    pub fn exported_arrives(&mut self, core: usize) {
+        if let Some(event) = self.exporting().ways[core].exported.pop_front() {
+            self.tell(core, In::Event(event));
         }
     }
 

@@ -70,8 +70,7 @@ impl World {
         if self.options.short_log {
             let segments_over = 1 + self.rng.below(3) as u32;
             self.note("log short", &[u64::from(segments_over)]);
-            self.tell(In::Event(Event::Room { open: true, segments_over, frees_seen: u64::MAX }));
-            return;
+            return self.tell_room(true, segments_over);
         }
         self.set_room(false);
         let lasts = self.rng.below(2_000 * MS);
@@ -81,7 +80,13 @@ impl World {
     fn set_room(&mut self, open: bool) {
         self.room = open;
         self.note("room", &[u64::from(open)]);
-        self.tell(In::Event(Event::Room { open, segments_over: 0, frees_seen: u64::MAX }));
+        self.tell_room(open, 0);
+    }
+
+    pub fn tell_room(&mut self, open: bool, segments_over: u32) {
+        for core in 0..self.server.as_ref().map_or(0, |server| server.cores.len()) {
+            self.tell(core, In::Event(Event::Room { open, segments_over, frees_seen: u64::MAX }));
+        }
     }
 
     fn lose_sink(&mut self) {

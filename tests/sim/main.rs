@@ -1,5 +1,5 @@
-//! The simulator: seeded worlds that call the same core and exporter that production runs, with a disk, a network, a sink and
-//! clocks that fail on purpose, and an oracle that shares no code with the product.
+//! The simulator: seeded worlds that call the same cores and exporter that production runs, with a disk, a network, a mesh, a sink
+//! and clocks that fail on purpose, and an oracle that shares no code with the product.
 //!
 //! ```text
 //! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens
@@ -13,6 +13,7 @@ mod disk;
 mod exporting;
 mod faults;
 mod http;
+mod mesh;
 mod network;
 mod options;
 mod oracle;
@@ -75,6 +76,21 @@ const MUST_COVER: &[&str] = &[
     "start waits for the clock",
     "restart under another clock",
     "a clock that stays is believed",
+    "another number of cores",
+    "a log becomes idle",
+    "an idle log is gone on with",
+    "idle log exported",
+    "segment of an idle log freed",
+    "killed between two first frames",
+    "a new log's directory is empty",
+    "several writes cut off",
+    "chunks run out",
+    "a request goes on when a chunk is back",
+    "a request at all homes",
+    "duplicate at another home",
+    "killed with chunks on their way",
+    "stop with chunks on their way",
+    "clicks forwarded to a core that is done",
 ];
 
 thread_local! {

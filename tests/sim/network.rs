@@ -20,6 +20,8 @@ pub enum Piece {
 
 pub struct Conn {
     pub client: usize,
+    /// Whose connection it is, as the kernel and the spread had it.
+    core: usize,
     pub id: ConnectionId,
     life: u32,
     /// The client uses it still.
@@ -48,10 +50,13 @@ impl World {
     /// Connects a client; `None` where nobody listens.
     pub fn connect(&mut self, client: usize) -> Option<usize> {
         let number = self.conns.len();
-        let id = self.server.as_mut()?.take_slot(number)?;
+        let (rng, server) = (&mut self.rng, self.server.as_mut()?);
+        let core = rng.index(server.cores.len());
+        let id = server.cores[core].take_slot(number)?;
         let slow = self.rng.percent(self.options.slow_percent);
         self.conns.push(Conn {
             client,
+            core,
             id,
             life: self.lives,
             open: true,
@@ -69,8 +74,8 @@ impl World {
             down: VecDeque::new(),
             last_down_ns: 0,
         });
-        self.note("connect", &[number as u64, u64::from(id.slot)]);
-        self.tell(In::Event(Event::Accepted { connection: id }));
+        self.note("connect", &[number as u64, core as u64, u64::from(id.slot)]);
+        self.tell(core, In::Event(Event::Accepted { connection: id }));
         Some(number)
     }
 
@@ -121,19 +126,19 @@ impl World {
     /// Gives the core the next piece that is there.
     fn feed_one(&mut self, number: usize) -> bool {
         let conn = &mut self.conns[number];
-        let id = conn.id;
+        let (core, id) = (conn.core, conn.id);
         match conn.held.pop_front() {
             None => false,
             Some(Piece::Bytes(mut bytes)) => {
                 if bytes.len() > RECEIVE_BYTES {
                     conn.held.push_front(Piece::Bytes(bytes.split_off(RECEIVE_BYTES)));
                 }
-                self.tell(In::Bytes(id, bytes));
+                self.tell(core, In::Bytes(id, bytes));
                 true
             }
             Some(Piece::Fin) => {
                 conn.ended = true;
-                self.tell(In::Event(Event::ReceiveEnded { connection: id, end: ReceiveEnd::Finished }));
+                self.tell(core, In::Event(Event::ReceiveEnded { connection: id, end: ReceiveEnd::Finished }));
                 true
             }
         }
@@ -187,10 +192,10 @@ impl World {
 
     fn end_send(&mut self, number: usize, sent: u32) {
         let conn = &mut self.conns[number];
-        let connection = conn.id;
+        let (core, connection) = (conn.core, conn.id);
         if let Some(buffer) = conn.sending.take() {
             let sent = sent.min(buffer.bytes.len() as u32);
-            self.tell(In::Event(Event::Sent { connection, buffer, sent }));
+            self.tell(core, In::Event(Event::Sent { connection, buffer, sent }));
         }
     }
 
@@ -213,10 +218,10 @@ impl World {
 
     pub fn close_ends(&mut self, number: usize) {
         if self.alive(number) {
-            let connection = self.conns[number].id;
+            let Conn { core, id: connection, .. } = self.conns[number];
             self.conns[number].gone = true;
-            self.tell(In::Event(Event::Closed { connection }));
-            self.server.as_mut().expect("it lives").free_slot(connection);
+            self.tell(core, In::Event(Event::Closed { connection }));
+            self.core(core).free_slot(connection);
         }
     }
 
@@ -241,10 +246,10 @@ impl World {
         }
         let conn = &mut self.conns[number];
         conn.held.clear();
-        let (connection, told) = (conn.id, conn.ended || conn.closing);
+        let (core, connection, told) = (conn.core, conn.id, conn.ended || conn.closing);
         conn.ended = true;
         if !told {
-            self.tell(In::Event(Event::ReceiveEnded { connection, end: ReceiveEnd::Broken }));
+            self.tell(core, In::Event(Event::ReceiveEnded { connection, end: ReceiveEnd::Broken }));
         }
         if let Some(buffer) = &self.conns[number].sending {
             let sent = self.rng.index(buffer.bytes.len()) as u32;

@@ -1,7 +1,7 @@
 //! Pure. What a seed's world is like: sizes, how often each fault comes. Weights are drawn by the seed (swarm), so that
 //! worlds without some faults exist too.
 
-use tollgate::config::{Config, DedupConfig};
+use tollgate::config::{Config, DedupConfig, MeshConfig};
 
 use crate::rng::Rng;
 
@@ -42,6 +42,13 @@ pub struct Options {
     /// Dedup windows that incarnations draw from.
     pub windows_ms: Vec<i64>,
     pub commit_spacing_us: u64,
+    /// How many cores incarnations draw from.
+    pub cores: Vec<u16>,
+    /// Records of a chunk between two cores, and chunks that a core may have at another: so few that they run out.
+    pub chunk_bytes: usize,
+    pub chunks_a_way: usize,
+    /// A chunk is on its way for up to so long.
+    pub parcel_ns_max: u64,
     /// The sink is not in the data directory: a start knows what the mirror says, and asks when it can.
     pub remote: bool,
 }
@@ -99,6 +106,10 @@ impl Options {
             short_log: rng.percent(6),
             windows_ms,
             commit_spacing_us: rng.pick(&[0, 200, 2_000]),
+            cores: draw_cores(rng),
+            chunk_bytes: rng.pick(&[64, 400, 4_000]),
+            chunks_a_way: rng.pick(&[1, 1, 2, 8]),
+            parcel_ns_max: rng.pick(&[20_000, 2 * MS, 50 * MS]),
             remote: rng.percent(50),
         }
     }
@@ -110,9 +121,15 @@ impl Options {
     }
 
     /// The smallest limits that hold together, so that every full pool is reached.
-    pub fn config(&self, window_ms: i64) -> Config {
-        let mut config = Config::default();
-        config.http.connections_max = SLOTS - 2;
+    pub fn config(&self, cores: u16, window_ms: i64) -> Config {
+        let mesh = MeshConfig {
+            chunk_bytes: self.chunk_bytes,
+            chunks: self.chunks_a_way,
+            chunks_a_way_min: self.chunks_a_way,
+            chunks_a_way_max: self.chunks_a_way,
+        };
+        let mut config = Config { cpus: (0..usize::from(cores)).collect(), mesh, ..Config::default() };
+        config.http.connections_max = (SLOTS - 2).max(4 * u32::from(cores));
         config.http.head_bytes_max = 2 << 10;
         config.http.body_bytes_max = 12 << 10;
         config.http.batch_clicks_max = BATCH_MAX;
@@ -129,15 +146,27 @@ impl Options {
         config.log.segment_bytes = 64 << 10;
         config.log.commit_spacing_us = self.commit_spacing_us;
         config.log.dead_letter_bytes_max = 48 << 10;
-        config.dedup = DedupConfig { window_ms, window_min_ms: window_ms / 4, memory_bytes: 8 << 20 };
+        config.dedup =
+            DedupConfig { window_ms, window_min_ms: window_ms / 4, memory_bytes: u64::from(cores) * (8 << 20) };
         config.export.watermark_delay_ms = 1_000;
         config
     }
 }
 
+/// One core, some, or another number at every start: logs become idle, and are gone on with.
+fn draw_cores(rng: &mut Rng) -> Vec<u16> {
+    let most = rng.between(2, u64::from(CORES_MAX)) as u16;
+    match rng.below(10) {
+        0..=2 => vec![1],
+        3..=4 => vec![most],
+        _ => (1..=most).collect(),
+    }
+}
+
 /// How far the clocks may part.
 pub const SKEW_MS: i64 = 2_000;
-/// Connections of the driver's table.
+pub const CORES_MAX: u16 = 4;
+/// Connections of a core's driver's table.
 pub const SLOTS: u32 = 10;
 /// Clicks in one request.
 pub const BATCH_MAX: u32 = 48;

@@ -1,4 +1,4 @@
-//! Drives. One incarnation of the server: the product's core between the simulated disk, network and exporter. It stands where
+//! Drives. One incarnation of the server: the product's cores between the simulated disk, network, mesh and exporter. It stands where
 //! `worker.rs`, `keeper.rs` and the ring stand in production, and decides as little as they do.
 
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
 use crate::disk::Left;
 use crate::exporting::Exporting;
 use crate::faults::Ambush;
+use crate::mesh::Mesh;
 use crate::options::{SKEW_MS, SLOTS};
 use crate::world::{Happening, MS, World};
 
@@ -22,18 +23,35 @@ pub enum In {
     Event(Event<'static>),
 }
 
+/// For the keeper of the segments, which is one for all logs.
 pub enum Job {
-    Prepare(u64),
-    Free(u64),
+    Prepare { core: usize, segment: u64 },
+    Free { core: usize, segment: u64 },
+    FreeIdle { log: u32, segment: u64 },
 }
 
 pub struct Server {
-    pub core: Core,
+    pub cores: Vec<CoreHost>,
+    /// Logs that no core writes to.
+    pub idle: Vec<LogDir>,
+    pub mesh: Mesh,
     pub exporting: Exporting,
-    pub log: LogDir,
     pub segment_bytes: u64,
+    /// Clicks of all logs when it began.
+    clicks_at_start: u64,
     /// Held for its lock.
     pub _data_dir: DataDir,
+    jobs: VecDeque<Job>,
+    last_job_ns: u64,
+    pub stopping: bool,
+    /// The wall clock was moved by so much since it started, and stays so.
+    pub clock_moved_ms: i64,
+}
+
+/// One core, and what a worker's thread and ring are for it.
+pub struct CoreHost {
+    core: Core,
+    pub log: LogDir,
     inbox: Vec<In>,
     turn_at_ns: Option<u64>,
     token: u64,
@@ -41,40 +59,35 @@ pub struct Server {
     idle_due: bool,
     write: Option<(Box<FrameBuffer>, LogWrite)>,
     write_failed: bool,
-    jobs: VecDeque<Job>,
-    last_job_ns: u64,
     /// The connection of each slot, and the slot's generation.
     slots: Vec<(Option<usize>, u32)>,
     accepting: bool,
-    pub stopping: bool,
-    /// The wall clock was moved by so much since it started, and stays so.
-    pub clock_moved_ms: i64,
+    /// It said that it will forward nothing more; and it has drained.
+    pub done: bool,
+    pub stopped: bool,
     seen: Ledger,
+    clicks_in_log: u64,
     refused: u64,
     timed_out: u64,
 }
 
-impl Server {
-    pub fn new(core: Core, exporting: Exporting, data_dir: DataDir, log: LogDir, segment_bytes: u64) -> Server {
-        Server {
+impl CoreHost {
+    pub fn new(core: Core, log: LogDir) -> CoreHost {
+        CoreHost {
             core,
-            exporting,
             log,
-            segment_bytes,
-            _data_dir: data_dir,
             inbox: Vec::new(),
             turn_at_ns: None,
             token: 0,
             idle_due: false,
             write: None,
             write_failed: false,
-            jobs: VecDeque::new(),
-            last_job_ns: 0,
             slots: vec![(None, 0); SLOTS as usize],
             accepting: true,
-            stopping: false,
-            clock_moved_ms: 0,
+            done: false,
+            stopped: false,
             seen: Ledger::default(),
+            clicks_in_log: 0,
             refused: 0,
             timed_out: 0,
         }
@@ -97,49 +110,86 @@ impl Server {
         assert_eq!(generation, id.generation, "an action for a connection that is gone");
         tenant.expect("an action for a connection that is gone")
     }
+}
+
+impl Server {
+    pub fn new(
+        cores: Vec<CoreHost>,
+        idle: Vec<LogDir>,
+        mesh: Mesh,
+        exporting: Exporting,
+        (segment_bytes, clicks_at_start): (u64, u64),
+        data_dir: DataDir,
+    ) -> Server {
+        Server {
+            cores,
+            idle,
+            mesh,
+            exporting,
+            segment_bytes,
+            clicks_at_start,
+            _data_dir: data_dir,
+            jobs: VecDeque::new(),
+            last_job_ns: 0,
+            stopping: false,
+            clock_moved_ms: 0,
+        }
+    }
 
     pub fn what_is_left(&self) -> String {
-        format!(
-            "server: {} events wait, write in flight {}, {} jobs, ledger {:?}, {}",
-            self.inbox.len(),
-            self.write.is_some(),
-            self.jobs.len(),
-            self.seen,
-            self.exporting.what_is_left()
-        )
+        let of_core = |core: &CoreHost| {
+            format!(
+                "core: {} events wait, write in flight {}, done {}, stopped {}, ledger {:?}; ",
+                core.inbox.len(),
+                core.write.is_some(),
+                core.done,
+                core.stopped,
+                core.seen
+            )
+        };
+        let cores: String = self.cores.iter().map(of_core).collect();
+        let chunks = self.mesh.chunks_on_their_way();
+        format!("{cores}{} jobs, {chunks} chunks on their way, {}", self.jobs.len(), self.exporting.what_is_left())
     }
 }
 
 impl World {
-    /// Something for the core: it looks a little later, together with what else has come by then.
-    pub fn tell(&mut self, what: In) {
-        let Some(server) = &mut self.server else { return };
-        server.inbox.push(what);
-        let delay_ns = self.rng.skewed(60_000);
-        self.wake(delay_ns);
+    /// A core of the process that is known to live.
+    pub fn core(&mut self, core: usize) -> &mut CoreHost {
+        &mut self.server.as_mut().expect("it lives").cores[core]
     }
 
-    pub fn wake(&mut self, delay_ns: u64) {
+    /// Something for the core: it looks a little later, together with what else has come by then.
+    pub fn tell(&mut self, core: usize, what: In) {
+        let Some(server) = &mut self.server else { return };
+        server.cores[core].inbox.push(what);
+        let delay_ns = self.rng.skewed(60_000);
+        self.wake(core, delay_ns);
+    }
+
+    pub fn wake(&mut self, core: usize, delay_ns: u64) {
         let at_ns = self.now_ns + delay_ns;
         let life = self.lives;
         let Some(server) = &mut self.server else { return };
-        if server.turn_at_ns.is_none_or(|planned| at_ns < planned) {
-            server.turn_at_ns = Some(at_ns);
-            server.token += 1;
-            let token = server.token;
-            self.at(at_ns, Happening::Turn { life, token });
+        let host = &mut server.cores[core];
+        // One that has stopped hears nothing any more.
+        if !host.stopped && host.turn_at_ns.is_none_or(|planned| at_ns < planned) {
+            host.turn_at_ns = Some(at_ns);
+            host.token += 1;
+            let token = host.token;
+            self.at(at_ns, Happening::Turn { life, core, token });
         }
     }
 
-    pub fn turn_is_due(&mut self, token: u64) {
+    pub fn turn_is_due(&mut self, core: usize, token: u64) {
         let now = self.now();
-        let Some(server) = &mut self.server else { return };
-        if token != server.token {
+        let host = self.core(core);
+        if host.stopped || token != host.token {
             return;
         }
-        server.turn_at_ns = None;
-        let idle = server.inbox.is_empty() && std::mem::take(&mut server.idle_due);
-        let inbox = std::mem::take(&mut server.inbox);
+        host.turn_at_ns = None;
+        let idle = host.inbox.is_empty() && std::mem::take(&mut host.idle_due);
+        let inbox = std::mem::take(&mut host.inbox);
         let mut events: Vec<Event<'_>> = Vec::with_capacity(inbox.len() + 2);
         let mut received = Vec::new();
         let kinds: Vec<_> = inbox
@@ -164,100 +214,106 @@ impl World {
         }
         events.push(Event::Scrape);
         let mut actions = Actions::new();
-        server.core.apply(&mut events, now, &mut actions);
+        host.core.apply(&mut events, now, &mut actions);
         drop(events);
-        server.idle_due = !idle;
+        host.idle_due = !idle;
         let sleep_ns =
-            if idle { server.core.next_deadline_ns().saturating_sub(now.mono_ns).clamp(1_000, 1_000 * MS) } else { 0 };
-        self.note("turn", &[u64::from(idle), count, actions.len() as u64]);
+            if idle { host.core.next_deadline_ns().saturating_sub(now.mono_ns).clamp(1_000, 1_000 * MS) } else { 0 };
+        self.note("turn", &[core as u64, u64::from(idle), count, actions.len() as u64]);
         received.iter().for_each(|bytes| self.trace.bytes(bytes));
-        self.perform(actions);
+        self.perform(core, actions);
         let jitter_ns = self.rng.below(15_000);
-        self.wake(sleep_ns + jitter_ns);
+        self.wake(core, sleep_ns + jitter_ns);
     }
 
-    fn perform(&mut self, actions: Actions) {
+    fn perform(&mut self, core: usize, actions: Actions) {
+        let mut stopped = false;
         for action in actions {
-            let Some(server) = &mut self.server else { return };
+            let host = self.core(core);
             match action {
                 Action::Send { connection, buffer } => {
-                    let number = server.conn(connection);
+                    let number = host.conn(connection);
                     self.note("send", &[number as u64, buffer.bytes.len() as u64]);
                     self.send_down(number, buffer);
                 }
                 Action::PauseReceive { connection } => {
-                    let number = server.conn(connection);
+                    let number = host.conn(connection);
                     self.pause(number, true);
                 }
                 Action::ResumeReceive { connection } => {
-                    let number = server.conn(connection);
+                    let number = host.conn(connection);
                     self.pause(number, false);
                 }
                 Action::ShutdownSend { connection } => {
-                    let number = server.conn(connection);
+                    let number = host.conn(connection);
                     self.shutdown_down(number);
                 }
                 Action::Close { connection } => {
-                    let number = server.conn(connection);
+                    let number = host.conn(connection);
                     self.close_down(number);
                 }
-                Action::WriteLog { buffer, write } => self.write_log(buffer, write),
-                Action::PrepareSegment { segment } => self.give_job(Job::Prepare(segment)),
+                Action::WriteLog { buffer, write } => self.write_log(core, buffer, write),
+                Action::PrepareSegment { segment } => self.give_job(Job::Prepare { core, segment }),
                 Action::FreeSegment { segment } => {
                     self.trace.cover("segment freed");
-                    self.give_job(Job::Free(segment));
+                    self.give_job(Job::Free { core, segment });
                 }
-                Action::FreeIdleSegment { .. } | Action::Forward { .. } | Action::Return { .. } => {
-                    unreachable!("one core, one log")
+                Action::FreeIdleSegment { log, segment } => {
+                    self.trace.cover("segment of an idle log freed");
+                    self.give_job(Job::FreeIdle { log, segment });
                 }
-                Action::Done => {}
-                Action::Export(cut) => self.cut_leaves(cut),
-                Action::Snapshot(snapshot) => self.look_at(&snapshot),
-                Action::StopAccepting => server.accepting = false,
-                Action::Stopped => return self.stopped(),
+                Action::Forward { to, chunk } => self.forward(core, to, chunk),
+                Action::Return { to, chunk } => self.give_back(core, to, chunk),
+                Action::Done => self.tell_done(core),
+                Action::Export(cut) => self.cut_leaves(core, cut),
+                Action::Snapshot(snapshot) => self.look_at(core, &snapshot),
+                Action::StopAccepting => host.accepting = false,
+                Action::Stopped => stopped = true,
                 Action::Halt { exit, why } => {
-                    let late = exit == Exit::Store && server.stopping && !self.draining;
-                    assert!(late || server.write_failed && exit == Exit::LogWriteFailed, "halt {exit:?}: {why}");
+                    let write_failed = host.write_failed && exit == Exit::LogWriteFailed;
+                    let stopping = self.server.as_ref().is_some_and(|server| server.stopping);
+                    let late = exit == Exit::Store && stopping && !self.draining;
+                    assert!(late || write_failed, "core {core} halts, {exit:?}: {why}");
                     self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();
                 }
             }
         }
-        if let Some(server) = &self.server {
-            assert!(!server.write_failed, "a failed write of the log, and the core goes on");
+        assert!(!self.core(core).write_failed, "a failed write of the log, and the core goes on");
+        if stopped {
+            self.stopped(core);
         }
     }
 
-    fn write_log(&mut self, buffer: Box<FrameBuffer>, write: LogWrite) {
-        self.note("write", &[write.segment, write.file_offset, u64::from(write.length)]);
+    fn write_log(&mut self, core: usize, buffer: Box<FrameBuffer>, write: LogWrite) {
+        self.note("write", &[core as u64, write.segment, write.file_offset, u64::from(write.length)]);
         let mut delay_ns = 20_000 + self.rng.skewed(self.options.write_ns_max);
         if !self.draining {
             delay_ns += self.stalled_until_ns.saturating_sub(self.now_ns);
         }
         let life = self.lives;
-        let server = self.server.as_mut().expect("it asked");
-        let before = server.write.replace((buffer, write));
+        let before = self.core(core).write.replace((buffer, write));
         assert!(before.is_none(), "one write of the log at a time: recovery relies on it");
-        self.after(delay_ns, Happening::LogWrite { life });
+        self.after(delay_ns, Happening::LogWrite { life, core });
         self.spring(Ambush::Write, delay_ns);
     }
 
-    pub fn log_write_ends(&mut self) {
-        let Some(server) = &mut self.server else { return };
-        let Some((buffer, write)) = server.write.take() else { return };
+    pub fn log_write_ends(&mut self, core: usize) {
+        let Some((buffer, write)) = self.core(core).write.take() else { return };
         let ok = !std::mem::take(&mut self.fail_next_write);
         let from = write.buffer_offset as usize;
         let bytes = &buffer.memory[from..from + write.length as usize];
         self.trace.bytes(bytes);
+        let host = &mut self.server.as_mut().expect("it lives").cores[core];
         if ok {
-            self.disk.write(&server.log, &write, bytes);
+            self.disk.write(&host.log, &write, bytes);
         } else {
-            server.write_failed = true;
-            self.disk.tear(&server.log, &write, bytes, &mut self.rng);
+            host.write_failed = true;
+            self.disk.tear(&host.log, &write, bytes, &mut self.rng);
         }
-        self.note("written", &[write.segment, write.file_offset, u64::from(ok)]);
+        self.note("written", &[core as u64, write.segment, write.file_offset, u64::from(ok)]);
         let end = if ok { WriteEnd::Synced } else { WriteEnd::Failed { errno: 5 } };
-        self.tell(In::Event(Event::LogWritten { buffer, end }));
+        self.tell(core, In::Event(Event::LogWritten { buffer, end }));
     }
 
     fn give_job(&mut self, job: Job) {
@@ -274,18 +330,19 @@ impl World {
     pub fn keeper_done(&mut self) {
         let Some(server) = &mut self.server else { return };
         match server.jobs.pop_front() {
-            Some(Job::Prepare(segment)) => {
-                prepare_segment(&server.log.path, segment, server.segment_bytes, Duration::ZERO)
+            Some(Job::Prepare { core, segment }) => {
+                prepare_segment(&server.cores[core].log.path, segment, server.segment_bytes, Duration::ZERO)
                     .expect("the simulated disk takes it");
-                self.tell(In::Event(Event::SegmentReady { segment }));
+                self.tell(core, In::Event(Event::SegmentReady { segment }));
             }
-            Some(Job::Free(segment)) => self.disk.remove(&server.log, segment),
+            Some(Job::Free { core, segment }) => self.disk.remove(&server.cores[core].log, segment),
+            Some(Job::FreeIdle { log, segment }) => self.disk.remove(&server.idle[log as usize], segment),
             None => {}
         }
     }
 
     /// The counters after every turn.
-    fn look_at(&mut self, snapshot: &Snapshot) {
+    fn look_at(&mut self, core: usize, snapshot: &Snapshot) {
         let now = self.now();
         let ledger = &snapshot.ledger;
         let (rejected, shed): (u64, u64) = (ledger.rejected.iter().sum(), ledger.shed.iter().sum());
@@ -294,62 +351,95 @@ impl World {
         let (log, dedup) = (&snapshot.log, &snapshot.dedup);
         assert!(log.durable_lsn <= log.end_lsn && snapshot.export.exported_lsn <= log.durable_lsn, "{snapshot:?}");
         let server = self.server.as_mut().expect("it answered");
+        let run_out = server.mesh.run_out(core, ledger.in_flight);
+        let (clock_moved_ms, host) = (server.clock_moved_ms, &mut server.cores[core]);
         let cover = |trace: &mut crate::trace::Trace, met: bool, what| {
             if met {
                 trace.cover(what);
             }
         };
         let trace = &mut self.trace;
-        let stays = self.leap_ms == 0 && server.clock_moved_ms.abs() > SKEW_MS;
-        let believed = stays && server.core.shedding(now).is_none() && ledger.accepted > server.seen.accepted;
+        let stays = self.leap_ms == 0 && clock_moved_ms.abs() > SKEW_MS;
+        let believed = stays && host.core.shedding(now).is_none() && ledger.accepted > host.seen.accepted;
         cover(trace, believed, "a clock that stays is believed");
-        cover(trace, ledger.duplicate > server.seen.duplicate && log.durable_lsn < log.end_lsn, "duplicate waits");
+        cover(trace, ledger.duplicate > host.seen.duplicate && log.durable_lsn < log.end_lsn, "duplicate waits");
         cover(trace, dedup.generations_dropped_early > 0, "eviction");
         cover(trace, log.freed_early > 0, "segment freed early");
-        cover(trace, ledger.duplicate_other_payload > server.seen.duplicate_other_payload, "other payload");
-        cover(trace, ledger.dead_letters_unkept > server.seen.dead_letters_unkept, "dead letters over budget");
+        cover(trace, ledger.duplicate_other_payload > host.seen.duplicate_other_payload, "other payload");
+        cover(trace, ledger.dead_letters_unkept > host.seen.dead_letters_unkept, "dead letters over budget");
         for shed in Shed::ALL {
-            cover(trace, ledger.shed[shed as usize] > server.seen.shed[shed as usize], shed.name());
+            cover(trace, ledger.shed[shed as usize] > host.seen.shed[shed as usize], shed.name());
         }
         cover(trace, ledger.in_flight > 0, "clicks wait for room in the log");
         let connections = &snapshot.connections;
-        cover(trace, connections.refused > server.refused, "connection turned away");
-        cover(trace, connections.timed_out > server.timed_out, "connection timed out");
-        (server.refused, server.timed_out) = (connections.refused, connections.timed_out);
-        server.seen = ledger.clone();
+        cover(trace, connections.refused > host.refused, "connection turned away");
+        cover(trace, connections.timed_out > host.timed_out, "connection timed out");
+        (host.refused, host.timed_out) = (connections.refused, connections.timed_out);
+        cover(trace, run_out, "chunks run out");
+        host.seen = ledger.clone();
+        host.clicks_in_log = snapshot.export.clicks_in_log;
+        self.compare_cores();
+    }
+
+    /// Of all cores together: a click that is answered as accepted is in some home's log.
+    fn compare_cores(&self) {
+        let Some(server) = &self.server else { return };
+        let sum = |number: fn(&CoreHost) -> u64| server.cores.iter().map(number).sum::<u64>();
+        // Of a core that has had no turn yet nothing is known.
+        if server.cores.iter().all(|core| core.clicks_in_log > 0 || core.seen.received > 0) {
+            let (accepted, logged) = (sum(|core| core.seen.accepted), sum(|core| core.clicks_in_log));
+            let room = server.clicks_at_start + accepted;
+            assert!(room <= logged, "{accepted} clicks are accepted, and {logged} in the logs");
+            let over = server.cores.iter().all(|core| core.stopped);
+            assert!(!over || room == logged, "{accepted} clicks are accepted, and {logged} in the logs");
+        }
     }
 
     /// The process ends at once; what it had under way is decided here.
     pub fn kill(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         self.note("kill", &[u64::from(self.lives)]);
-        if let Some((buffer, write)) = server.write.take() {
+        let mut unfinished = 0;
+        for host in &mut server.cores {
+            let Some((buffer, write)) = host.write.take() else { continue };
             let from = write.buffer_offset as usize;
             let bytes = &buffer.memory[from..from + write.length as usize];
-            match self.disk.tear(&server.log, &write, bytes, &mut self.rng) {
+            match self.disk.tear(&host.log, &write, bytes, &mut self.rng) {
                 Left::Nothing => self.trace.cover("unfinished write lost"),
                 Left::Part => self.trace.cover("unfinished write torn"),
                 Left::All => self.trace.cover("unfinished write kept"),
             }
+            unfinished += 1;
         }
-        if let Some(Job::Prepare(segment)) = server.jobs.front() {
+        if unfinished > 1 {
+            self.trace.cover("several writes cut off");
+        }
+        if server.mesh.chunks_on_their_way() > 0 {
+            self.trace.cover("killed with chunks on their way");
+        }
+        if let Some(Job::Prepare { core, segment }) = server.jobs.front() {
             self.trace.cover("preparation cut off");
-            self.disk.prepare_in_part(&server.log, *segment, server.segment_bytes, &mut self.rng);
+            self.disk.prepare_in_part(&server.cores[*core].log, *segment, server.segment_bytes, &mut self.rng);
         }
         self.exporter_dies(&mut server.exporting);
         self.process_ended();
     }
 
-    fn stopped(&mut self) {
-        self.note("stopped", &[u64::from(self.lives)]);
-        self.trace.cover("clean stop");
-        let server = self.server.take().expect("it said so");
+    /// One core has drained; with the last one the process ends.
+    fn stopped(&mut self, core: usize) {
+        self.note("stopped", &[u64::from(self.lives), core as u64]);
+        let server = self.server.as_mut().expect("it said so");
         assert!(server.stopping, "nobody asked for a stop");
-        assert!(server.write.is_none(), "a clean stop with a write in flight");
-        if self.last_stop {
-            self.finished = true;
+        let host = &mut server.cores[core];
+        assert!(host.write.is_none(), "a clean stop with a write in flight");
+        host.stopped = true;
+        if server.cores.iter().any(|core| !core.stopped) {
+            return;
         }
-        drop(server);
+        self.compare_cores();
+        self.trace.cover("clean stop");
+        self.finished = self.last_stop;
+        self.server = None;
         self.process_ended();
     }
 
@@ -359,13 +449,25 @@ impl World {
         self.after(down_ns, Happening::Start);
     }
 
+    /// Each core hears of it when its thread gets to it.
     pub fn ask_to_stop(&mut self) {
         if let Some(server) = &mut self.server
             && !server.stopping
         {
             server.stopping = true;
+            let (life, cores) = (self.lives, server.cores.len());
             self.note("stop", &[]);
-            self.tell(In::Event(Event::Stop { patience: Patience::Deadline }));
+            for core in 0..cores {
+                let delay_ns = self.rng.skewed(20 * MS);
+                self.after(delay_ns, Happening::Stop { life, core });
+            }
         }
+    }
+
+    pub fn stop_arrives(&mut self, core: usize) {
+        if self.server.as_ref().is_some_and(|server| server.mesh.chunks_on_their_way() > 0) {
+            self.trace.cover("stop with chunks on their way");
+        }
+        self.tell(core, In::Event(Event::Stop { patience: Patience::Deadline }));
     }
 }

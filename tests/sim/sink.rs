@@ -61,13 +61,7 @@ impl Sink {
             }
             *self.rows.entry(key).or_default() += partial.clicks;
         }
-        if end.horizon_ms < self.horizon_ms {
-            return Err(format!(
-                "transaction {seq}: the horizon went back from {} to {}",
-                self.horizon_ms, end.horizon_ms
-            ));
-        }
-        (self.horizon_ms, self.stopped) = (end.horizon_ms, end.stopped);
+        (self.horizon_ms, self.stopped) = (self.horizon_ms.max(end.horizon_ms), end.stopped);
         self.clicks += sum;
         self.commits += 1;
         self.previous = self.checkpoint.replace(checkpoint.clone());

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tollgate::click::ClickKey;
 use tollgate::config::{Config, FRAME_BUFFERS};
 use tollgate::core::Core;
-use tollgate::core::home::Seat;
+use tollgate::core::home::{Home, Seat};
+use tollgate::core::idle::IdleLog;
 use tollgate::core::incarnation::{self, Incarnation, LogEnd};
 use tollgate::cut::Position;
-use tollgate::event::{Event, FrameBuffer};
-use tollgate::export::Exporter;
-use tollgate::wal::reader::LogReader;
+use tollgate::event::FrameBuffer;
+use tollgate::export::{Behind, Exporter};
 use tollgate::wal::recover::{RecoveredLog, Tail, recover};
 use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
 use tollgate::wal::writer::buffer_bytes;
@@ -18,7 +18,8 @@ use tollgate::{dedup, export, preagg};
 
 use crate::disk::Left;
 use crate::exporting::Exporting;
-use crate::server::{In, Server};
+use crate::mesh::Mesh;
+use crate::server::{CoreHost, Server};
 use crate::world::{Happening, MS, World};
 
 impl World {
@@ -30,7 +31,7 @@ impl World {
         self.set_clock_right();
         self.note("start", &[u64::from(self.lives)]);
         let window_ms = self.rng.pick(&self.options.windows_ms);
-        let config = self.options.config(window_ms);
+        let config = self.options.config(self.rng.pick(&self.options.cores), window_ms);
         // Of the embedded sink, a start sees what is in and what is not.
         if !self.options.remote {
             self.settle_doubt();
@@ -39,66 +40,149 @@ impl World {
         let confirmed = known.as_ref().map_or(Vec::new(), export::positions);
         let data_dir = self.open();
         let now = self.now();
-        let memory = MmapMut::map_anon(config.dedup.memory_bytes as usize).expect("memory");
-        // A wish, as in production: thousands of page faults fewer.
-        let _ = memory.advise(Advice::HugePage);
-        let mut table = dedup::Table::new(memory, self.rng.bytes16(), &config.dedup, i64::MIN, now.wall_ms);
-        let recovered = self.recover(&confirmed, &mut table);
+        let mut tables = self.tables(&config);
+        let recovered = self.recover(&confirmed, &mut tables);
         if self.killed_while("recovering killed", 12) {
             return;
         }
-        let behind_ms = recovered.as_ref().map_or(0, |log| log.built_ms.saturating_sub(now.wall_ms));
+        let built_ms = recovered.iter().map(|log| log.built_ms).max().unwrap_or(i64::MIN);
+        let behind_ms = built_ms.saturating_sub(now.wall_ms);
         if behind_ms > 0 {
             self.trace.cover("start waits for the clock");
             return self.after(behind_ms as u64 * MS, Happening::Start);
         }
-        incarnation::keep_horizon(&mut table, &config, recovered.as_slice(), now);
-        if self.options.crowded {
-            self.crowd(&mut table, &config);
-        }
-        let (log, end) = match &recovered {
-            Some(log) => (log.dir.clone(), LogEnd::of(log)),
-            None => {
-                let log = data_dir.create_log(0, self.rng.bytes16()).expect("the simulated disk takes it");
-                (log.clone(), LogEnd::new(log.log_id))
+        for table in &mut tables {
+            incarnation::keep_horizon(table, &config, &recovered, now);
+            if self.options.crowded {
+                self.crowd(table, &config);
             }
-        };
-        let segment = end.start.segment;
-        if self.killed_while("first segment cut off", 3) {
-            return self.disk.prepare_in_part(&log, segment, config.log.segment_bytes, &mut self.rng);
         }
-        prepare_segment(&log.path, segment, config.log.segment_bytes, Duration::ZERO)
-            .expect("the simulated disk takes it");
+        if let Some(server) = self.begin(config, data_dir, confirmed, tables, recovered) {
+            self.cores = server.cores.len() as u16;
+            self.server = Some(Box::new(server));
+            self.tell_room(self.room, 0);
+            self.pump();
+        }
+    }
+
+    /// The memory of ids: one secret for all cores, from which a key's home follows.
+    fn tables(&mut self, config: &Config) -> Vec<dedup::Table> {
+        let (secret, now) = (self.rng.bytes16(), self.now());
+        let table = |_| {
+            let memory = MmapMut::map_anon(config.dedup_bytes_a_core() as usize).expect("memory");
+            // A wish, as in production: thousands of page faults fewer.
+            let _ = memory.advise(Advice::HugePage);
+            dedup::Table::new(memory, secret, &config.dedup, i64::MIN, now.wall_ms)
+        };
+        (0..config.cores()).map(table).collect()
+    }
+
+    /// Each core's log and its first frame, then all that serves. `None`: killed on the way.
+    fn begin(
+        &mut self,
+        config: Config,
+        data_dir: DataDir,
+        confirmed: Vec<Position>,
+        tables: Vec<dedup::Table>,
+        recovered: Vec<RecoveredLog>,
+    ) -> Option<Server> {
+        self.cover_logs(config.cores(), &recovered);
         let mut nonces: Vec<_> = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
         let nonce = self.rng.bytes16();
-        let buffers = frame_buffers(&config);
-        let (begun, buffer, write) = Incarnation::begin(&config, Seat::ALONE, nonce, table, end, buffers, now);
-        let from = write.buffer_offset as usize;
-        let bytes = &buffer.memory[from..from + write.length as usize];
-        if self.killed_while("first frame cut off", 6) {
-            if self.disk.tear(&log, &write, bytes, &mut self.rng) == Left::Part {
-                self.trace.cover("first frame torn");
-            }
-            return;
+        let (of_cores, idle) = incarnation::share_logs(config.cores(), recovered);
+        let mut logs = Vec::new();
+        for (core, found) in (0..).zip(of_cores) {
+            logs.push(match found {
+                Some(log) => (LogEnd::of(&log), log.dir),
+                None => {
+                    let log = data_dir.create_log(core, self.rng.bytes16()).expect("the simulated disk takes it");
+                    if self.killed_while("a new log's directory is empty", 6) {
+                        return None;
+                    }
+                    (LogEnd::new(log.log_id), log)
+                }
+            });
         }
-        self.disk.write(&log, &write, bytes);
-        let partials = preagg::Table::new(self.options.rows_max, self.options.users_max, self.rng.next());
-        let (home, start) = begun.begun(&config, buffer, partials);
+        let (mut homes, mut dirs, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        for ((own, (end, log)), table) in (0..).zip(logs).zip(tables) {
+            if own > 0 && self.killed_while("killed between two first frames", 4) {
+                return None;
+            }
+            let seat = Seat { own, cores: config.cores() };
+            let (home, start) = self.begin_log(&config, seat, nonce, table, end, &log)?;
+            homes.push(home);
+            starts.push(start);
+            dirs.push(log);
+        }
+        starts.extend(idle.iter().map(|log| incarnation::idle_log(log, Behind::default())));
         nonces.push(nonce);
+        let clicks = starts.iter().map(|start| start.totals.clicks).sum();
         let exporter = Exporter::new(export::Start {
             edge_id: config.export.edge_id.clone(),
             data_dir: self.data_dir,
             nonce,
             nonces,
             mirror: self.mirror(),
-            logs: vec![start],
+            logs: starts,
         });
-        let exporting = Exporting::new(exporter, LogReader::new(log.clone()), confirmed, self.rng.next());
-        let segment_bytes = config.log.segment_bytes;
-        let core = Core::new(config, home, Vec::new(), crate::options::SLOTS, now);
-        self.server = Some(Box::new(Server::new(core, exporting, data_dir, log, segment_bytes)));
-        self.tell(In::Event(Event::Room { open: self.room, segments_over: 0, frees_seen: u64::MAX }));
-        self.pump();
+        let idle_dirs: Vec<LogDir> = idle.iter().map(|log| log.dir.clone()).collect();
+        let all: Vec<LogDir> = dirs.iter().chain(&idle_dirs).cloned().collect();
+        let exporting = Exporting::new(exporter, &all, config.cores(), confirmed, self.rng.next());
+        let mesh = Mesh::new(config.cores(), config.chunk_credits());
+        let idle_log = |log: RecoveredLog| IdleLog::new(log.start.segments, log.base_lsn, log.start.totals.clicks);
+        // The first core clears the idle logs away.
+        let mut idle_logs: Vec<IdleLog> = idle.into_iter().map(idle_log).collect();
+        let mut cores = Vec::new();
+        for (home, log) in homes.into_iter().zip(dirs) {
+            let core =
+                Core::new(config.clone(), home, std::mem::take(&mut idle_logs), crate::options::SLOTS, self.now());
+            cores.push(CoreHost::new(core, log));
+        }
+        Some(Server::new(cores, idle_dirs, mesh, exporting, (config.log.segment_bytes, clicks), data_dir))
+    }
+
+    /// A log goes on: its next segment, and the first frame in it.
+    fn begin_log(
+        &mut self,
+        config: &Config,
+        seat: Seat,
+        nonce: [u8; 16],
+        table: dedup::Table,
+        end: LogEnd,
+        log: &LogDir,
+    ) -> Option<(Home, export::LogStart)> {
+        let segment = end.start.segment;
+        if self.killed_while("first segment cut off", 3) {
+            self.disk.prepare_in_part(log, segment, config.log.segment_bytes, &mut self.rng);
+            return None;
+        }
+        prepare_segment(&log.path, segment, config.log.segment_bytes, Duration::ZERO)
+            .expect("the simulated disk takes it");
+        let buffers = frame_buffers(config);
+        let (begun, buffer, write) = Incarnation::begin(config, seat, nonce, table, end, buffers, self.now());
+        let from = write.buffer_offset as usize;
+        let bytes = &buffer.memory[from..from + write.length as usize];
+        if self.killed_while("first frame cut off", 6) {
+            if self.disk.tear(log, &write, bytes, &mut self.rng) == Left::Part {
+                self.trace.cover("first frame torn");
+            }
+            return None;
+        }
+        self.disk.write(log, &write, bytes);
+        let partials = preagg::Table::new(self.options.rows_max, self.options.users_max, self.rng.next());
+        Some(begun.begun(config, buffer, partials))
+    }
+
+    fn cover_logs(&mut self, cores: u16, recovered: &[RecoveredLog]) {
+        let (was, is) = (u32::from(self.cores), u32::from(cores));
+        let mut cover = |met: bool, what| {
+            if met {
+                self.trace.cover(what);
+            }
+        };
+        cover(was > 0 && was != is, "another number of cores");
+        cover(recovered.iter().any(|log| (is..was).contains(&log.dir.core)), "a log becomes idle");
+        cover(was > 0 && recovered.iter().any(|log| (was..is).contains(&log.dir.core)), "an idle log is gone on with");
     }
 
     fn open(&self) -> DataDir {
@@ -109,26 +193,26 @@ impl World {
     }
 
     /// What production's recovery makes of the disk. No crash may make it halt.
-    fn recover(&mut self, confirmed: &[Position], table: &mut dedup::Table) -> Option<RecoveredLog> {
+    fn recover(&mut self, confirmed: &[Position], tables: &mut [dedup::Table]) -> Vec<RecoveredLog> {
         let mut clicks = 0;
         let recovered = recover(self.disk.dir.path(), confirmed, &mut |_| {}, &mut |_: &LogDir, frame| {
-            clicks += incarnation::restore(std::slice::from_mut(table), frame);
+            clicks += incarnation::restore(tables, frame);
         });
-        let mut logs = match recovered {
+        let logs = match recovered {
             Ok(logs) => logs,
             Err(error) => panic!("recovery halts: {error}"),
         };
-        assert!(logs.len() <= 1, "one core, one log");
-        let log = logs.pop()?;
-        self.note("recovered", &[log.position.lsn, log.base_lsn, clicks, log.start.segment]);
-        match log.tail {
-            Tail::Clean => self.trace.cover("clean tail"),
-            Tail::Torn { .. } => self.trace.cover("torn tail"),
+        for log in &logs {
+            self.note("recovered", &[log.dir.core.into(), log.position.lsn, log.base_lsn, clicks, log.start.segment]);
+            match log.tail {
+                Tail::Clean => self.trace.cover("clean tail"),
+                Tail::Torn { .. } => self.trace.cover("torn tail"),
+            }
+            if log.start.segments.len() > 1 {
+                self.trace.cover("several segments recovered");
+            }
         }
-        if log.start.segments.len() > 1 {
-            self.trace.cover("several segments recovered");
-        }
-        Some(log)
+        logs
     }
 
     /// Whether the process is killed at this stage of its start; it is started again.
@@ -158,18 +242,18 @@ impl World {
         }
     }
 
-    /// The clicks that the log counts, read from the disk as a restart would.
-    pub fn read_log_once_more(&mut self) -> u64 {
+    /// The clicks that the logs count, read from the disk as a restart would.
+    pub fn read_logs_once_more(&mut self) -> u64 {
         let confirmed = self.sink.checkpoint.as_ref().map_or(Vec::new(), export::positions);
         let recovered = recover(self.disk.dir.path(), &confirmed, &mut |_| {}, &mut |_, _| {});
-        match recovered.map(|mut logs| logs.pop()) {
-            Ok(Some(log)) => {
-                assert!(log.stopped, "the last frame of a clean stop says so");
-                log.start.totals.clicks
-            }
-            Ok(None) => panic!("the log is gone"),
+        let logs = match recovered {
+            Ok(logs) => logs,
             Err(error) => panic!("after a clean stop, recovery halts: {error}"),
-        }
+        };
+        let of_cores = logs.iter().filter(|log| log.dir.core < self.cores.into());
+        assert_eq!(of_cores.clone().count(), usize::from(self.cores), "each core has one log");
+        assert!(of_cores.clone().all(|log| log.stopped), "the last frame of a clean stop says so");
+        logs.iter().map(|log| log.start.totals.clicks).sum()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Drives. A simulated world: one queue of what happens when, one seed for all of it. The server in it is the product's core
+//! Drives. A simulated world: one queue of what happens when, one seed for all of it. The server in it is the product's cores
 //! and exporter; everything else is made up here.
 
 use std::cmp::Reverse;
@@ -30,10 +30,23 @@ const DRAIN_NS: u64 = 60 * SECOND;
 pub enum Happening {
     Turn {
         life: u32,
+        core: usize,
         token: u64,
     },
     LogWrite {
         life: u32,
+        core: usize,
+    },
+    /// The next parcel from one core to another.
+    Parcel {
+        life: u32,
+        from: usize,
+        to: usize,
+    },
+    /// A core hears that it shall stop.
+    Stop {
+        life: u32,
+        core: usize,
     },
     /// The keeper's next job is done.
     Kept {
@@ -49,9 +62,11 @@ pub enum Happening {
     },
     CutArrives {
         life: u32,
+        core: usize,
     },
     ExportedArrives {
         life: u32,
+        core: usize,
     },
     ClientActs(usize),
     ToServer(usize),
@@ -95,6 +110,8 @@ pub struct World {
     pub server: Option<Box<Server>>,
     pub lives: u32,
     pub draining: bool,
+    /// Cores of the last incarnation.
+    pub cores: u16,
     /// The last clean stop was asked for.
     pub last_stop: bool,
     pub finished: bool,
@@ -139,6 +156,7 @@ impl World {
             server: None,
             lives: 0,
             draining: false,
+            cores: 0,
             last_stop: false,
             finished: false,
             data_dir,
@@ -205,17 +223,21 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Turn { life, token } if self.lives_on(life) => self.turn_is_due(token),
-            Happening::LogWrite { life } if self.lives_on(life) => self.log_write_ends(),
+            Happening::Turn { life, core, token } if self.lives_on(life) => self.turn_is_due(core, token),
+            Happening::LogWrite { life, core } if self.lives_on(life) => self.log_write_ends(core),
+            Happening::Parcel { life, from, to } if self.lives_on(life) => self.parcel_arrives(from, to),
+            Happening::Stop { life, core } if self.lives_on(life) => self.stop_arrives(core),
             Happening::Kept { life } if self.lives_on(life) => self.keeper_done(),
             Happening::Exporter { life } if self.lives_on(life) => self.exporter_answered(),
             Happening::ExporterWakes { life, token } if self.lives_on(life) => self.exporter_wakes(token),
-            Happening::CutArrives { life } if self.lives_on(life) => self.cut_arrives(),
-            Happening::ExportedArrives { life } if self.lives_on(life) => self.exported_arrives(),
+            Happening::CutArrives { life, core } if self.lives_on(life) => self.cut_arrives(core),
+            Happening::ExportedArrives { life, core } if self.lives_on(life) => self.exported_arrives(core),
             Happening::Kill { life } if self.lives_on(life) && !self.draining => self.kill(),
             Happening::Kill { .. }
             | Happening::Turn { .. }
             | Happening::LogWrite { .. }
+            | Happening::Parcel { .. }
+            | Happening::Stop { .. }
             | Happening::Kept { .. }
             | Happening::Exporter { .. }
             | Happening::ExporterWakes { .. }
@@ -242,9 +264,9 @@ impl World {
 
     /// Everything is drained and the process has stopped: the sink, the log and what clients know must agree.
     fn judge(&mut self) {
-        let logged = self.read_log_once_more();
+        let logged = self.read_logs_once_more();
         let (exported, stopped) = (self.sink.clicks, self.sink.stopped);
-        assert_eq!(exported, logged, "clicks exported, and clicks in the log's totals, after a clean stop");
+        assert_eq!(exported, logged, "clicks exported, and clicks in the logs' totals, after a clean stop");
         assert!(stopped, "the last transaction of a clean stop says so");
         self.held(self.oracle.judge(&self.sink.rows));
         self.note("judged", &[exported, self.sink.commits]);
