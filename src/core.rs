@@ -389,4 +389,6 @@ impl Core {
 }
 
 #[cfg(test)]
+mod mesh_tests;
+#[cfg(test)]
 mod tests;

@@ -18,18 +18,22 @@ const SECOND_NS: u64 = 1_000_000_000;
 const SLOTS: u32 = 200;
 
 /// What the core asked for and has not got.
-struct Bench {
-    core: Core,
-    now: Now,
-    writes: VecDeque<Box<FrameBuffer>>,
-    cuts: Vec<Box<Cut>>,
+pub(super) struct Bench {
+    pub core: Core,
+    pub now: Now,
+    pub writes: VecDeque<Box<FrameBuffer>>,
+    pub cuts: Vec<Box<Cut>>,
     /// All that was sent, in order.
-    sent: Vec<u8>,
+    pub sent: Vec<u8>,
     actions: Actions,
 }
 
 fn bench() -> Bench {
-    let config = Config::default();
+    seated(Config::default(), Seat::ALONE)
+}
+
+/// One core of several.
+pub(super) fn seated(config: Config, seat: Seat) -> Bench {
     let now = Now { wall_ms: 1_700_000_000_000, mono_ns: SECOND_NS };
     let memory = MmapMut::map_anon(8 << 20).unwrap();
     let table = dedup::Table::new(memory, [7; 16], &config.dedup, i64::MIN, now.wall_ms);
@@ -39,7 +43,7 @@ fn bench() -> Bench {
     };
     let buffers = (0..FRAME_BUFFERS).map(buffer).collect();
     let (begun, buffer, _) =
-        Incarnation::begin(&config, Seat::ALONE, [2; 16], table, LogEnd::new([3; 16]), buffers, now);
+        Incarnation::begin(&config, seat, [2; 16], table, LogEnd::new([3 + seat.own as u8; 16]), buffers, now);
     let (home, _) = begun.begun(&config, buffer, preagg::Table::new(100, 100, 5));
     let core = Core::new(config, home, Vec::new(), SLOTS, now);
     Bench { core, now, writes: VecDeque::new(), cuts: Vec::new(), sent: Vec::new(), actions: Vec::new() }
@@ -52,7 +56,7 @@ impl Bench {
         self.told(events)
     }
 
-    fn told(&mut self, mut events: Vec<Event<'_>>) -> Vec<Action> {
+    pub fn told(&mut self, mut events: Vec<Event<'_>>) -> Vec<Action> {
         self.core.apply(&mut events, self.now, &mut self.actions);
         let (mut rest, mut answers) = (Vec::new(), Vec::new());
         for action in std::mem::take(&mut self.actions) {
@@ -80,7 +84,7 @@ impl Bench {
     }
 
     /// The disk has written everything it was given.
-    fn written(&mut self) -> Vec<Action> {
+    pub fn written(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(buffer) = self.writes.pop_front() {
             self.after(1_000_000);
@@ -144,7 +148,7 @@ fn closed(connection: ConnectionId) -> Event<'static> {
     Event::Closed { connection }
 }
 
-fn request(kind: &str, length: usize, body: &str) -> String {
+pub(super) fn request(kind: &str, length: usize, body: &str) -> String {
     format!("POST /v1/clicks HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
@@ -368,7 +372,7 @@ fn the_age_of_the_oldest_click_is_shown_until_it_is_exported() {
 }
 
 /// Whether every click received is accounted for.
-fn balances(ledger: &Ledger) -> bool {
+pub(super) fn balances(ledger: &Ledger) -> bool {
     let refused = ledger.rejected.iter().sum::<u64>() + ledger.shed.iter().sum::<u64>();
     ledger.received == ledger.accepted + ledger.duplicate + refused + ledger.in_flight
 }
