@@ -148,6 +148,7 @@ impl Core {
     /// One turn: everything that happened, in order, then the upkeep.
     pub fn apply(&mut self, events: &mut Vec<Event<'_>>, now: Now, actions: &mut Actions) {
         let now = self.advance_clock(now);
+        let full = self.ledger.shed[Shed::DedupFull as usize];
         let mut would_sleep = false;
         for event in events.drain(..) {
             would_sleep |= matches!(event, Event::Idle);
@@ -158,6 +159,10 @@ impl Core {
         }
         self.judge(now);
         self.upkeep(would_sleep, now, actions);
+        // At home here, or at another core.
+        if self.ledger.shed[Shed::DedupFull as usize] > full {
+            self.full_until_ns = now.mono_ns + 1_000_000_000;
+        }
     }
 
     /// Whether the core holds records that it would commit if it had nothing else to do.

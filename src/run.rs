@@ -150,6 +150,12 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Workers that are left are as safe as in a kill: which of them has ended is not known here, so none is asked to do it.
+fn halt(exit: Exit, why: &str) -> Exit {
+    tracing::error!(code = exit.code(), "halt: {why}");
+    exit
+}
+
 fn tell_all(inboxes: &[Inbox], message: impl Fn() -> Inbound) {
     for inbox in inboxes {
         inbox.send(message());
@@ -183,7 +189,7 @@ fn wait(
                     "stopped by a signal with {} clicks left to export: they stay in the log, and the next start exports them",
                     progress.clicks_behind()
                 );
-                inboxes[0].send(Inbound::Halt { exit: Exit::Store, why });
+                return halt(Exit::Store, &why);
             }
             Ok(Told::Signal(signal)) => {
                 tracing::info!(signal, "stopping: what was received is answered, then the last cut is exported");
@@ -199,7 +205,7 @@ fn wait(
             }
             Ok(Told::ExporterEnded(Exit::Clean)) => {}
             Ok(Told::ExporterEnded(exit)) => {
-                inboxes[0].send(Inbound::Halt { exit, why: CANNOT_GO_ON.to_owned() });
+                return halt(exit, CANNOT_GO_ON);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Exit::Bug,

@@ -31,6 +31,11 @@ impl IdleLog {
         self.exported_lsn
     }
 
+    /// All of it is exported.
+    pub fn settled(&self) -> bool {
+        self.segments.back().is_none_or(|newest| newest.last_lsn <= self.exported_lsn)
+    }
+
     pub fn segments(&self) -> usize {
         self.segments.len()
     }
@@ -42,5 +47,27 @@ impl IdleLog {
 
     pub fn free_oldest(&mut self) -> Option<SegmentSummary> {
         self.segments.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_settled_when_its_last_record_is_exported() {
+        let segment = |segment: u64| SegmentSummary {
+            segment,
+            base_lsn: 10 * segment,
+            last_lsn: 10 * segment + 10,
+            newest_ms: 0,
+            built_ms: 0,
+        };
+        let mut idle = IdleLog::new(vec![segment(1), segment(2)], 10, 20);
+        for (lsn, settled) in [(10, false), (29, false), (30, true)] {
+            idle.exported(lsn);
+            assert_eq!(idle.settled(), settled, "exported up to {lsn}");
+        }
+        assert!(IdleLog::new(Vec::new(), 0, 0).settled(), "a log without a frame");
     }
 }

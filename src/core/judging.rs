@@ -7,13 +7,11 @@ use crate::core::Core;
 use crate::core::home::Bench;
 use crate::core::staging::StagedRequest;
 use crate::event::Now;
-use crate::metrics::Shed;
 use crate::net::reply::ListedError;
 
 impl Core {
     /// As far as there is room; what finds none waits at the head of the line.
     pub(super) fn judge(&mut self, now: Now) {
-        let full = self.ledger.shed[Shed::DedupFull as usize];
         self.inbound.judge(&mut self.home, &mut self.ledger, now);
         for records in self.staging.look() {
             self.home.look_ahead(records, &mut self.ahead);
@@ -36,9 +34,6 @@ impl Core {
             }
         }
         self.staging.compact();
-        if self.ledger.shed[Shed::DedupFull as usize] > full {
-            self.full_until_ns = now.mono_ns + 1_000_000_000;
-        }
     }
 
     /// A chunk is back from its home.

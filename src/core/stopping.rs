@@ -2,10 +2,11 @@
 //! deadline, so that a stop ends whatever its peers, the disk and the sink do.
 //!
 //!     Serving ──Stop──▶ Draining ──15 s──▶ Closing       all closed, nothing at another home: ──▶ AwaitingPeers
-//!     AwaitingPeers ──the others are so far, all is on disk──▶ LastCut ──exported──▶ Stopped
+//!     AwaitingPeers ──the others are so far, all is on disk──▶ LastCut ──exported, and its idle logs──▶ Stopped
 //!                                                        19 s: the process ends, and says what is left to do
 //!                                                        (`--until-exported`: as long as it takes)
 
+use super::idle::IdleLog;
 use super::{Core, DRAIN_MAX_NS, Phase, STOP_MAX_NS};
 use crate::event::{Action, Actions, Now, Patience};
 use crate::exit::Exit;
@@ -56,7 +57,8 @@ impl Core {
                 }
             }
             Phase::LastCut { end_ns } => {
-                if self.home.cuts.settled() && !self.home.writer.unwritten() {
+                let exported = self.home.cuts.settled() && self.idle_logs.iter().all(IdleLog::settled);
+                if exported && !self.home.writer.unwritten() {
                     self.phase = Phase::Stopped;
                     actions.push(Action::Stopped);
                 } else if now.mono_ns >= end_ns {

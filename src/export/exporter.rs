@@ -161,10 +161,11 @@ impl Exporter {
         if self.known.is_some()
             && let Some((id, table, cuts)) = self.outputs.pop_front()
         {
-            let log = &self.logs[&id];
+            let log = self.logs.get_mut(&id).expect("logs are never removed");
             // Segments go by it, and with them the nonce that the stored checkpoint names: ours must have taken its place.
             let ours = self.known.iter().flatten().any(|known| *known.nonce == self.start.nonce);
             let lsn = if ours { log.exported.lsn } else { log.start.base_lsn };
+            log.told_lsn = lsn;
             return Step::Exported(id, Box::new(Exported { lsn, table, cuts }));
         }
         match &self.state {
@@ -248,6 +249,10 @@ impl Exporter {
                 self.outputs.push_back((*id, table, range.cuts));
             }
             log.sent = 0;
+            // Most logs that no core writes to have nothing left to export: that is how their owner learns of it.
+            if !log.start.open && log.exported.lsn > log.told_lsn {
+                self.outputs.push_back((*id, None, 0));
+            }
         }
         self.known = Some(Some(sent.checkpoint));
         self.unremembered = self.keeps_mirror();

@@ -161,6 +161,8 @@ pub(super) struct Log {
     pub sent: usize,
     /// Its core's last cut is exported.
     pub ended: bool,
+    /// What its owner was last told is exported.
+    pub told_lsn: u64,
     /// Where the next cut must begin.
     tail: Position,
     tail_clicks: u64,
@@ -182,6 +184,7 @@ impl Log {
             queue: VecDeque::new(),
             sent: 0,
             ended: false,
+            told_lsn: start.base_lsn,
             tail: start.end,
             tail_clicks: start.totals.clicks,
             resumed: false,

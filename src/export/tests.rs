@@ -151,6 +151,8 @@ struct World {
     /// Tables and cuts that cores handed over and did not get back.
     tables_out: i64,
     cuts_out: i64,
+    /// Up to where each log's owner was told that it is exported.
+    told: BTreeMap<LogId, u64>,
     stopped: bool,
 }
 
@@ -173,6 +175,7 @@ impl World {
             now,
             tables_out,
             cuts_out,
+            told: BTreeMap::new(),
             stopped,
         };
         world.crash();
@@ -242,6 +245,7 @@ impl World {
                 let came_back = exported.table.as_ref().is_some_and(|table| table.rows.is_empty());
                 self.tables_out -= i64::from(came_back);
                 self.cuts_out -= i64::from(exported.cuts);
+                self.told.insert(log, exported.lsn);
                 return None;
             }
             Step::Wait { until_ns } => {
@@ -415,6 +419,34 @@ fn exported_world() -> World {
     }
     world.append(0, vec![2; 10]);
     world
+}
+
+/// Nothing of it comes any more, so nothing else would say so: its segments would stay for ever.
+#[test]
+fn of_a_log_that_no_core_writes_to_its_owner_learns_that_it_is_exported() {
+    let mut world = World::new(2);
+    world.append(0, vec![1; 10]);
+    world.append(1, vec![2; 10]);
+    world.finish();
+    world.crash();
+    let mirror = Mirror::Kept { checkpoint: world.mirror.clone(), adopted: None };
+    let mut start = Start { mirror, ..start(&world.logs, world.nonces.clone()) };
+    start.logs[1].open = false;
+    world.exporter = Exporter::new(start);
+    world.told.clear();
+    world.append(0, vec![3; 5]);
+    world.cut(0, true, false);
+    while world.sink.exported(&[1; 16]) < 15 || world.told.len() < 2 {
+        assert_eq!(world.step(Fate::Good), None);
+        assert!(world.now.mono_ns < 60_000_000_000, "a minute, and its owner was told {:?}", world.told);
+    }
+    assert_eq!(world.told, BTreeMap::from([([1; 16], 15), ([2; 16], 10)]));
+    let transactions = world.sink.transactions.len();
+    world.told.clear();
+    while world.sink.transactions.len() < transactions + 2 {
+        assert_eq!(world.step(Fate::Good), None);
+    }
+    assert!(world.told.is_empty(), "once is enough: {:?}", world.told);
 }
 
 /// Runs a new incarnation until it halts, or has exported something.

@@ -437,6 +437,8 @@ impl World {
             return;
         }
         self.compare_cores();
+        // Whoever takes the host out now loses nothing, whatever idle logs it had.
+        assert!(self.sink.stopped, "a clean stop, and something is left to export");
         self.trace.cover("clean stop");
         self.finished = self.last_stop;
         self.server = None;
