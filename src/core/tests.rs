@@ -78,7 +78,7 @@ impl Bench {
         rest
     }
 
-    fn after(&mut self, ns: u64) {
+    pub(super) fn after(&mut self, ns: u64) {
         self.now.mono_ns += ns;
         self.now.wall_ms += (ns / 1_000_000) as i64;
     }
