@@ -79,11 +79,7 @@ pub fn run(config: &Config, work: Work) -> Exit {
 }
 
 fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
-    let missing = probe::probe(config);
-    if !missing.is_empty() {
-        let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        return Err(Failure { exit: Exit::Unavailable, text });
-    }
+    the_host_has_all(config)?;
     let config = &tuning::in_force(config)?;
     leave_to_workers(config).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
     let (listeners, addresses) = listen(config, work)?;
@@ -148,6 +144,13 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     }
     drop(data_dir);
     Ok(exit)
+}
+
+/// What the host lacks is named all at once.
+fn the_host_has_all(config: &Config) -> Result<(), Failure> {
+    let missing = probe::probe(config);
+    let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if missing.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Unavailable, text }) }
 }
 
 /// Workers that are left are as safe as in a kill: which of them has ended is not known here, so none is asked to do it.
