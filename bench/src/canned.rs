@@ -98,7 +98,7 @@ impl World {
             core,
             actions: Vec::with_capacity(1024),
             now: BEGIN,
-            head: link::head(&plan),
+            head: link::head(&plan, 0),
             clicks: Clicks::new(&plan),
             number: 0,
             clients: (0..shape.connections).map(client).collect(),

@@ -121,7 +121,7 @@ fn same_replies(args: &Args, servers: &[Server]) -> Result<(), String> {
     let mut first = None;
     for server in servers {
         let plan = plan(SHAPES[0], &load(args, args.seconds), server);
-        let mut request = tollgate_loadgen::link::head(&plan);
+        let mut request = tollgate_loadgen::link::head(&plan, 0);
         let now_ms = tollgate_loadgen::run::wall_ms();
         Clicks::new(&plan).append(0, now_ms, &timestamp13(now_ms), &mut request);
         let reply = server.reply_to_a_click(&request).map_err(|error| format!("asking {}: {error}", server.name))?;

@@ -72,7 +72,7 @@ impl Figures {
 /// The plan of a shape against a server.
 pub fn plan(shape: Shape, load: &Load, server: &Server) -> Plan {
     Plan {
-        target: server.clicks,
+        targets: vec![server.clicks],
         connections: shape.connections,
         pipeline: shape.pipeline,
         batch: shape.batch,
@@ -80,7 +80,7 @@ pub fn plan(shape: Shape, load: &Load, server: &Server) -> Plan {
         duration: load.duration,
         ads: load.ads,
         seed: load.seed,
-        cores: vec![load.client_cpu],
+        cpus: vec![load.client_cpu],
         busy_poll: true,
         ..Plan::default()
     }

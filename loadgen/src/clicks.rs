@@ -37,6 +37,7 @@ pub enum Again {
 
 pub struct Clicks {
     seed: u64,
+    hosts: u64,
     ads: Ads,
     users: u32,
     /// Fractions of 2^32.
@@ -58,6 +59,7 @@ impl Clicks {
         let fraction = |of_one: f64| (of_one * 4_294_967_296.0) as u64;
         Clicks {
             seed: plan.seed & MASK_60,
+            hosts: plan.targets.len() as u64,
             ads: Ads::zipf(plan.ads, plan.zipf),
             users: plan.users,
             duplicates: fraction(plan.duplicates),
@@ -88,6 +90,26 @@ impl Clicks {
             return None;
         }
         Some(drawn.ad)
+    }
+
+    /// The numbers of a request: the first so many, from `first` on, of the clicks whose home is this host.
+    #[inline]
+    pub fn numbers(&self, first: u64, clicks: u32, host: usize) -> impl Iterator<Item = u64> + '_ {
+        (first..).filter(move |number| self.hosts == 1 || self.home(*number) == host).take(clicks as usize)
+    }
+
+    /// The number from which on the request after that one may take its clicks.
+    pub fn after(&self, first: u64, clicks: u32, host: usize) -> u64 {
+        if self.hosts == 1 {
+            return first + u64::from(clicks);
+        }
+        self.numbers(first, clicks, host).last().map_or(first, |last| last + 1)
+    }
+
+    /// The host that a click goes to, whenever and however often it is sent: by a hash of its id.
+    pub fn home(&self, number: u64) -> usize {
+        let id = id_words(self.seed, number);
+        (mix(id[0] ^ mix(id[1])) % self.hosts) as usize
     }
 
     /// The ad of click `number`, or `None` if it is a broken one.
@@ -249,6 +271,24 @@ mod tests {
             late += u32::from(back > 0);
         }
         assert!((900..1_100).contains(&late), "{late}");
+    }
+
+    #[test]
+    fn every_click_has_one_home_and_requests_of_all_hosts_together_have_every_click_once() {
+        let address = plan().targets[0];
+        let clicks = Clicks::new(&Plan { targets: vec![address; 3], ..plan() });
+        let mut seen = BTreeSet::new();
+        for host in 0..3 {
+            let mut first = 0;
+            while first < 3_000 {
+                let numbers: Vec<u64> = clicks.numbers(first, 10, host).collect();
+                assert!(numbers.iter().all(|number| clicks.home(*number) == host && seen.insert(*number)));
+                first = clicks.after(first, 10, host);
+            }
+        }
+        assert!((0..3_000).all(|number| seen.contains(&number)));
+        let own = (0..3_000).filter(|number| clicks.home(*number) == 1).count();
+        assert!((900..1_100).contains(&own), "{own} of 3000 clicks are at home on one of three hosts");
     }
 
     #[test]

@@ -2,18 +2,16 @@
 //! say, what is sent again. It is told bytes and times; `link.rs` and `run.rs` move them.
 
 use crate::clicks::{Again, Clicks, NUMBERS_OF_A_CORE};
+use crate::lane::Lane;
 use crate::ledger::Ledger;
 use crate::plan::{Plan, Rate};
 use crate::reply::{Answer, Garbage, Replies};
 use crate::report::Totals;
-use crate::request::{Due, Kind, Request, Twins};
+use crate::request::{Kind, Later, Request, Twins};
 use crate::text::{mix, timestamp13};
 use hdrhistogram::Histogram;
 use std::cell::Cell;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
-use std::task::Waker;
 
 /// Between two looks at time-outs.
 const PATROL_NS: u64 = 100_000_000;
@@ -24,31 +22,23 @@ const TICK_NS: u64 = 2_000_000;
 /// First pause before a request is sent again after its connection broke; grows with each attempt.
 const RETRY_NS: u64 = 20_000_000;
 
-/// A connection as the feed sees it.
-#[derive(Default)]
-pub struct Lane {
-    /// Bytes to send; the connection takes the whole buffer.
-    pub out: Vec<u8>,
-    pub waker: Option<Waker>,
-    /// Its oldest request timed out: the connection must be closed.
-    pub kill: bool,
-    open: bool,
-    in_flight: VecDeque<Request>,
-    replies: Replies,
-}
-
 pub struct Feed {
     plan: Plan,
     clicks: Clicks,
-    head: Vec<u8>,
+    /// Of each host.
+    heads: Vec<Vec<u8>>,
     start_ms: i64,
     end_ns: u64,
+    /// When the last new click went out, as far as that is known.
+    over_ns: Option<u64>,
     interval_ns: Option<f64>,
     requests_max: u64,
     issued: u64,
-    number: u64,
-    serial: u64,
-    due: BinaryHeap<Reverse<Due>>,
+    /// Of each host: where its next request's clicks begin.
+    numbers: Vec<u64>,
+    later: Later,
+    draws: u64,
+    /// Connection `lane` leads to host `lane % hosts`.
     pub lanes: Vec<Lane>,
     next_lane: usize,
     patrol_ns: u64,
@@ -72,15 +62,16 @@ impl Feed {
         let histogram = || Histogram::new_with_bounds(100, 3_600_000_000_000, 3).expect("these bounds are valid");
         Feed {
             clicks,
-            head: crate::link::head(plan),
+            heads: (0..plan.targets.len()).map(|host| crate::link::head(plan, host)).collect(),
             start_ms,
+            over_ns: None,
             end_ns: plan.duration.as_nanos() as u64,
             interval_ns: plan.interval_ns(),
             requests_max: plan.requests_of_a_thread(),
             issued: 0,
-            number: thread as u64 * NUMBERS_OF_A_CORE,
-            serial: 0,
-            due: BinaryHeap::new(),
+            numbers: vec![thread as u64 * NUMBERS_OF_A_CORE; plan.targets.len()],
+            later: Later::new(plan.targets.len()),
+            draws: 0,
             lanes: (0..connections).map(|_| Lane::default()).collect(),
             next_lane: 0,
             patrol_ns: PATROL_NS,
@@ -145,6 +136,12 @@ impl Feed {
             self.patrol(now_ns);
         }
         let lanes = self.lanes.len();
+        for lane in 0..lanes {
+            if (1..=now_ns).contains(&self.lanes[lane].resume_ns) {
+                self.lanes[lane].resume_ns = 0;
+                self.resume(lane, now_ns);
+            }
+        }
         let mut full = 0;
         while full < lanes && self.has_work(now_ns) {
             self.next_lane = (self.next_lane + 1) % lanes;
@@ -154,7 +151,7 @@ impl Feed {
         if self.finished(now_ns) {
             self.finish();
         }
-        let retry_ns = self.due.peek().map_or(u64::MAX, |Reverse(due)| due.at_ns.max(now_ns + TICK_NS / 4));
+        let retry_ns = self.later.first_ns().map_or(u64::MAX, |at_ns| at_ns.max(now_ns + TICK_NS / 4));
         let planned_ns = match self.interval_ns {
             Some(interval) if self.blocked_ns.is_none() => (self.issued as f64 * interval) as u64,
             _ => u64::MAX,
@@ -172,7 +169,7 @@ impl Feed {
     }
 
     fn has_work(&self, now_ns: u64) -> bool {
-        let due = self.due.peek().is_some_and(|Reverse(due)| due.at_ns <= now_ns);
+        let due = self.later.first_ns().is_some_and(|at_ns| at_ns <= now_ns);
         due || (self.interval_ns.is_some() && self.planned(now_ns).is_some())
     }
 
@@ -188,20 +185,19 @@ impl Feed {
 
     /// One request for this connection, if it has room and there is one for it.
     fn offer(&mut self, lane: usize, now_ns: u64) -> bool {
-        if !self.lanes[lane].open || self.lanes[lane].kill || self.lanes[lane].in_flight.len() >= self.plan.pipeline {
+        if !self.lanes[lane].has_room(self.plan.pipeline, now_ns) {
             return false;
         }
         let Some(request) = self.next_request(lane, now_ns) else { return false };
         self.send(lane, request, now_ns);
-        if let Some(waker) = &self.lanes[lane].waker {
-            waker.wake_by_ref();
-        }
+        self.lanes[lane].wake();
         true
     }
 
     /// After replies: a closed loop sends the next burst when the last one is answered, an open loop whatever is due.
     fn fill(&mut self, lane: usize, now_ns: u64) {
-        if self.plan.rate == Rate::Max && !self.lanes[lane].in_flight.is_empty() {
+        let paused = self.lanes[lane].resume_ns > now_ns;
+        if self.plan.rate == Rate::Max && (paused || !self.lanes[lane].in_flight.is_empty()) {
             return;
         }
         // Until now there was no room.
@@ -213,21 +209,20 @@ impl Feed {
     }
 
     fn next_request(&mut self, lane: usize, now_ns: u64) -> Option<Request> {
-        if let Some(Reverse(due)) = self.due.peek()
-            && due.at_ns <= now_ns
-            && due.request.avoid != Some(lane)
-        {
-            return self.due.pop().map(|Reverse(due)| due.request);
+        let host = self.host(lane);
+        if let Some(request) = self.later.take(host, lane, now_ns) {
+            return Some(request);
         }
         let planned_ns = self.planned(now_ns)?;
         let since_ns = self.blocked_ns.map_or(planned_ns, |blocked_ns| planned_ns.max(blocked_ns));
         self.lag.saturating_record(now_ns - since_ns.min(now_ns));
-        let first = self.number;
-        self.number += u64::from(self.plan.batch);
+        let first = self.numbers[host];
+        self.numbers[host] = self.clicks.after(first, self.plan.batch, host);
         self.issued += 1;
         Some(Request {
             first,
             clicks: self.plan.batch,
+            host,
             broken: 0,
             stamp_ms: self.start_ms + (now_ns / 1_000_000) as i64,
             planned_ns,
@@ -244,11 +239,11 @@ impl Feed {
         if out.capacity() == 0 {
             *out = self.spare.pop().unwrap_or_default();
         }
-        out.extend_from_slice(&self.head);
+        out.extend_from_slice(&self.heads[request.host]);
         let stamp = timestamp13(request.stamp_ms);
         let mut broken = 0;
-        for number in request.first..request.first + u64::from(request.clicks) {
-            if number > request.first {
+        for (line, number) in self.clicks.numbers(request.first, request.clicks, request.host).enumerate() {
+            if line > 0 {
                 out.push(b'\n');
             }
             match self.clicks.append(number, request.stamp_ms, &stamp, out) {
@@ -296,8 +291,12 @@ impl Feed {
             Answer::Shed { retry_after_s } => {
                 self.totals.shed += u64::from(request.clicks);
                 let pause_ns = u64::from(retry_after_s) * 1_000_000_000;
-                let jitter_ns = self.random() % (pause_ns / 2 + RETRY_NS);
-                self.retry(request, now_ns + pause_ns + jitter_ns);
+                let jitter_ns = |random: u64| random % (pause_ns / 2 + RETRY_NS);
+                let at_ns = now_ns + pause_ns + jitter_ns(self.random());
+                self.retry(request, at_ns);
+                if self.plan.rate == Rate::Max {
+                    self.lanes[lane].resume_ns = now_ns + pause_ns + jitter_ns(self.random());
+                }
             }
             Answer::Other { status, ref text } => {
                 self.totals.wrong(|| format!("answered {status}: {text}"));
@@ -344,10 +343,10 @@ impl Feed {
             kind,
             attempts: 0,
             planned_ns: now_ns,
-            avoid: (self.lanes.len() > 1).then_some(lane),
+            avoid: (self.lanes.len() > self.plan.targets.len() + request.host).then_some(lane),
             ..*request
         };
-        self.push_due(twin, now_ns);
+        self.later.push(now_ns, twin);
     }
 
     fn retry(&mut self, request: Request, at_ns: u64) {
@@ -355,12 +354,7 @@ impl Feed {
             return self.give_up(request);
         }
         self.totals.retries += 1;
-        self.push_due(request, at_ns);
-    }
-
-    fn push_due(&mut self, request: Request, at_ns: u64) {
-        self.serial += 1;
-        self.due.push(Reverse(Due { at_ns, serial: self.serial, request }));
+        self.later.push(at_ns, request);
     }
 
     /// The outcome of a request stays unknown; that of its clicks too, unless another sending of them is known.
@@ -376,7 +370,7 @@ impl Feed {
             Kind::Repeat => false,
         };
         if unknown {
-            for number in request.first..request.first + u64::from(request.clicks) {
+            for number in self.clicks.numbers(request.first, request.clicks, request.host) {
                 if let Some(ad) = self.clicks.ad(number) {
                     self.ledger.give_up(ad);
                 }
@@ -391,20 +385,21 @@ impl Feed {
             if late && lane.open && !lane.kill {
                 lane.kill = true;
                 self.totals.timeouts += 1;
-                if let Some(waker) = &lane.waker {
-                    waker.wake_by_ref();
-                }
+                lane.wake();
             }
         }
     }
 
-    fn finished(&self, now_ns: u64) -> bool {
+    fn finished(&mut self, now_ns: u64) -> bool {
         let over = match self.interval_ns {
             None => self.issued >= self.requests_max || now_ns >= self.end_ns,
             Some(interval) => self.issued >= self.requests_max || self.issued as f64 * interval >= self.end_ns as f64,
         };
-        let settled = over && self.due.is_empty() && self.lanes.iter().all(|lane| lane.in_flight.is_empty());
-        settled || now_ns >= self.end_ns + self.plan.drain.as_nanos() as u64
+        if over {
+            self.over_ns.get_or_insert(now_ns.min(self.end_ns));
+        }
+        let settled = over && self.later.is_empty() && self.lanes.iter().all(|lane| lane.in_flight.is_empty());
+        settled || now_ns >= self.over_ns.unwrap_or(self.end_ns) + self.plan.drain.as_nanos() as u64
     }
 
     /// Whatever is still without an answer becomes unknown; all connections are told to close.
@@ -414,21 +409,31 @@ impl Feed {
             let planned = self.requests_max.min((self.end_ns as f64 / interval).ceil() as u64);
             self.totals.unsent = planned.saturating_sub(self.issued);
         }
-        let waiting = std::mem::take(&mut self.due).into_iter().map(|Reverse(due)| due.request);
         let under_way = self.lanes.iter_mut().flat_map(|lane| std::mem::take(&mut lane.in_flight));
-        for request in waiting.chain(under_way).collect::<Vec<_>>() {
+        let unanswered: Vec<Request> = under_way.chain(self.later.take_all()).collect();
+        for request in unanswered {
             self.give_up(request);
         }
         for lane in &self.lanes {
-            if let Some(waker) = &lane.waker {
-                waker.wake_by_ref();
-            }
+            lane.wake();
         }
     }
 
+    fn host(&self, lane: usize) -> usize {
+        lane % self.plan.targets.len()
+    }
+
+    /// A connection that had to wait sends again.
+    fn resume(&mut self, lane: usize, now_ns: u64) {
+        if self.lanes[lane].open && !self.lanes[lane].kill {
+            self.fill(lane, now_ns);
+        }
+        self.lanes[lane].wake();
+    }
+
     fn random(&mut self) -> u64 {
-        self.serial += 1;
-        mix(self.plan.seed ^ mix(self.serial))
+        self.draws += 1;
+        mix(self.plan.seed ^ mix(self.draws))
     }
 }
 
@@ -497,6 +502,42 @@ mod tests {
         feed.tick(3_100 * MS);
         assert_eq!(sent(&mut feed, 0), first);
         assert_eq!((feed.totals.shed, feed.totals.retries), (1, 1));
+    }
+
+    #[test]
+    fn a_connection_that_was_told_to_wait_sends_nothing_new_meanwhile() {
+        let mut feed = feed(Plan { batch: 10, ..Plan::default() }, 1);
+        for round in 0..3u64 {
+            let now_ns = 10_000 * MS * round;
+            assert_eq!(sent(&mut feed, 0).matches("POST ").count(), 1);
+            let shed = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
+            feed.received(0, shed, now_ns + MS).unwrap();
+            feed.tick(now_ns + 1_999 * MS);
+            assert_eq!(sent(&mut feed, 0), "");
+            feed.tick(now_ns + 4_000 * MS);
+        }
+        assert_eq!((feed.totals.clicks, feed.totals.retries), (10, 3), "one request, again and again");
+    }
+
+    #[test]
+    fn requests_go_to_the_home_of_their_clicks_and_are_sent_again_there() {
+        let address = Plan::default().targets[0];
+        let plan = Plan { targets: vec![address, address], batch: 4, clicks_max: Some(40), ..Plan::default() };
+        let clicks = Clicks::new(&plan);
+        let mut feed = feed(plan, 4);
+        for lane in 0..4 {
+            let request = feed.lanes[lane].in_flight.front().unwrap();
+            assert!(clicks.numbers(request.first, 4, lane % 2).all(|number| clicks.home(number) == lane % 2));
+        }
+        let first = sent(&mut feed, 1);
+        feed.lost(1, MS);
+        feed.received(0, &reply(4, 0), 100 * MS).unwrap();
+        feed.received(2, &reply(4, 0), 100 * MS).unwrap();
+        feed.tick(100 * MS);
+        let others = [sent(&mut feed, 0), sent(&mut feed, 2)];
+        assert!(others.iter().all(|text| !text.contains(&first)));
+        feed.received(3, &reply(4, 0), 101 * MS).unwrap();
+        assert!(sent(&mut feed, 3).ends_with(&first));
     }
 
     #[test]
@@ -587,13 +628,16 @@ mod tests {
     #[test]
     fn a_request_that_is_never_answered_is_unknown_in_the_end() {
         let plan = Plan { batch: 7, clicks_max: Some(7), drain: Duration::from_secs(3), ..Plan::default() };
+        // Its last new click goes out at once, so that three seconds are waited from there and not from the plan's ten.
         let mut feed = feed(Plan { timeout: Duration::from_millis(500), ..plan }, 1);
         feed.tick(400 * MS);
         assert!(!feed.lanes[0].kill);
         feed.tick(600 * MS);
         assert!(feed.lanes[0].kill, "its time is over");
         feed.lost(0, 600 * MS);
-        feed.tick(13_001 * MS);
+        feed.tick(2_999 * MS);
+        assert!(!feed.is_done());
+        feed.tick(3_401 * MS);
         assert_eq!((feed.is_done(), feed.totals.gave_up, feed.ledger.total()), (true, 1, 0..=7));
     }
 

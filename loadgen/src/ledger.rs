@@ -45,6 +45,11 @@ impl Ledger {
         sent - self.unknown.iter().sum::<u64>()..=sent
     }
 
+    /// Clicks whose outcome stayed unknown.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.iter().sum()
+    }
+
     pub fn ads(&self) -> usize {
         self.sent.len()
     }

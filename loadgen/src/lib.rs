@@ -5,8 +5,10 @@
 
 pub mod ads;
 pub mod clicks;
+pub mod client;
 pub mod cpu;
 pub mod feed;
+pub mod lane;
 pub mod ledger;
 pub mod link;
 pub mod plan;

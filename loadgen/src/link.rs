@@ -4,11 +4,13 @@
 use crate::clicks::CLICK_BYTES;
 use crate::feed::Feed;
 use crate::plan::Plan;
+use crate::text::mix;
 use futures_lite::future::poll_fn;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::timer::sleep;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,11 +20,11 @@ const READ_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The request line and header fields, the same for every request of a run.
-pub fn head(plan: &Plan) -> Vec<u8> {
+/// The request line and header fields, the same for every request of a run to this host.
+pub fn head(plan: &Plan, host: usize) -> Vec<u8> {
     let kind = if plan.batch == 1 { "application/json" } else { "application/x-ndjson" };
     let body_bytes = plan.batch as usize * (CLICK_BYTES + 1) - 1;
-    let target = plan.target;
+    let target = plan.targets[host];
     format!(
         "POST /v1/clicks HTTP/1.1\r\nHost: {target}\r\nContent-Type: {kind}\r\nContent-Length: {body_bytes}\r\n\r\n"
     )
@@ -33,8 +35,9 @@ pub fn head(plan: &Plan) -> Vec<u8> {
 pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: Instant) {
     let now_ns = || start.elapsed().as_nanos() as u64;
     while !feed.borrow().is_done() {
-        let Ok(stream) = connect(&plan).await else {
-            pause(&plan).await;
+        let target = plan.targets[lane % plan.targets.len()];
+        let Ok(stream) = connect(target, plan.busy_poll).await else {
+            pause(lane, plan.busy_poll).await;
             continue;
         };
         feed.borrow_mut().opened(lane, now_ns());
@@ -50,25 +53,27 @@ pub async fn run(feed: Rc<RefCell<Feed>>, lane: usize, plan: Rc<Plan>, start: In
 }
 
 /// Until a connection is tried again. Without a timer where the executor never looks at them.
-async fn pause(plan: &Plan) {
+async fn pause(lane: usize, busy_poll: bool) {
     let began = Instant::now();
-    while plan.busy_poll && began.elapsed() < RECONNECT_PAUSE {
+    // A server that comes back is not met by all at once.
+    let pause = RECONNECT_PAUSE.mul_f64(0.5 + (mix(lane as u64) % 1_000) as f64 / 1e3);
+    while busy_poll && began.elapsed() < pause {
         glommio::executor().yield_now().await;
     }
-    if !plan.busy_poll {
-        sleep(RECONNECT_PAUSE).await;
+    if !busy_poll {
+        sleep(pause).await;
     }
 }
 
-async fn connect(plan: &Plan) -> Result<Stream, glommio::GlommioError<()>> {
-    if plan.busy_poll {
+async fn connect(target: SocketAddr, busy_poll: bool) -> Result<Stream, glommio::GlommioError<()>> {
+    if busy_poll {
         // Holds the thread up while it lasts: at once or never, on the machine or the network this is for.
-        let stream = std::net::TcpStream::connect_timeout(&plan.target, CONNECT_TIMEOUT)?;
+        let stream = std::net::TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         return Ok(Stream::Polling(stream));
     }
-    let stream = glommio::net::TcpStream::connect_timeout(plan.target, CONNECT_TIMEOUT).await?;
+    let stream = glommio::net::TcpStream::connect_timeout(target, CONNECT_TIMEOUT).await?;
     stream.set_nodelay(true)?;
     Ok(Stream::Waiting(stream))
 }

@@ -18,7 +18,8 @@ pub enum Rate {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    pub target: SocketAddr,
+    /// The hosts. Each click goes to its home among them, by a hash of its id: a duplicate meets its first.
+    pub targets: Vec<SocketAddr>,
     pub connections: usize,
     /// Requests of one connection under way at once.
     pub pipeline: usize,
@@ -39,7 +40,7 @@ pub struct Plan {
     pub invalid: f64,
     pub seed: u64,
     /// One thread pinned on each. Empty: one thread, not pinned.
-    pub cores: Vec<usize>,
+    pub cpus: Vec<usize>,
     /// Look for replies without ever sleeping: a server on the same machine is not charged with waking this process.
     pub busy_poll: bool,
     /// A request unanswered for so long is sent again on a new connection.
@@ -53,7 +54,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Plan {
         Plan {
-            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            targets: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))],
             connections: 64,
             pipeline: 1,
             batch: 1,
@@ -67,7 +68,7 @@ impl Default for Plan {
             late: 0.0,
             invalid: 0.0,
             seed: 1,
-            cores: Vec::new(),
+            cpus: Vec::new(),
             busy_poll: false,
             timeout: Duration::from_secs(5),
             drain: Duration::from_secs(30),
@@ -87,14 +88,16 @@ pub struct PlanError {
 impl Plan {
     pub fn check(&self) -> Result<(), PlanError> {
         let threads = self.threads();
-        whole("connections", self.connections as u64, threads as u64, 10_000)?;
+        whole("target", self.targets.len() as u64, 1, 1_000)?;
+        // Every thread has a connection to every host.
+        whole("connections", self.connections as u64, (threads * self.targets.len()) as u64, 10_000)?;
         whole("pipeline", self.pipeline as u64, 1, 10_000)?;
         whole("batch", u64::from(self.batch), 1, 100_000)?;
         whole("ads", u64::from(self.ads), 1, u64::from(ADS_MAX))?;
         whole("users", u64::from(self.users), 1, 100_000_000)?;
         // An id has room for so many bits of seed: two seeds never share an id.
         whole("seed", self.seed, 0, SEED_MAX)?;
-        whole("cores", threads as u64, 1, 1024)?;
+        whole("cpus", threads as u64, 1, 1024)?;
         let fractions = [("duplicates", self.duplicates), ("late", self.late), ("invalid", self.invalid)];
         for (name, value) in fractions {
             real(name, value, 0.0, 1.0)?;
@@ -108,7 +111,7 @@ impl Plan {
     }
 
     pub fn threads(&self) -> usize {
-        self.cores.len().max(1)
+        self.cpus.len().max(1)
     }
 
     /// Requests that one thread sends at most; the schedule of an open loop is exactly so long.
@@ -157,6 +160,8 @@ mod tests {
         assert_eq!(Plan::default().check(), Ok(()));
         let wrong = [
             ("connections", Plan { connections: 0, ..Plan::default() }),
+            ("target", Plan { targets: Vec::new(), ..Plan::default() }),
+            ("connections", Plan { connections: 1, cpus: vec![0, 1], ..Plan::default() }),
             ("pipeline", Plan { pipeline: 0, ..Plan::default() }),
             ("batch", Plan { batch: 0, ..Plan::default() }),
             ("ads", Plan { ads: ADS_MAX + 1, ..Plan::default() }),
@@ -177,7 +182,7 @@ mod tests {
         let plan = Plan {
             rate: Rate::ClicksPerSecond(1_000.0),
             batch: 10,
-            cores: vec![0, 1],
+            cpus: vec![0, 1],
             duration: Duration::from_secs(4),
             ..Plan::default()
         };

@@ -98,7 +98,7 @@ impl Outcome {
             let (lag_ms, latency_ms) = (lag_ns as f64 / 1e6, latency_ns as f64 / 1e6);
             return Some(format!(
                 "the generator fell behind its schedule (p99 {lag_ms:.1} ms of a latency of {latency_ms:.1} ms): give it \
-                 more --cores, larger batches or a lower --rate"
+                 more --cpus, larger batches or a lower --rate"
             ));
         }
         let unsent = self.totals.unsent;
@@ -153,7 +153,7 @@ impl Outcome {
         };
         json!({
             "seed": self.plan.seed,
-            "target": self.plan.target.to_string(),
+            "targets": self.plan.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "connections": self.plan.connections,
             "pipeline": self.plan.pipeline,
             "batch": self.plan.batch,

@@ -24,7 +24,7 @@ const NEVER: Duration = Duration::from_secs(86_400);
 
 /// Between two looks of the progress line at the threads.
 const PROGRESS: Duration = Duration::from_secs(1);
-const PUBLISH_NS: u64 = 100_000_000;
+const PUBLISH_NS: u64 = 20_000_000;
 
 /// Shorter sleeps cost more than they are exact.
 const SLEEP_MIN: Duration = Duration::from_micros(20);
@@ -53,18 +53,58 @@ struct Share {
     elapsed: Duration,
 }
 
+/// How far a run is; its text is a line for a person.
+pub struct Progress<'a> {
+    /// Since the start, and since the last look.
+    pub at_s: f64,
+    pub span_s: f64,
+    pub before: &'a Totals,
+    pub now: &'a Totals,
+}
+
+impl Progress<'_> {
+    pub fn clicks_per_s(&self) -> f64 {
+        (self.now.acknowledged() - self.before.acknowledged()) as f64 / self.span_s
+    }
+}
+
+impl std::fmt::Display for Progress<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (now, last) = (self.now, self.before);
+        write!(
+            out,
+            "{:>5.0} s  {:>9.0} clicks/s  {:>8.0} requests/s  duplicate {}  rejected {}  shed {}  retries {}  wrong {}",
+            self.at_s,
+            self.clicks_per_s(),
+            (now.answered - last.answered) as f64 / self.span_s,
+            now.duplicates - last.duplicates,
+            now.rejected - last.rejected,
+            now.shed - last.shed,
+            now.retries - last.retries,
+            now.wrong,
+        )
+    }
+}
+
 /// Sends the plan, and tells `progress` about it once a second.
-pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Outcome, RunError> {
+pub fn run(plan: &Plan, progress: impl FnMut(&Progress<'_>)) -> Result<Outcome, RunError> {
+    run_watched(plan, PROGRESS, progress)
+}
+
+/// Sends the plan, and tells `progress` about it each so often.
+pub fn run_watched(plan: &Plan, every: Duration, mut progress: impl FnMut(&Progress<'_>)) -> Result<Outcome, RunError> {
     plan.check()?;
-    std::net::TcpStream::connect_timeout(&plan.target, Duration::from_secs(5))
-        .map_err(|error| RunError::Connect { target: plan.target, error })?;
+    for target in &plan.targets {
+        std::net::TcpStream::connect_timeout(target, Duration::from_secs(5))
+            .map_err(|error| RunError::Connect { target: *target, error })?;
+    }
     let start = Instant::now();
     let started_ms = wall_ms();
     let threads = plan.threads();
     let mut boards = Vec::new();
     let mut handles = Vec::new();
     for thread in 0..threads {
-        let placement = plan.cores.get(thread).map_or(Placement::Unbound, |cpu| Placement::Fixed(*cpu));
+        let placement = plan.cpus.get(thread).map_or(Placement::Unbound, |cpu| Placement::Fixed(*cpu));
         let connections = plan.connections / threads + usize::from(thread < plan.connections % threads);
         let board = Arc::new(Mutex::new(Totals::default()));
         boards.push(board.clone());
@@ -79,7 +119,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Outcome, RunEr
             .map_err(|error| RunError::Executor(error.to_string()))?;
         handles.push(handle);
     }
-    watch(&boards, start, &mut progress);
+    watch(&boards, start, every, &mut progress);
     let mut shares = Vec::new();
     for handle in handles {
         shares.push(handle.join().map_err(|error| RunError::Executor(error.to_string()))?);
@@ -145,32 +185,21 @@ fn post(board: &Mutex<Totals>, totals: &Totals) {
     board.clone_from(totals);
 }
 
-fn watch(boards: &[Arc<Mutex<Totals>>], start: Instant, progress: &mut impl FnMut(&str)) {
-    let mut last = Totals::default();
-    let mut next = start + PROGRESS;
+fn watch(boards: &[Arc<Mutex<Totals>>], start: Instant, every: Duration, progress: &mut impl FnMut(&Progress<'_>)) {
+    let (mut last, mut last_at) = (Totals::default(), start);
     // A thread lets go of its board when it ends, however it ends.
     while boards.iter().any(|board| Arc::strong_count(board) > 1) {
         std::thread::sleep(Duration::from_millis(20));
-        if Instant::now() < next {
+        if last_at.elapsed() < every {
             continue;
         }
-        next += PROGRESS;
-        let mut now = Totals::default();
+        let (mut now, now_at) = (Totals::default(), Instant::now());
         for board in boards {
             now.add(&board.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         }
-        progress(&format!(
-            "{:>5.0} s  {:>9} clicks/s  {:>8} requests/s  duplicate {}  rejected {}  shed {}  retries {}  wrong {}",
-            start.elapsed().as_secs_f64(),
-            now.acknowledged() - last.acknowledged(),
-            now.answered - last.answered,
-            now.duplicates - last.duplicates,
-            now.rejected - last.rejected,
-            now.shed - last.shed,
-            now.retries - last.retries,
-            now.wrong,
-        ));
-        last = now;
+        let (at_s, span_s) = ((now_at - start).as_secs_f64(), (now_at - last_at).as_secs_f64());
+        progress(&Progress { at_s, span_s, before: &last, now: &now });
+        (last, last_at) = (now, now_at);
     }
 }
 

@@ -2,11 +2,11 @@
 //! read first and subtracted.
 
 use crate::clicks::LATE_MS_MAX;
+use crate::client::Client;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use serde_json::Value;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::io;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,10 @@ const PANE_MS: i64 = 10_000;
 
 /// Between two looks at the counts or the watermark.
 const POLL: Duration = Duration::from_millis(50);
-const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-const BODY_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("--verify {0:?} is no address of a query API: write it like http://127.0.0.1:8090")]
+    #[error("{0:?} is no address of a query API: write it like http://127.0.0.1:8090")]
     Url(String),
     #[error("asking {url}{path}: {error}")]
     Query { url: String, path: String, error: io::Error },
@@ -58,30 +56,48 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// What was counted of the run's span of time before the run began.
+/// A span of event time, in whole panes.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub from_ms: i64,
+    pub to_ms: i64,
+}
+
+impl Span {
+    /// From the latest of late clicks of one who begins now to well beyond so much time.
+    pub fn new(now_ms: i64, lasts: Duration) -> Span {
+        let end_ms = now_ms + lasts.as_millis() as i64;
+        Span {
+            from_ms: (now_ms - LATE_MS_MAX).div_euclid(PANE_MS) * PANE_MS,
+            to_ms: (end_ms.div_euclid(PANE_MS) + 2) * PANE_MS,
+        }
+    }
+
+    pub fn of_a_run(plan: &Plan, now_ms: i64) -> Span {
+        Span::new(now_ms, plan.duration + plan.drain)
+    }
+}
+
+/// What was counted of the span before anything was sent.
 pub struct Baseline {
-    query: Query,
-    from_ms: i64,
-    to_ms: i64,
+    queries: Vec<Query>,
+    span: Span,
     total: u64,
     per_ad: Vec<u64>,
 }
 
 impl Baseline {
-    /// Reads the counts before `plan` is run. The span reaches from the latest of late clicks to well beyond the end.
-    pub fn read(url: &str, plan: &Plan, now_ms: i64) -> Result<Baseline, VerifyError> {
-        let from_ms = (now_ms - LATE_MS_MAX).div_euclid(PANE_MS) * PANE_MS;
-        let end_ms = now_ms + (plan.duration + plan.drain).as_millis() as i64;
-        let to_ms = (end_ms.div_euclid(PANE_MS) + 2) * PANE_MS;
-        let mut query = Query::new(url)?;
-        let total = query.gross("/v1/totals", from_ms, to_ms)?;
-        let mut per_ad = vec![0; plan.ads as usize];
+    /// Reads the counts of ads 0 to `ads - 1`. What several query APIs count is added.
+    pub fn read(urls: &[String], ads: usize, span: Span) -> Result<Baseline, VerifyError> {
+        let queries: Vec<Query> = urls.iter().map(|url| Query::new(url)).collect::<Result<_, _>>()?;
+        let mut baseline = Baseline { queries, span, total: 0, per_ad: vec![0; ads] };
+        let total = baseline.gross("/v1/totals")?;
         if total > 0 {
-            for (ad, count) in per_ad.iter_mut().enumerate() {
-                *count = query.gross(&ad_path(ad), from_ms, to_ms)?;
+            for ad in 0..ads {
+                baseline.per_ad[ad] = baseline.gross(&ad_path(ad))?;
             }
         }
-        Ok(Baseline { query, from_ms, to_ms, total, per_ad })
+        Ok(Baseline { total, ..baseline })
     }
 
     /// Waits until what was acknowledged is counted, at most for `patience`; then until another export has moved the
@@ -103,21 +119,27 @@ impl Baseline {
 
     /// An edge exports every few seconds, also when nothing comes in, and each time its watermark moves.
     fn wait_for_an_export(&mut self, patience: Duration) -> Result<(), VerifyError> {
-        let (from_ms, to_ms) = (self.from_ms, self.to_ms);
-        let deadline = Instant::now() + patience;
-        let before = self.query.answer("/v1/totals", from_ms, to_ms)?.watermark;
-        while self.query.answer("/v1/totals", from_ms, to_ms)?.watermark == before {
-            if Instant::now() >= deadline {
-                let at = before.unwrap_or_else(|| "none".to_owned());
-                return Err(VerifyError::StandsStill { url: self.query.url.clone(), at, patience });
+        let (span, deadline) = (self.span, Instant::now() + patience);
+        for query in &mut self.queries {
+            let before = query.answer("/v1/totals", span)?.watermark;
+            while query.answer("/v1/totals", span)?.watermark == before {
+                if Instant::now() >= deadline {
+                    let at = before.unwrap_or_else(|| "none".to_owned());
+                    return Err(VerifyError::StandsStill { url: query.url(), at, patience });
+                }
+                std::thread::sleep(POLL);
             }
-            std::thread::sleep(POLL);
         }
         Ok(())
     }
 
+    fn gross(&mut self, path: &str) -> Result<u64, VerifyError> {
+        let span = self.span;
+        self.queries.iter_mut().map(|query| Ok(query.answer(path, span)?.gross)).sum()
+    }
+
     fn total(&mut self) -> Result<i64, VerifyError> {
-        Ok(self.query.gross("/v1/totals", self.from_ms, self.to_ms)? as i64 - self.total as i64)
+        Ok(self.gross("/v1/totals")? as i64 - self.total as i64)
     }
 
     fn differences(&mut self, ledger: &Ledger) -> Result<Vec<Difference>, VerifyError> {
@@ -128,7 +150,7 @@ impl Baseline {
             if *expected.end() == 0 {
                 continue;
             }
-            let counted = self.query.gross(&ad_path(ad), self.from_ms, self.to_ms)? as i64 - self.per_ad[ad] as i64;
+            let counted = self.gross(&ad_path(ad))? as i64 - self.per_ad[ad] as i64;
             found.extend(difference(Some(ad), expected, counted));
         }
         let counted = self.total()?;
@@ -142,13 +164,13 @@ fn difference(ad: Option<usize>, expected: RangeInclusive<u64>, counted: i64) ->
     (!holds).then_some(Difference { ad, expected, counted })
 }
 
-fn ad_path(ad: usize) -> String {
+pub fn ad_path(ad: usize) -> String {
     format!("/v1/ads/ad_{ad:06}/aggregated_count")
 }
 
 /// What is read of an answer.
-struct Answer {
-    gross: u64,
+pub struct Answer {
+    pub gross: u64,
     watermark: Option<String>,
 }
 
@@ -157,75 +179,26 @@ fn parse(body: &[u8]) -> Option<Answer> {
     Some(Answer { gross: json["gross"].as_u64()?, watermark: json["watermark"].as_str().map(str::to_owned) })
 }
 
-/// A keep-alive client for the query API.
-struct Query {
-    url: String,
-    host: String,
-    address: SocketAddr,
-    connection: Option<BufReader<TcpStream>>,
+/// The query API of one host, or of the global tier.
+pub struct Query {
+    client: Client,
 }
 
 impl Query {
-    fn new(url: &str) -> Result<Query, VerifyError> {
-        let wrong = || VerifyError::Url(url.to_owned());
-        let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').to_owned();
-        let address = host.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)?;
-        Ok(Query { url: format!("http://{host}"), host, address, connection: None })
+    pub fn new(url: &str) -> Result<Query, VerifyError> {
+        Ok(Query { client: Client::new(url).ok_or_else(|| VerifyError::Url(url.to_owned()))? })
     }
 
-    fn gross(&mut self, path: &str, from_ms: i64, to_ms: i64) -> Result<u64, VerifyError> {
-        Ok(self.answer(path, from_ms, to_ms)?.gross)
+    fn url(&self) -> String {
+        format!("http://{}", self.client.host)
     }
 
-    fn answer(&mut self, path: &str, from_ms: i64, to_ms: i64) -> Result<Answer, VerifyError> {
-        let path = format!("{path}?from={from_ms}&to={to_ms}");
-        // A connection that was idle may have been closed by the server: a second try opens a new one.
-        let body = self.get(&path).or_else(|_| {
-            self.connection = None;
-            self.get(&path)
-        });
-        let body = body.map_err(|error| VerifyError::Query { url: self.url.clone(), path: path.clone(), error })?;
+    pub fn answer(&mut self, path: &str, span: Span) -> Result<Answer, VerifyError> {
+        let path = format!("{path}?from={}&to={}", span.from_ms, span.to_ms);
+        let body = self.client.get(&path);
+        let body = body.map_err(|error| VerifyError::Query { url: self.url(), path: path.clone(), error })?;
         let text = || String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
-        parse(&body).ok_or_else(|| VerifyError::Answer { url: self.url.clone(), path, answer: text() })
-    }
-
-    fn get(&mut self, path: &str) -> io::Result<Vec<u8>> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let stream = TcpStream::connect_timeout(&self.address, QUERY_TIMEOUT)?;
-                stream.set_read_timeout(Some(QUERY_TIMEOUT))?;
-                stream.set_nodelay(true)?;
-                BufReader::new(stream)
-            }
-        };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\r\n", self.host);
-        connection.get_mut().write_all(request.as_bytes())?;
-        let mut status = String::new();
-        connection.read_line(&mut status)?;
-        let (mut length, mut close) = (None, false);
-        loop {
-            let mut line = String::new();
-            if connection.read_line(&mut line)? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-            }
-            let Some((name, value)) = line.split_once(':') else { break };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.trim().parse::<u64>().ok(),
-                "connection" => close = value.trim().eq_ignore_ascii_case("close"),
-                _ => {}
-            }
-        }
-        let length = length.filter(|length| *length <= BODY_BYTES_MAX);
-        let length = length.ok_or_else(|| io::Error::other(format!("no usable Content-Length after {status:?}")))?;
-        let mut body = vec![0; length as usize];
-        connection.read_exact(&mut body)?;
-        if !status.starts_with("HTTP/1.1 200") {
-            let text = String::from_utf8_lossy(&body).into_owned();
-            return Err(io::Error::other(format!("{} {text}", status.trim_end())));
-        }
-        self.connection = (!close).then_some(connection);
-        Ok(body)
+        parse(&body).ok_or_else(|| VerifyError::Answer { url: self.url(), path, answer: text() })
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Manner {
     Honest,
     /// Honest, but answers some requests 503, having taken the first half of their clicks.
     Sheds,
+    /// Answers everything 503, having taken nothing.
+    Overloaded,
     /// Honest, but closes some connections having taken the request and not answered it.
     Resets,
     /// Honest, but leaves some requests without any answer.
@@ -119,6 +121,10 @@ fn clicks(stream: TcpStream, manner: Manner, state: &Mutex<State>) -> std::io::R
             state.take(&lines[..lines.len() / 2], manner);
             drop(state);
             output.write_all(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n")?;
+            continue;
+        }
+        if manner == Manner::Overloaded {
+            output.write_all(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")?;
             continue;
         }
         let [accepted, duplicates, rejected] = state.take(&lines, manner);
