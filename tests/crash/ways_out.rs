@@ -145,13 +145,13 @@ fn a_broken_store_76() {
 /// What `audited` finds nothing of in every other test here.
 #[test]
 fn a_count_that_differs_is_found_by_audit_which_ends_with_1() {
-    const RUNS: redb::TableDefinition<(&str, u64), &[u8]> = redb::TableDefinition::new("runs");
+    const RUNS: redb::TableDefinition<i64, &[u8]> = redb::TableDefinition::new("runs");
     let folder = tempfile::tempdir().expect("a folder");
     let (data_dir, kept) = (folder.path().join("data"), folder.path().join("kept"));
     stopped(&data_dir, 0, 5);
     let store = data_dir.join("store.redb");
     std::fs::copy(&store, &kept).expect("copied");
-    // Rows that are gone, while totals and checkpoint speak of them.
+    // Counts that are gone, while the checkpoint speaks of them.
     let database = redb::Database::create(&store).expect("a store");
     let transaction = database.begin_write().expect("a transaction");
     let mut gone = 0;
