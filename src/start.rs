@@ -30,7 +30,7 @@ use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
 use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
-use crate::export::{self, Behind, Exporter, Mirror, Names};
+use crate::export::{self, Behind, Exporter, Halt, Mirror, Names};
 use crate::preagg;
 use crate::start::memory::{dedup_tables, frame_buffers, random};
 use crate::wal::reader::LogReader;
@@ -119,6 +119,9 @@ pub fn start(
         let rate = clicks as f64 / began.elapsed().as_secs_f64();
         tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
     }
+    if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.data_dir_uuid == uuid) {
+        all_listed_are_here(checkpoint, &end.mirror, &recovered)?;
+    }
     recovered.iter_mut().for_each(|log| keep_exported(log, checkpoint.as_ref()));
     let built_ms = recovered.iter().map(|log| log.built_ms).max().unwrap_or(i64::MIN);
     wait_for_the_clock(config, built_ms, started_at);
@@ -136,6 +139,21 @@ pub fn start(
         tracing::info!(logs = idle.len(), "logs of a run with more cores are read, exported and cleared away");
     }
     begin(config, started_at, Recovered { data_dir: uuid, nonces, end, confirmed, tables, logs, idle, behind })
+}
+
+/// A log that is gone takes its ids with it: what was accepted into it would be accepted again. So it is missed before the first click,
+/// not when the sink is first asked, which may be hours later.
+fn all_listed_are_here(checkpoint: &Checkpoint, mirror: &Mirror, recovered: &[RecoveredLog]) -> Result<(), Failure> {
+    let (listed, mirrored) = match mirror {
+        // Where an operator said that export goes on without it.
+        Mirror::Kept { adopted: Some(adopted), .. } => (&adopted.logs, true),
+        Mirror::Kept { adopted: None, .. } => (&checkpoint.logs, true),
+        Mirror::Unkept => (&checkpoint.logs, false),
+    };
+    let here = |uuid: &[u8]| recovered.iter().any(|log| log.dir.log_id == *uuid);
+    let Some(gone) = listed.iter().find(|listed| !here(&listed.log_uuid)) else { return Ok(()) };
+    let halt = Halt::ForeignLog { log: gone.log_uuid.clone() };
+    Err(Failure { exit: halt.exit(), text: format!("nothing is served: {halt}. {}", halt.way_out(mirrored)) })
 }
 
 /// The protocol's other end, and what this directory knows of it.

@@ -41,10 +41,14 @@ pub fn restore(tables: &mut [dedup::Table], frame: &ReplayedFrame<'_>) -> u64 {
     clicks
 }
 
-/// Whether some of the log's keys were, or may have been, made by another rule than the one in force.
+/// Whether keys that are still remembered were, or may have been, made by another rule than the one in force. A log whose newest click is
+/// behind a horizon that is on disk has none: an idle log keeps the header of its last run for ever.
 pub fn key_rule_changed(config: &Config, recovered: &[RecoveredLog]) -> bool {
     let rule = config.click.dedup_key as u32;
-    recovered.iter().any(|log| log.rule_unknown || log.dedup_key.is_some_and(|found| found != rule))
+    let horizon_ms = recovered.iter().map(|log| log.horizon_ms).max().unwrap_or(i64::MIN);
+    let remembered = |log: &RecoveredLog| log.start.segments.iter().any(|segment| segment.newest_ms >= horizon_ms);
+    let other = |log: &RecoveredLog| log.rule_unknown || log.dedup_key.is_some_and(|found| found != rule);
+    recovered.iter().any(|log| other(log) && remembered(log))
 }
 
 /// Raises the horizon to the highest of any frame: what was forgotten stays refused. Keys made by another rule are no use:

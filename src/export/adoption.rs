@@ -142,11 +142,11 @@ impl Seen {
         match conflict {
             Conflict::Moved => of(&self.remembered),
             Conflict::Halt(halt) => match halt {
-                Halt::Vanished { .. }
-                | Halt::ForeignEdge { .. }
-                | Halt::ForeignDataDir { .. }
-                | Halt::ForeignLog { .. } => of(&self.remembered),
-                Halt::UnknownNonce { .. }
+                Halt::Vanished { .. } | Halt::ForeignEdge { .. } | Halt::ForeignDataDir { .. } => of(&self.remembered),
+                Halt::ForeignLog { .. } if !self.found_lists_ours() => of(&self.remembered),
+                // One of several is not here; of the others, what was found knows more.
+                Halt::ForeignLog { .. }
+                | Halt::UnknownNonce { .. }
                 | Halt::OtherChain { .. }
                 | Halt::BeyondEnd { .. }
                 | Halt::Overtaken { .. }
@@ -212,11 +212,23 @@ impl Seen {
         twin && (!all_ours || self.goes_by_a_lost_name())
     }
 
-    /// An incarnation of ours wrote what was found, and it lists none of our logs: they had a name that is not remembered.
+    /// An incarnation of ours wrote what was found, and a log in it is neither here nor remembered: one of ours had a name that is not
+    /// remembered.
     fn goes_by_a_lost_name(&self) -> bool {
-        let ours =
-            |found: &Checkpoint| self.logs.iter().flat_map(|log| &log.nonces).any(|nonce| *nonce == *found.nonce);
-        self.found.as_ref().is_some_and(|found| ours(found) && !self.lists_ours(found))
+        let nonces = || self.logs.iter().flat_map(|log| &log.nonces);
+        let here = |uuid: &[u8]| self.logs.iter().any(|log| log.log_id == *uuid);
+        let remembered = |uuid: &[u8]| {
+            let listed = self.remembered.iter().flat_map(|remembered| &remembered.logs);
+            listed.into_iter().any(|log| log.log_uuid == uuid)
+        };
+        let lost = |uuid: &[u8]| !here(uuid) && !remembered(uuid);
+        self.found.as_ref().is_some_and(|found| {
+            nonces().any(|nonce| *nonce == *found.nonce) && found.logs.iter().any(|log| lost(&log.log_uuid))
+        })
+    }
+
+    fn found_lists_ours(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| self.lists_ours(found))
     }
 
     fn lists_ours(&self, checkpoint: &Checkpoint) -> bool {
@@ -247,8 +259,10 @@ impl Seen {
             Conflict::Halt(halt) => match halt {
                 Halt::Vanished { .. } => say("exported"),
                 Halt::Rewound { .. } => say("found"),
-                Halt::ForeignDataDir { .. } | Halt::ForeignLog { .. } => where_we_were(),
-                Halt::UnknownNonce { .. }
+                Halt::ForeignDataDir { .. } => where_we_were(),
+                Halt::ForeignLog { .. } if !self.found_lists_ours() => where_we_were(),
+                Halt::ForeignLog { .. }
+                | Halt::UnknownNonce { .. }
                 | Halt::OtherChain { .. }
                 | Halt::BeyondEnd { .. }
                 | Halt::Overtaken { .. }

@@ -289,8 +289,7 @@ impl Exporter {
 
     /// The log whose turn it is, if its first range has no table, or is too large for the transactions that now succeed.
     fn first_to_rebuild(&mut self, room: Room) -> Option<&Log> {
-        let waiting: Vec<LogId> = self.logs.values().filter(|log| !log.queue.is_empty()).map(Log::id).collect();
-        let id = *waiting.get(self.turn % waiting.len().max(1))?;
+        let id = *self.waiting_logs().first()?;
         let log = self.logs.get_mut(&id)?;
         let front = log.queue.front_mut()?;
         if front.may_split(room)
@@ -301,14 +300,21 @@ impl Exporter {
         front.wants_rebuild().then_some(log)
     }
 
+    /// Logs with something to export, the one whose turn it is in front: the first is taken whole, so it is the one that is split.
+    fn waiting_logs(&self) -> Vec<LogId> {
+        let mut waiting: Vec<LogId> = self.logs.values().filter(|log| !log.queue.is_empty()).map(Log::id).collect();
+        let turn = self.turn % waiting.len().max(1);
+        waiting.rotate_left(turn);
+        waiting
+    }
+
     /// Takes ranges in turn, as many as the bounds allow and at least one where there is one.
     fn build(&mut self, room: Room, now: Now) -> Result<Transaction, Halt> {
         let (mut size, mut ranges, ranges_max) = (Room::default(), 0, self.bounds.ranges());
-        let count = self.logs.len();
-        let mut order: Vec<&mut Log> = self.logs.values_mut().collect();
-        order.rotate_left(self.turn % count.max(1));
+        let order = self.waiting_logs();
+        self.logs.values_mut().for_each(|log| log.sent = 0);
         for log in order {
-            log.sent = 0;
+            let log = self.logs.get_mut(&log).expect("it waits");
             for range in &log.queue {
                 let with = size.and(range.size());
                 let fits = room.holds(with) && ranges < ranges_max;

@@ -207,7 +207,11 @@ impl Keeper {
         let prepared = segments::prepare_segment(&log.dir, segment, self.segment_bytes, within)
             .and_then(|()| segments::open_segment_for_writing(&log.dir, segment));
         match prepared {
-            Ok(file) => self.inboxes[core].send(Inbound::SegmentReady { segment, file }),
+            Ok(file) => {
+                // A worker that has ended needs it no more; the others go on.
+                let _ = self.inboxes[core].send(Inbound::SegmentReady { segment, file });
+                true
+            }
             Err(error) => {
                 let dir = log.dir.display();
                 let why = format!(
