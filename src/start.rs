@@ -1,6 +1,7 @@
 //! Drives. From a data directory to a core that may serve: lock, identity, memory, recovery, the first frame of this
 //! incarnation. Runs once, on the main thread; nothing is acknowledged before it has succeeded.
 
+mod listed;
 mod memory;
 
 use std::collections::BTreeMap;
@@ -30,8 +31,9 @@ use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
 use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
-use crate::export::{self, Behind, Exporter, Halt, Mirror, Names};
+use crate::export::{self, Behind, Exporter, Mirror, Names};
 use crate::preagg;
+use crate::start::listed::all_listed_are_here;
 use crate::start::memory::{dedup_tables, frame_buffers, random};
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
@@ -139,21 +141,6 @@ pub fn start(
         tracing::info!(logs = idle.len(), "logs of a run with more cores are read, exported and cleared away");
     }
     begin(config, started_at, Recovered { data_dir: uuid, nonces, end, confirmed, tables, logs, idle, behind })
-}
-
-/// A log that is gone takes its ids with it: what was accepted into it would be accepted again. So it is missed before the first click,
-/// not when the sink is first asked, which may be hours later.
-fn all_listed_are_here(checkpoint: &Checkpoint, mirror: &Mirror, recovered: &[RecoveredLog]) -> Result<(), Failure> {
-    let (listed, mirrored) = match mirror {
-        // Where an operator said that export goes on without it.
-        Mirror::Kept { adopted: Some(adopted), .. } => (&adopted.logs, true),
-        Mirror::Kept { adopted: None, .. } => (&checkpoint.logs, true),
-        Mirror::Unkept => (&checkpoint.logs, false),
-    };
-    let here = |uuid: &[u8]| recovered.iter().any(|log| log.dir.log_id == *uuid);
-    let Some(gone) = listed.iter().find(|listed| !here(&listed.log_uuid)) else { return Ok(()) };
-    let halt = Halt::ForeignLog { log: gone.log_uuid.clone() };
-    Err(Failure { exit: halt.exit(), text: format!("nothing is served: {halt}. {}", halt.way_out(mirrored)) })
 }
 
 /// The protocol's other end, and what this directory knows of it.

@@ -185,3 +185,27 @@ fn a_log_that_parted_from_its_store_gets_the_own_one_back() {
     goes_on(&data_dir, 6);
     goes_on(&clone, 6);
 }
+
+/// With a sink that is far away its first answer may be hours off; ids that are not remembered until then would be accepted again.
+#[test]
+fn a_listed_log_of_several_that_is_missing_ends_the_start_before_the_first_click() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [data_dir, aside] = ["data", "aside"].map(|name| folder.path().join(name));
+    let server = Server::start(&data_dir, &[&EXPORTS[..], &["--cores", "2"]].concat());
+    send_one_by_one(server.clicks, 0, 20);
+    server.wait_for_gross(20);
+    server.stop();
+    let logs = std::fs::read_dir(data_dir.join("logs")).expect("logs").map(|entry| entry.expect("an entry").path());
+    let second =
+        logs.into_iter().find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"1-")));
+    let second = second.expect("the second core's log");
+    std::fs::rename(&second, &aside).expect("moved");
+    for cores in ["1", "2"] {
+        let _ = std::fs::remove_file(data_dir.with_extension("stderr"));
+        let ended = Server::spawn(&data_dir, &[&EXPORTS[..], &["--cores", cores]].concat()).ended_within(PATIENCE);
+        assert_eq!(ended.code, Some(74), "{}", ended.errors);
+        assert!(ended.errors.contains("nothing is served") && ended.errors.contains("lists log"), "{}", ended.errors);
+    }
+    std::fs::rename(&aside, &second).expect("moved back");
+    goes_on(&data_dir, 20);
+}
