@@ -19,7 +19,7 @@ use rules::RULES;
 use source::{Source, test_modules};
 
 /// Where Rust code is; what else lies in the repository is not looked at.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     "src",
     "tests",
     "wire/src",
@@ -27,6 +27,7 @@ const FOLDERS: [&str; 11] = [
     "global/src",
     "global/examples",
     "loadgen/src",
+    "loadgen/examples",
     "loadgen/tests",
     "bench/src",
     "bench/tests",

@@ -25,8 +25,9 @@ impl Ledger {
         assert!(self.unknown[ad as usize] <= self.sent[ad as usize], "a click is given up once");
     }
 
+    /// Adds a ledger of the same ads, or of the first of them.
     pub fn add(&mut self, other: &Ledger) {
-        assert_eq!(self.sent.len(), other.sent.len(), "ledgers of one run");
+        assert!(self.sent.len() >= other.sent.len(), "no ad is left out");
         for (mine, theirs) in self.sent.iter_mut().zip(&other.sent) {
             *mine += theirs;
         }

@@ -23,6 +23,12 @@ enum Command {
     /// server cannot be reached.
     #[command(args_override_self = true)]
     Run(commands::run::RunArgs),
+    /// Starts the system, feeds it, has every ad's count verified, and says what that took.
+    ///
+    /// Exit status: 0 proved; 1 not: a reply or a count differs, or clicks stayed unanswered; 3 proved, but the latencies say
+    /// nothing, because the schedule at half rate was not kept; 64 wrong usage; 69 something could not be started or reached.
+    #[command(args_override_self = true)]
+    Prove(commands::prove::ProveArgs),
 }
 
 fn main() {
@@ -33,6 +39,7 @@ fn main() {
     });
     let ended = match cli.command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Prove(args) => commands::prove::run(&args),
     };
     exit(ended.unwrap_or_else(|failure| {
         eprintln!("tollgate-loadgen: {}", failure.0);

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// a guest): it looks for completions so long before it does.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// How long tasks may keep the executor from the kernel's events. Tasks that poll need none of them, and must not be interrupted:
-/// an executor that is told to stop before it has run anything takes that for having nothing to do, and sleeps for good.
-const PREEMPT: Duration = Duration::from_millis(2);
+/// How long tasks may keep the executor from the kernel's events. An executor that is told to stop before it has run anything, as
+/// one is that other processes kept waiting, takes that for having nothing to do, and sleeps for good, whatever is due: so this
+/// is longer than any processor keeps a thread waiting, and tasks that poll are never told to stop.
+const PREEMPT: Duration = Duration::from_secs(1);
 const NEVER: Duration = Duration::from_secs(86_400);
 
 /// Between two looks of the progress line at the threads.

@@ -3,22 +3,13 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use tollgate_loadgen::plan::Rate;
+use tollgate_loadgen::prove::machine;
 
 #[derive(Clone, Debug)]
 pub struct CpuList(pub Vec<usize>);
 
 pub fn cpus(text: &str) -> Result<CpuList, String> {
-    let wrong = || format!("{text:?} is no list of CPUs like 1 or 0,1 or 2-5");
-    let mut list = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-        if first > last || last >= 1024 {
-            return Err(wrong());
-        }
-        list.extend(first..=last);
-    }
-    Ok(CpuList(list))
+    machine::cpus(text).map(CpuList).ok_or_else(|| format!("{text:?} is no list of CPUs like 1 or 0,1 or 2-5"))
 }
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {

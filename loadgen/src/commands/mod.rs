@@ -1,5 +1,6 @@
 //! The commands, one a file, and how they end.
 
+pub mod prove;
 pub mod run;
 
 pub const EXIT_DIFFERENCE: i32 = 1;
