@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tollgate_loadgen::clicks::Clicks;
+use tollgate_loadgen::plan::Rate;
 use tollgate_loadgen::run::run as send;
 use tollgate_loadgen::text::timestamp13;
 
@@ -106,11 +107,11 @@ pub fn run(args: &Args) -> Result<(), String> {
 fn start(args: &Args) -> Result<Vec<Server>, String> {
     let mut servers = Vec::new();
     for name in ["null-uring", "null-epoll"] {
-        servers.push(Server::null(name, args.server_cpu).map_err(|error| format!("starting {name}: {error}"))?);
+        servers.push(Server::own(name, args.server_cpu, &[]).map_err(|error| format!("starting {name}: {error}"))?);
     }
     if let Some(binary) = &args.tollgate {
         let data = args.scratch.join(format!("bench-data-{}", std::process::id()));
-        let server = Server::tollgate(binary, args.server_cpu, data, &args.tollgate_flags);
+        let server = Server::tollgate(binary, &[args.server_cpu], data, &args.tollgate_flags);
         servers.push(server.map_err(|error| format!("starting {}: {error}", binary.display()))?);
     }
     Ok(servers)
@@ -165,6 +166,8 @@ fn load(args: &Args, seconds: f64) -> Load {
         duration: Duration::from_secs_f64(seconds),
         ads: args.ads,
         seed: since.as_nanos() as u64 >> 4,
+        rate: Rate::Max,
+        busy_poll: true,
     }
 }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tollgate::wal::frame::{BLOCK_BYTES, PADDING};
 use tollgate::wal::segments::prepare_segment;
-use tollgate_loadgen::plan::{Plan, Rate};
+use tollgate_loadgen::plan::Rate;
 use tollgate_loadgen::report::Outcome;
 use tollgate_loadgen::run::run as send;
 
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let scratch = Scratch::new(&args.scratch, "latency").map_err(text)?;
     let data = scratch.path.join("data");
-    let server = Server::tollgate(&args.tollgate, args.server_cpu, data, &args.tollgate_flags).map_err(text)?;
+    let server = Server::tollgate(&args.tollgate, &[args.server_cpu], data, &args.tollgate_flags).map_err(text)?;
     let top = drive(args, shape, &server, 0, Rate::Max)?;
     let rate = args.rate.unwrap_or(top.totals.acknowledged() as f64 / top.elapsed_s / 2.0);
     let frame_bytes = mean_frame_bytes(args, shape, &server, rate)?;
@@ -146,8 +146,10 @@ fn drive(args: &Args, shape: Shape, server: &Server, round: u64, rate: Rate) -> 
         duration: Duration::from_secs_f64(args.seconds),
         ads: 1_000,
         seed: 1 + round,
+        rate,
+        busy_poll: true,
     };
-    let outcome = send(&Plan { rate, ..plan(shape, &load, server) }, |_| {}).map_err(|error| error.to_string())?;
+    let outcome = send(&plan(shape, &load, server), |_| {}).map_err(|error| error.to_string())?;
     if outcome.totals.wrong > 0 || outcome.totals.acknowledged() == 0 {
         let totals = &outcome.totals;
         return Err(format!(

@@ -29,6 +29,9 @@ pub struct Load {
     pub duration: Duration,
     pub ads: u32,
     pub seed: u64,
+    pub rate: Rate,
+    /// So that the server is not charged with waking the client; not where both share a CPU.
+    pub busy_poll: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,12 +79,12 @@ pub fn plan(shape: Shape, load: &Load, server: &Server) -> Plan {
         connections: shape.connections,
         pipeline: shape.pipeline,
         batch: shape.batch,
-        rate: Rate::Max,
+        rate: load.rate,
         duration: load.duration,
         ads: load.ads,
         seed: load.seed,
         cpus: vec![load.client_cpu],
-        busy_poll: true,
+        busy_poll: load.busy_poll,
         ..Plan::default()
     }
 }

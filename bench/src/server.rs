@@ -15,18 +15,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// One of this program's null servers, on this CPU.
-    pub fn null(name: &str, cpu: usize) -> io::Result<Server> {
+    /// One of this program's servers, on this CPU.
+    pub fn own(name: &str, cpu: usize, more: &[String]) -> io::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([name, "--listen", "127.0.0.1:0", "--cpu", &cpu.to_string()]);
+        command.args([name, "--listen", "127.0.0.1:0", "--cpu", &cpu.to_string()]).args(more);
         Server::start(name, command, None)
     }
 
-    /// A tollgate binary on this CPU, with a fresh data directory that goes when it goes.
-    pub fn tollgate(binary: &Path, cpu: usize, data: PathBuf, more: &[String]) -> io::Result<Server> {
+    /// A tollgate binary with a core on each of these CPUs, and a fresh data directory that goes when it goes.
+    pub fn tollgate(binary: &Path, cpus: &[usize], data: PathBuf, more: &[String]) -> io::Result<Server> {
         std::fs::create_dir_all(&data)?;
         let mut command = Command::new(binary);
-        command.arg("serve").arg("--data-dir").arg(&data).args(["--cpus", &cpu.to_string()]);
+        let cpus = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        command.arg("serve").arg("--data-dir").arg(&data).args(["--cpus", &cpus]);
         for port in ["--listen", "--query-listen", "--admin-listen"] {
             command.args([port, "127.0.0.1:0"]);
         }
@@ -78,7 +79,8 @@ impl Server {
             }
         }
         let text = String::from_utf8_lossy(&reply);
-        Ok(text.split_inclusive("\r\n").map(|line| if line.starts_with("Date:") { "Date: *" } else { line }).collect())
+        let dated = |line: &str| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case("date:"));
+        Ok(text.split_inclusive("\r\n").map(|line| if dated(line) { "Date: *\r\n" } else { line }).collect())
     }
 
     /// The value of a metric on the admin port.

@@ -228,6 +228,7 @@ fn rdkafka_in_its_files(source: &Source) -> Vec<String> {
         "src/export/kafka/topics.rs",
         "src/export/kafka/watch.rs",
         "global/src/kafka.rs",
+        "bench/src/axum_kafka.rs",
     ];
     only_in(source, allowed, &["rdkafka"], "go through src/export/kafka or the global tier's consumer")
 }

@@ -9,7 +9,7 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 42.0;
 /// Around this many ticks.
-const TICKS: f64 = 5.0;
+const TICKS: f64 = 7.0;
 
 pub struct Series {
     pub name: String,
@@ -185,9 +185,9 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers_within_the_bounds() {
         let text = |low, high| numbers(low, high).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
-        assert_eq!(text(0.0, 3_400_000.0), ["0", "1 M", "2 M", "3 M"]);
+        assert_eq!(text(0.0, 3_400_000.0), ["0", "500 k", "1 M", "1.5 M", "2 M", "2.5 M", "3 M"]);
         assert_eq!(text(0.0, 1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
-        assert_eq!(text(7.0, 19.0), ["10", "15"]);
+        assert_eq!(text(7.0, 19.0), ["8", "10", "12", "14", "16", "18"]);
     }
 
     #[test]
