@@ -281,6 +281,7 @@ impl Feed {
                     // Sent again later than ids are remembered: refused as too old, and what the first try did is unknown.
                     let whole = u64::from(accepted) + u64::from(duplicates) + u64::from(rejected) == u64::from(clicks);
                     if request.attempts > 1 && rejected > request.broken && whole {
+                        self.totals.too_old += u64::from(clicks);
                         return self.give_up(request);
                     }
                     self.totals.wrong(|| format!("sent {clicks} clicks, {good} of them good, and got {answer:?}"));

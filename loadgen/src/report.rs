@@ -26,6 +26,8 @@ pub struct Totals {
     /// Clicks answered 503.
     pub shed: u64,
     pub retries: u64,
+    /// Clicks of requests that were refused as too old when they were sent again: what the first try did is unknown.
+    pub too_old: u64,
     /// Requests whose outcome stayed unknown.
     pub gave_up: u64,
     pub timeouts: u64,
@@ -61,6 +63,7 @@ impl Totals {
         self.rejected += other.rejected;
         self.shed += other.shed;
         self.retries += other.retries;
+        self.too_old += other.too_old;
         self.gave_up += other.gave_up;
         self.timeouts += other.timeouts;
         self.connects += other.connects;
@@ -171,6 +174,7 @@ impl Outcome {
             "rejected": totals.rejected,
             "shed": totals.shed,
             "retries": totals.retries,
+            "too_old": totals.too_old,
             "unknown_requests": totals.gave_up,
             "unknown_clicks": self.ledger.total().end() - self.ledger.total().start(),
             "timeouts": totals.timeouts,

@@ -47,8 +47,7 @@ fn text(output: &Output) -> String {
 /// With what a small edge has: its table of ids, two segments.
 fn prove_edge(folder: &Folder, flags: &[&str]) -> Output {
     let (tollgate, scratch) = (edge(), folder.0.clone());
-    let small =
-        ["--dedup-memory-bytes=64MiB", "--segment-bytes=16MiB", "--wal-bytes-max=256MiB", "--dedup-window-min=1s"];
+    let small = ["--dedup-memory-bytes=256MiB", "--segment-bytes=16MiB", "--wal-bytes-max=2GiB"];
     let small: Vec<String> = small.iter().map(|flag| format!("--tollgate-flag={flag}")).collect();
     let mut all = vec!["--tollgate", tollgate.to_str().unwrap(), "--scratch", scratch.to_str().unwrap()];
     all.extend(["--server-cpus", "0", "--client-cpus", "0"]);
@@ -125,7 +124,7 @@ fn servers_that_lose_double_or_leave_clicks_are_no_proof() {
         (Manner::CountsDuplicates, "COUNTED TWICE"),
         (Manner::LiesAboutDuplicates, "wrong replies"),
         (Manner::CountsAgainLater, "COUNTED TWICE"),
-        (Manner::Overloaded, "without an acknowledgement"),
+        (Manner::Overloaded, "without an answer"),
     ];
     for (manner, says) in cases {
         let output = prove_there(&[start(manner)], &["--verify-timeout", "1s"]);

@@ -13,9 +13,8 @@ pub mod system;
 
 use crate::client::Client;
 use crate::cpu;
-use crate::ledger::Ledger;
 use crate::plan::{Plan, Rate, SEED_MAX};
-use crate::report::{Outcome, Totals};
+use crate::report::Outcome;
 use crate::run::{RunError, run_watched, wall_ms};
 use crate::shapes::{NDJSON, Shape};
 use crate::verify::{Baseline, Span, VerifyError};
@@ -225,9 +224,13 @@ impl Prover<'_> {
         let Prover { began, pid, admins, proof, .. } = self;
         let busy = || (cpu::of_process_ns(pid.load(Ordering::Relaxed)).unwrap_or(0), cpu::of_machine_ns().unwrap_or(0));
         let (at_s, before) = (began.elapsed().as_secs_f64(), busy());
-        let mut last = before;
+        let (mut last, mut last_pid) = (before, pid.load(Ordering::Relaxed));
         let outcome = run_watched(plan, SAMPLE, |progress| {
-            let now = busy();
+            let (now, now_pid) = (busy(), pid.load(Ordering::Relaxed));
+            if now_pid != last_pid {
+                // Another process: what it did before it was ready belongs to no point.
+                last.0 = now.0;
+            }
             let cpus = |now: u64, last: u64| now.saturating_sub(last) as f64 / 1e9 / progress.span_s;
             proof.timeline.push(Sample {
                 phase: phase.to_owned(),
@@ -237,7 +240,7 @@ impl Prover<'_> {
                 machine_cpus: cpus(now.1, last.1),
                 remembered_s: metric(admins, "tollgate_dedup_window_seconds").into_iter().min_by(f64::total_cmp),
             });
-            last = now;
+            (last, last_pid) = (now, now_pid);
         })?;
         let after = busy();
         let cost = Cost::new(
@@ -245,7 +248,13 @@ impl Prover<'_> {
             (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1)),
             self.pid.load(Ordering::Relaxed) != 0,
         );
-        self.take(&outcome.totals, &outcome.ledger);
+        self.proof.totals.add(&outcome.totals);
+        self.proof.ledger.add(&outcome.ledger);
+        // While it is killed, the edge is in other hands.
+        let killed = self.edge.is_none() && self.settings.kill_every.is_some();
+        if !killed {
+            self.proof.unanswered += outcome.ledger.unknown().saturating_sub(outcome.totals.too_old);
+        }
         if let Some(edge) = &mut self.edge
             && let Some(how) = edge.ended()?
         {
@@ -254,11 +263,6 @@ impl Prover<'_> {
         self.proof.table_full =
             metric(&mut self.admins, "tollgate_dedup_load_ratio").into_iter().max_by(f64::total_cmp);
         Ok((outcome, cost))
-    }
-
-    fn take(&mut self, totals: &Totals, ledger: &Ledger) {
-        self.proof.totals.add(totals);
-        self.proof.ledger.add(ledger);
     }
 
     /// The same load on a server that does nothing but answer.

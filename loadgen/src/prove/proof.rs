@@ -40,6 +40,8 @@ pub struct Proof {
     pub table_full: Option<f64>,
     pub totals: Totals,
     pub ledger: Ledger,
+    /// Clicks of unknown outcome that no kill and no horizon excuses.
+    pub unanswered: u64,
     pub differences: Vec<Difference>,
     /// How the server ended, if it did so by itself.
     pub ended: Option<String>,
@@ -73,6 +75,7 @@ impl Proof {
             table_full: None,
             totals: Totals::default(),
             ledger: Ledger::new(ads),
+            unanswered: 0,
             differences: Vec::new(),
             ended: None,
             kept: None,
@@ -83,7 +86,7 @@ impl Proof {
     pub fn failures(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut fails = |fails: bool, text: String| found.extend(fails.then_some(text));
-        let (totals, unknown) = (&self.totals, self.ledger.unknown());
+        let totals = &self.totals;
         if let Some(how) = &self.ended {
             fails(true, format!("the server ended by itself: {how}"));
         }
@@ -91,9 +94,11 @@ impl Proof {
         for difference in &self.differences {
             fails(true, difference.to_string());
         }
-        // What a kill leaves unanswered may have been taken or not; whatever else is unanswered was not served.
-        let unasked = unknown > 0 && self.kills.is_empty();
-        fails(unasked, format!("{unknown} clicks were given up without an acknowledgement, though nothing was killed"));
+        let unanswered = self.unanswered;
+        fails(
+            unanswered > 0,
+            format!("{unanswered} clicks were given up without an answer, though nothing was killed"),
+        );
         let acknowledged = *self.ledger.total().start();
         fails(acknowledged == 0, "no click was acknowledged".to_owned());
         fails(self.unseen > 0, format!("{} markers of freshness never showed in an answer", self.unseen));
@@ -203,7 +208,13 @@ impl Proof {
             line("share of null", "not measured: --null names no tollgate-bench".to_owned());
         }
         let (acknowledged, unknown) = (*self.ledger.total().start(), self.ledger.unknown());
-        line("clicks", format!("{acknowledged} acknowledged, {unknown} of unknown outcome, counted at most once"));
+        line(
+            "clicks",
+            format!(
+                "{acknowledged} acknowledged, {unknown} of unknown outcome, counted at most once ({} refused as too old when sent again)",
+                self.totals.too_old
+            ),
+        );
         let totals = &self.totals;
         let (repeats, retries, shed) = (totals.repeats, totals.retries, totals.shed);
         line(
@@ -259,6 +270,8 @@ impl Proof {
             "kills": self.kills.iter().map(kill).collect::<Vec<_>>(),
             "acknowledged": total.start(),
             "unknown": self.ledger.unknown(),
+            "too_old": self.totals.too_old,
+            "unanswered": self.unanswered,
             "repeats": self.totals.repeats,
             "duplicates": self.totals.duplicates,
             "retries": self.totals.retries,
