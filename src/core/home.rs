@@ -19,7 +19,7 @@ use crate::wal::writer::{FrameMeta, FrameRoom, Writer};
 const DEAD_LETTER_EXTRA_BYTES: usize = 128;
 
 /// How many records before its own a click's room is looked for.
-const ROOM_AHEAD: usize = 8;
+const ROOM_AHEAD: usize = 9;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -84,11 +84,13 @@ struct Ahead {
 #[derive(Debug, Default)]
 pub struct Lookahead {
     queue: VecDeque<Ahead>,
+    /// Those at the front whose lines are on their way.
+    fetched: usize,
 }
 
 impl Lookahead {
     pub fn with_capacity(records: usize) -> Lookahead {
-        Lookahead { queue: VecDeque::with_capacity(records) }
+        Lookahead { queue: VecDeque::with_capacity(records), fetched: 0 }
     }
 
     /// The next record's home, and its bytes.
@@ -96,9 +98,11 @@ impl Lookahead {
         self.queue.front().map(|ahead| (ahead.to, ahead.length as usize))
     }
 
-    /// The next record is on its way to another home.
+    /// The next record is judged, or on its way to another home.
+    #[inline]
     pub fn pass(&mut self) {
         self.queue.pop_front();
+        self.fetched = self.fetched.saturating_sub(1);
     }
 }
 
@@ -146,11 +150,9 @@ impl Home {
         self.seat
     }
 
-    /// Hashes the keys of records that will be judged, and begins to fetch what they will be looked up in. A loop of nothing
-    /// else, so that the processor has many address translations and misses under way at once: from inside the parser's
-    /// loop each cost 45 ns, because the next click's were out of its sight.
+    /// Hashes the keys of records that will be judged. [`Home::fetch`] follows, once for all records of a turn.
     pub fn look_ahead(&self, records: &[u8], ahead: &mut Lookahead) {
-        let (mut at, before) = (0, ahead.queue.len());
+        let mut at = 0;
         while at < records.len() {
             let length = record::record_length(&records[at..]);
             let bytes = &records[at..at + length];
@@ -173,15 +175,20 @@ impl Home {
             ahead.queue.push_back(next);
             at += length;
         }
-        // A loop of its own again: a prefetch retires when its address is translated, and so few instructions lie between two
-        // that as many translations are under way as the processor can do.
-        for ahead in ahead.queue.range(before..) {
-            if let Some(hashed) = &ahead.hashed
-                && ahead.to == self.seat.own
+    }
+
+    /// Begins to fetch the lines in which the hashed keys will be looked up. A loop of nothing else: a prefetch retires when
+    /// its address is translated, and so few instructions lie between two that as many translations are under way as the
+    /// processor can do. From inside the parser's loop each cost 45 ns, because the next click's were out of its sight.
+    pub fn fetch(&self, ahead: &mut Lookahead) {
+        for next in ahead.queue.range(ahead.fetched..) {
+            if let Some(hashed) = &next.hashed
+                && next.to == self.seat.own
             {
                 self.dedup.prefetch(hashed);
             }
         }
+        ahead.fetched = ahead.queue.len();
     }
 
     /// Judges the records one by one, up to one that has another home or finds no room; returns the bytes that are through. They
@@ -189,23 +196,24 @@ impl Home {
     pub fn judge(&mut self, records: &[u8], ahead: &mut Lookahead, bench: &mut Bench<'_>, now: Now) -> usize {
         let mut through = 0;
         while through < records.len() {
-            let Some(Ahead { hashed, length, sighted, to }) = ahead.queue.front().copied() else {
+            // Read where it lies: a copy would wait for what has just been written to be read back in other widths.
+            let Some(&Ahead { ref hashed, length, sighted, to }) = ahead.queue.front() else {
                 unreachable!("records are looked ahead at before they are judged")
             };
             if to != self.seat.own || !self.make_room(length as usize + DEAD_LETTER_EXTRA_BYTES, now) {
                 break;
             }
-            ahead.queue.pop_front();
             if let Some(Ahead { hashed: Some(hashed), to, .. }) = ahead.queue.get(ROOM_AHEAD)
                 && *to == self.seat.own
             {
                 self.dedup.prefetch_room(hashed);
             }
             let bytes = &records[through..through + length as usize];
-            match &hashed {
+            match hashed {
                 Some(hashed) => self.click(ClickRecord::encoded(bytes), hashed, sighted, bench, now),
                 None => self.refused(bytes, bench, now),
             }
+            ahead.pass();
             bench.passed += 1;
             through += length as usize;
         }

@@ -63,6 +63,7 @@ impl Inbound {
             // One chunk at a time: what is fetched ahead is then still in the cache.
             if self.looked == 0 {
                 home.look_ahead(&waiting.chunk.records, &mut self.ahead);
+                home.fetch(&mut self.ahead);
                 self.looked = 1;
             }
             if !waiting.judge(home, &mut self.ahead, ledger, now) {

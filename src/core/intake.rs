@@ -12,7 +12,7 @@ use crate::net::fault::Fault;
 use crate::net::http::RequestInfo;
 use crate::net::media::BodyFormat;
 use crate::net::reply::{Outcome, Ticket};
-use crate::parse::{Context, Format, Parser};
+use crate::parse::{Context, Format, Item, Parser};
 use crate::wal::record::{self, Cause};
 
 /// What a core's receiving side works with, lent for one event.
@@ -120,28 +120,34 @@ fn take_piece(open: &mut OpenRequest, layout: &mut crate::parse::Layout, bytes: 
     };
     let now_ms = intake.now.wall_ms;
     let context = Context { now_ms, horizon_ms: intake.home.dedup.horizon_ms(), prefetch: open.prefetch };
-    while let Some(item) = intake.parser.next(&mut cursor, layout, &context) {
-        if open.clicks == intake.config.http.batch_clicks_max {
-            open.fault = Some(Fault::TooManyClicks { limit: intake.config.http.batch_clicks_max });
-            return;
-        }
-        if open.shed.is_none() {
-            let sink = intake.staging.sink(open);
-            let refusal = match item.outcome {
-                Ok(click) => {
-                    record::encode_click(&click, now_ms, sink);
-                    None
-                }
-                Err(refusal) => {
-                    record::encode_dead_letter(Cause::Refused(refusal.reason), item.key, now_ms, item.raw, sink);
-                    Some(refusal)
-                }
-            };
-            if let Some(refusal) = refusal {
-                open.list_error(refusal);
+    let clicks_max = intake.config.http.batch_clicks_max;
+    loop {
+        let show = |item: Item<'_>| {
+            if open.clicks == clicks_max {
+                return false;
             }
+            if open.shed.is_none() {
+                let sink = intake.staging.sink(open);
+                match item.outcome {
+                    Ok(click) => record::encode_click(&click, now_ms, sink),
+                    Err(refusal) => {
+                        let cause = Cause::Refused(refusal.reason);
+                        record::encode_dead_letter(cause, item.key, now_ms, item.raw, sink);
+                        open.list_error(refusal);
+                    }
+                }
+            }
+            open.clicks += 1;
+            true
+        };
+        match intake.parser.next(&mut cursor, layout, &context, show) {
+            Some(true) => {}
+            Some(false) => {
+                open.fault = Some(Fault::TooManyClicks { limit: clicks_max });
+                return;
+            }
+            None => return,
         }
-        open.clicks += 1;
     }
 }
 

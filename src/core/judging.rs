@@ -16,6 +16,7 @@ impl Core {
         for records in self.staging.look() {
             self.home.look_ahead(records, &mut self.ahead);
         }
+        self.home.fetch(&mut self.ahead);
         while let Some(mut request) = self.staging.pop() {
             if !self.judge_request(&mut request, now) {
                 self.staging.unpop(request);

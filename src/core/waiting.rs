@@ -23,6 +23,7 @@ impl WaitingReplies {
     }
 
     /// Nearly always the last in order; one that waited for another home may come behind those of later records.
+    #[inline(always)]
     pub fn push(&mut self, waiting: Waiting) {
         if self.queue.back().is_none_or(|last| last.lsn <= waiting.lsn) {
             self.queue.push_back(waiting);

@@ -436,8 +436,8 @@ fn items(
         if forgetting {
             layout.reset();
         }
-        match parser.next(&mut cursor, layout, &CONTEXT) {
-            Some(item) => items.push(ended(item)),
+        match parser.next(&mut cursor, layout, &CONTEXT, ended) {
+            Some(item) => items.push(item),
             None => return Ok(items),
         }
     }

@@ -7,7 +7,7 @@
 //! - `timestamp` and `click_timestamp` together must say the same millisecond, or the second repeats the first.
 //! - Refusals come in this order: JSON, then field by field as sent, then what is missing, then the time's place.
 
-use super::Item;
+use super::Refused;
 use super::region::{OTHER, Regions};
 use super::{agent::Agents, simd, time};
 use crate::click::*;
@@ -255,13 +255,6 @@ impl Identity {
     }
 }
 
-/// Apart from the way of a good click, which so is written to its place once.
-#[cold]
-#[inline(never)]
-pub(super) fn refused(raw: &[u8], key: Option<ClickKey>, refusal: Refusal) -> Item<'_> {
-    Item { raw, key, outcome: Err(refusal) }
-}
-
 /// The rules in force, and what they remember.
 pub(super) struct Rules {
     dedup_key: DedupKey,
@@ -284,16 +277,18 @@ impl Rules {
         }
     }
 
-    /// Makes a click of its fields, or says why not.
+    /// Makes a click of its fields and hands it on, or says why not.
     #[inline(always)]
-    pub fn judge<'a>(&'a mut self, fields: &Fields<'a>, context: &Context, raw: &'a [u8]) -> Item<'a> {
-        let (identity, event_ms) = match self.identify(fields) {
-            Ok(identity) => identity,
-            Err(refusal) => return refused(raw, None, refusal),
-        };
+    pub fn judge<'a, T>(
+        &'a mut self,
+        fields: &Fields<'a>,
+        context: &Context,
+        accept: impl FnOnce(Click<'a>) -> T,
+    ) -> Result<T, Refused> {
+        let (identity, event_ms) = self.identify(fields).map_err(|refusal| Refused { key: None, refusal })?;
         if event_ms < context.horizon_ms || event_ms > context.now_ms.saturating_add(self.clock_skew_ms) {
             let reason = if event_ms < context.horizon_ms { Reason::TooOld } else { Reason::InFuture };
-            return refused(raw, Some(identity.key()), sent_time(fields).refuse(reason));
+            return Err(Refused { key: Some(identity.key()), refusal: sent_time(fields).refuse(reason) });
         }
         let agent = self.agents.look_up(fields.text(Field::UserAgent));
         let class = match (agent.is_bot, context.prefetch) {
@@ -306,9 +301,8 @@ impl Rules {
             text => device_named(text),
         };
         let (region, region_text) = self.region(fields);
-        let key = identity.key();
-        let click = Click {
-            key,
+        Ok(accept(Click {
+            key: identity.key(),
             event_time: EventTime(event_ms),
             class,
             device,
@@ -329,8 +323,7 @@ impl Rules {
                 user_agent: fields.text(Field::UserAgent),
                 signature: fields.text(Field::Signature),
             },
-        };
-        Item { raw, key: Some(key), outcome: Ok(click) }
+        }))
     }
 
     #[inline(always)]

@@ -55,35 +55,45 @@ impl Parser {
         Cursor::open(format, piece)
     }
 
-    /// The next click, borrowed from the body or from this parser's scratch.
+    /// Shows the next click, borrowed from the body or from this parser's scratch, and gives what was made of it. Shown and not
+    /// returned: a click is 300 bytes, and each move of it waits for its fields to be written.
     #[inline]
-    pub fn next<'p, 'a: 'p>(
+    pub fn next<'p, 'a: 'p, T>(
         &'p mut self,
         cursor: &mut Cursor<'a>,
         layout: &mut Layout,
         context: &Context,
-    ) -> Option<Item<'p>> {
+        mut show: impl FnMut(Item<'p>) -> T,
+    ) -> Option<T> {
         let rest = cursor.rest()?;
         let mut fields = fields::Fields::new();
         let reach = layout.reach();
         let near_end = rest.len() < reach;
         let bytes = if near_end { padded(&mut self.tail, rest) } else { rest };
-        let raw = match layout.scan(bytes, &mut fields) {
+        let (raw, read) = match layout.scan(bytes, &mut fields) {
             Some(length) if cursor.take(length) => {
                 layout.hit(length);
-                &rest[..length]
+                (&rest[..length], Ok(()))
             }
             Some(_) | None => {
                 let raw = cursor.take_delimited(rest);
-                if let Err(refusal) = self.strict.read(raw, &mut fields) {
-                    return Some(fields::refused(raw, None, refusal));
+                let read = self.strict.read(raw, &mut fields);
+                if read.is_ok() {
+                    layout.learn(raw);
                 }
-                layout.learn(raw);
-                raw
+                (raw, read.map_err(|refusal| Refused { key: None, refusal }))
             }
         };
-        Some(self.rules.judge(&fields, context, raw))
+        let accept = |click: Click<'p>| show(Item { raw, key: Some(click.key), outcome: Ok(click) });
+        let judged = read.and_then(|()| self.rules.judge(&fields, context, accept));
+        Some(judged.unwrap_or_else(|Refused { key, refusal }| show(Item { raw, key, outcome: Err(refusal) })))
     }
+}
+
+/// Why a click is no click, and its key where that is known all the same.
+struct Refused {
+    key: Option<ClickKey>,
+    refusal: Refusal,
 }
 
 /// Copies the end of a piece to where zeros follow it: no value and no literal goes on into them.

@@ -20,11 +20,12 @@ fn outcomes(format: Format, body: &str) -> Vec<String> {
         Err(unreadable) => return vec![format!("{unreadable:?}")],
     };
     let mut outcomes = Vec::new();
-    while let Some(item) = parser.next(&mut cursor, &mut layout, &CONTEXT) {
-        outcomes.push(match item.outcome {
-            Ok(click) => String::from_utf8_lossy(click.ad_id).into_owned(),
-            Err(refusal) => format!("{} {}", refusal.reason.name(), refusal.field).trim_end().to_owned(),
-        });
+    let in_short = |item: Item<'_>| match item.outcome {
+        Ok(click) => String::from_utf8_lossy(click.ad_id).into_owned(),
+        Err(refusal) => format!("{} {}", refusal.reason.name(), refusal.field).trim_end().to_owned(),
+    };
+    while let Some(outcome) = parser.next(&mut cursor, &mut layout, &CONTEXT, in_short) {
+        outcomes.push(outcome);
     }
     outcomes
 }
@@ -135,7 +136,7 @@ fn a_click_is_refused_for_its_first_fault() {
 fn one<T>(dedup_key: DedupKey, context: &Context, body: &str, look: impl Fn(Item<'_>) -> T) -> T {
     let mut parser = Parser::new(&config(dedup_key));
     let mut cursor = parser.open(Format::Json, body.as_bytes()).expect("an object");
-    look(parser.next(&mut cursor, &mut Layout::new(), context).expect("a click"))
+    parser.next(&mut cursor, &mut Layout::new(), context, look).expect("a click")
 }
 
 fn key(dedup_key: DedupKey, members: &str) -> ClickKey {
@@ -231,8 +232,8 @@ fn clicks_of_two_layouts_are_soon_all_scanned() {
     let mut layout = Layout::new();
     for (round, click) in [with, without, without, with, with, without, with, without].into_iter().enumerate() {
         let mut cursor = parser.open(Format::Json, click.as_bytes()).expect("an object");
-        let item = parser.next(&mut cursor, &mut layout, &CONTEXT).expect("a click");
-        let user_id = item.outcome.expect("a good click").user_id;
+        let user_id = |item: Item<'_>| item.outcome.expect("a good click").user_id.to_vec();
+        let user_id = parser.next(&mut cursor, &mut layout, &CONTEXT, user_id).expect("a click");
         assert_eq!(user_id, if click == with { &b"u"[..] } else { b"" });
         assert_eq!(layout.misses() > 0, round < 2, "click {round}");
     }

@@ -65,8 +65,8 @@ fn ends(
         if forgetting {
             layout.reset();
         }
-        let Some(item) = parser.next(&mut cursor, layout, &context) else { return Ok(ends) };
-        ends.push(end(&item));
+        let Some(end) = parser.next(&mut cursor, layout, &context, |item| end(&item)) else { return Ok(ends) };
+        ends.push(end);
         assert!(ends.len() <= body.len() + 1, "more clicks than bytes");
     }
 }
