@@ -20,7 +20,7 @@ use crate::rollup;
 use crate::snapshot::Moment;
 use crate::store::{Options, Store};
 use crate::tables::{
-    CHECKPOINTS, COMMITTED_MS, EDGES, GENERATION, OFFSETS, RUNS, STATE, StoreError, damaged_key, put_progress,
+    CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, OFFSETS, RUNS, STATE, StoreError, damaged_key, put_progress,
     put_state, read,
 };
 use crate::tops::{self, Tops};
@@ -146,6 +146,12 @@ impl<'a> Commit<'a> {
         if self.after.progress != self.before.progress {
             put_progress(self.file, &self.after.progress)?;
         }
+        if self.after.counted != self.before.counted {
+            let mut counted = self.file.open_table(COUNTED).map_err(redb::Error::from)?;
+            for (class, clicks) in &self.after.counted {
+                counted.insert(class, clicks).map_err(redb::Error::from)?;
+            }
+        }
         let mut state = self.file.open_table(STATE).map_err(redb::Error::from)?;
         put_state(&mut state, GENERATION, self.after.generation)?;
         if let Some(committed_ms) = self.after.committed_ms {
@@ -248,6 +254,9 @@ impl<'a> Commit<'a> {
         self.raise_marks();
         if !counted.is_empty() {
             self.after.committed_ms = Some(self.now_ms);
+        }
+        for partial in counted.iter().flat_map(|counted| counted.partials) {
+            *self.after.counted.entry(partial.class).or_default() += partial.clicks;
         }
         let folded_before_ms = self.before.progress.folded_before_ms.max(self.after.progress.marks.closed_before_ms);
         let (run, direct) = self.sort_out(counted, folded_before_ms)?;

@@ -10,7 +10,7 @@ use crate::window::{MINUTE_MS, Marks, Window};
 /// Corrections of one minute that are kept one by one; of more, the oldest two become one.
 pub const CORRECTIONS_MAX: usize = 32;
 /// Corrections that come within this of event time after closing are expected.
-const EXPECTED_MS: i64 = 2 * MINUTE_MS;
+pub const EXPECTED_MS: i64 = 2 * MINUTE_MS;
 
 /// What one commit adds to minutes that are closed, by ad (the ad without a name: all) and start of the minute.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
 use crate::sums::{CLASS_VALID, Sums};
-use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, rows_of};
+use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
 use crate::window::{Grain, Window, floor};
@@ -53,6 +53,8 @@ pub struct Moment {
     pub committed_ms: Option<i64>,
     pub claims: Claims,
     pub progress: Progress,
+    /// Clicks that were counted, ever, by class: whatever was pruned since.
+    pub counted: BTreeMap<u32, u64>,
     pub open: Open,
     pub tops: Tops,
 }
@@ -93,6 +95,11 @@ impl Snapshot {
     pub fn rows(&self, grain: Grain) -> Result<u64, StoreError> {
         let table = self.file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
         Ok(table.len().map_err(redb::Error::from)?)
+    }
+
+    /// Clicks that were counted, ever, by class.
+    pub fn counted(&self) -> &BTreeMap<u32, u64> {
+        &self.moment.counted
     }
 
     /// What open panes take of memory.
@@ -370,17 +377,6 @@ fn question_ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreEr
         (Subject::All, None) if question.group_by == Some(GroupBy::Ad) => return Ok(Ads::Every),
         (Subject::All, None) => BTreeSet::from([String::new()]),
     }))
-}
-
-fn next_bucket(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    from_ms: i64,
-) -> Result<Option<i64>, StoreError> {
-    let first = key::bucket_start(from_ms);
-    let mut found = table.range(first.as_slice()..).map_err(redb::Error::from)?;
-    let Some(entry) = found.next() else { return Ok(None) };
-    let (stored, _) = entry.map_err(redb::Error::from)?;
-    Ok(Some(key::unstored(stored.value()).0))
 }
 
 fn visit_rows(

@@ -17,8 +17,8 @@ use crate::panes::{Open, Run};
 use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
 use crate::tables::{
-    self, CHECKPOINTS, COMMITTED_MS, EDGES, GENERATION, OFFSETS, RUNS, SOURCE, STATE, StoreError, TEXTS, begin_read,
-    begin_write, commit_file, decode, read, state_value,
+    self, CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, OFFSETS, RUNS, SOURCE, STATE, StoreError, TEXTS,
+    begin_read, begin_write, commit_file, decode, read, state_value,
 };
 use crate::tops::{self, Tops};
 use crate::transaction;
@@ -329,6 +329,12 @@ fn load(file: &WriteTransaction, options: &Options) -> Result<(Moment, BTreeMap<
         let (edge_id, bytes) = entry.map_err(redb::Error::from)?;
         edges.insert(edge_id.value().to_owned(), decode::<Edge>(bytes.value())?);
     }
+    let mut counted = BTreeMap::new();
+    let table = file.open_table(COUNTED).map_err(redb::Error::from)?;
+    for entry in table.iter().map_err(redb::Error::from)? {
+        let (class, clicks) = entry.map_err(redb::Error::from)?;
+        counted.insert(class.value(), clicks.value());
+    }
     let state = file.open_table(STATE).map_err(redb::Error::from)?;
     let committed_ms = state_value(&state, COMMITTED_MS)?;
     // As of the last commit: whether edges fell silent since then, the next one says.
@@ -339,6 +345,7 @@ fn load(file: &WriteTransaction, options: &Options) -> Result<(Moment, BTreeMap<
         claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, at_ms),
         open: Open { folded_before_ms: progress.folded_before_ms, runs },
         progress,
+        counted,
         tops: Tops::default(),
     };
     Ok((moment, edges))

@@ -4,6 +4,7 @@ use prost::Message;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tollgate_wire::users::UsersError;
 
+use crate::key;
 use crate::progress::{Progress, Rolling};
 use crate::transaction::Refusal;
 use crate::window::{Grain, Marks};
@@ -26,6 +27,8 @@ pub const CHECKPOINTS: TableDefinition<&str, &[u8]> = TableDefinition::new("chec
 pub const EDGES: TableDefinition<&str, &[u8]> = TableDefinition::new("edges");
 /// Partition of the topic of partials to the offset that is read next; with Kafka.
 pub const OFFSETS: TableDefinition<i32, i64> = TableDefinition::new("offsets");
+/// Class to the clicks that were counted of it, ever.
+pub const COUNTED: TableDefinition<u32, u64> = TableDefinition::new("counted");
 /// Single numbers by name.
 pub const STATE: TableDefinition<&str, i64> = TableDefinition::new("state");
 /// Single texts by name.
@@ -96,12 +99,25 @@ pub fn make(file: &WriteTransaction) -> Result<(), StoreError> {
         file.open_table(table).map_err(redb::Error::from)?;
     }
     file.open_table(ADS).map_err(redb::Error::from)?;
+    file.open_table(COUNTED).map_err(redb::Error::from)?;
     file.open_table(RUNS).map_err(redb::Error::from)?;
     file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
     file.open_table(EDGES).map_err(redb::Error::from)?;
     file.open_table(OFFSETS).map_err(redb::Error::from)?;
     file.open_table(TEXTS).map_err(redb::Error::from)?;
     Ok(())
+}
+
+/// The first bucket of a table that begins at this time or after it.
+pub fn next_bucket(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    from_ms: i64,
+) -> Result<Option<i64>, StoreError> {
+    let first = key::bucket_start(from_ms);
+    let mut found = table.range(first.as_slice()..).map_err(redb::Error::from)?;
+    let Some(entry) = found.next() else { return Ok(None) };
+    let (stored, _) = entry.map_err(redb::Error::from)?;
+    Ok(Some(key::unstored(stored.value()).0))
 }
 
 pub fn read<T: Message + Default>(

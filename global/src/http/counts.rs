@@ -1,0 +1,170 @@
+//! The routes that count: of an ad, a campaign, an advertiser, of all; and what of an ad is invalid.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use super::answers::{CountAnswer, InvalidAnswer, value_of};
+use super::cursor::{Cursor, question_of};
+use super::parameters::{Asked, BadParameter, Format, format_name};
+use super::reads::Lane;
+use super::request::{Given, PathId};
+use super::routes::{self, Route};
+use super::validator::{answered, etag};
+use super::{Access, Problem, Shared, names, sheet};
+use crate::consumer::wall_ms;
+use crate::question::{Counts, Question, Subject};
+use crate::snapshot::QuestionError;
+
+pub async fn of_ad(
+    State(shared): State<Shared>,
+    access: Access,
+    id: PathId,
+    given: Given,
+    head: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let subject = Subject::Ad(id.read(&routes::AD_COUNT)?);
+    count(&shared, &access, &routes::AD_COUNT, subject, &given, (&head, &uri)).await
+}
+
+pub async fn of_campaign(
+    State(shared): State<Shared>,
+    access: Access,
+    id: PathId,
+    given: Given,
+    head: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let subject = Subject::Campaign(id.read(&routes::CAMPAIGN_COUNT)?);
+    count(&shared, &access, &routes::CAMPAIGN_COUNT, subject, &given, (&head, &uri)).await
+}
+
+pub async fn of_advertiser(
+    State(shared): State<Shared>,
+    access: Access,
+    id: PathId,
+    given: Given,
+    head: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let subject = Subject::Advertiser(id.read(&routes::ADVERTISER_COUNT)?);
+    count(&shared, &access, &routes::ADVERTISER_COUNT, subject, &given, (&head, &uri)).await
+}
+
+pub async fn of_all(
+    State(shared): State<Shared>,
+    access: Access,
+    given: Given,
+    head: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    count(&shared, &access, &routes::TOTALS, Subject::All, &given, (&head, &uri)).await
+}
+
+pub async fn invalid(
+    State(shared): State<Shared>,
+    access: Access,
+    id: PathId,
+    given: Given,
+    head: HeaderMap,
+) -> Result<Response, Problem> {
+    let (ad_id, asked) = (id.read(&routes::INVALID)?, given.read(&routes::INVALID)?);
+    let question = question_for(&asked, Subject::Ad(ad_id.clone()), &access, wall_ms())?;
+    let (question, counts) = read(&shared, question).await?;
+    let answer = InvalidAnswer::of(&ad_id, &question, &counts, asked.user_agent.map(|(name, _)| name));
+    let etag = etag(&value_of(&answer), "json");
+    Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
+}
+
+async fn count(
+    shared: &Shared,
+    access: &Access,
+    route: &Route,
+    subject: Subject,
+    given: &Given,
+    (head, uri): (&HeaderMap, &Uri),
+) -> Result<Response, Problem> {
+    let asked = given.read(route)?;
+    let mut question = question_for(&asked, subject, access, wall_ms())?;
+    let identity = identity_of(&asked, &question, uri.path());
+    if let Some(text) = &asked.cursor {
+        let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity);
+        let said_span = asked.from_ms.is_some() || asked.to_ms.is_some();
+        let cursor = cursor.filter(|cursor| !said_span || cursor.span == question.span);
+        let allowed = "next_cursor of an answer to the very same question, its limit and format aside";
+        let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
+        (question.span, question.after) = (cursor.span, Some(cursor.after));
+    }
+    let asked_span = question.span;
+    let (question, counts) = read(shared, question).await?;
+    let next = counts.more.clone().map(|after| Cursor { question: identity, span: asked_span, after }.to_text());
+    let answer = CountAnswer::of(&question, &counts, asked.user_agent.map(|(name, _)| name), next.as_deref());
+    let etag = etag(&value_of(&answer), format_name(asked.format));
+    let mut response = answered(head, &etag, || match asked.format {
+        Format::Json => axum::Json(answer).into_response(),
+        Format::Csv => {
+            let has_rows = question.granularity.is_some() || question.group_by.is_some();
+            let body = sheet::of(&counts, question.group_by, has_rows);
+            ([(header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], body).into_response()
+        }
+    });
+    if let Some(next) = next {
+        let link = format!("<{}>; rel=\"next\"", with_cursor(uri, &next));
+        let link = HeaderValue::from_str(&link).expect("a URL and hexadecimal digits");
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+fn question_for(asked: &Asked, subject: Subject, access: &Access, now_ms: i64) -> Result<Question, Problem> {
+    Ok(Question {
+        subject,
+        span: asked.span(now_ms)?,
+        granularity: asked.granularity,
+        group_by: asked.group_by,
+        filter: asked.filter(access.scope()),
+        after: None,
+        rows_max: asked.limit,
+    })
+}
+
+/// What was asked, whatever its span, page and format.
+fn identity_of(asked: &Asked, question: &Question, path: &str) -> u64 {
+    let granularity = question.granularity.map_or("", |granularity| granularity.name());
+    let group_by = question.group_by.map_or("", names::group_by);
+    let region = asked.region.as_deref().unwrap_or("");
+    let user_agent = asked.user_agent.map_or("", |(name, _)| name);
+    question_of(&[path, granularity, group_by, region, user_agent])
+}
+
+/// The same URL, for the page after.
+fn with_cursor(uri: &Uri, cursor: &str) -> String {
+    let query = uri.query().unwrap_or("").split('&');
+    let kept: Vec<_> = query.filter(|pair| !pair.is_empty() && !pair.starts_with("cursor=")).collect();
+    let cursor = format!("cursor={cursor}");
+    format!("{}?{}", uri.path(), [kept, vec![cursor.as_str()]].concat().join("&"))
+}
+
+/// The answer, and the question with the span that it answers.
+async fn read(shared: &Shared, question: Question) -> Result<(Question, Counts), Problem> {
+    let lane = Lane::of(&question);
+    shared
+        .reads
+        .read(&shared.store, lane, move |snapshot| match snapshot.count(&question) {
+            Ok(counts) => Ok((question, counts)),
+            Err(QuestionError::TooWide) => Err(too_wide(&question)),
+            Err(error) => Err(error.into()),
+        })
+        .await
+}
+
+fn too_wide(question: &Question) -> Problem {
+    let (parameter, given) = match (question.granularity, question.group_by) {
+        (Some(granularity), _) => ("granularity", granularity.name()),
+        (None, Some(by)) => ("group_by", names::group_by(by)),
+        (None, None) => return Problem::new(StatusCode::BAD_REQUEST, QuestionError::TooWide.to_string()),
+    };
+    let allowed = "a coarser one, or the same over a shorter span or fewer groups";
+    BadParameter { detail: QuestionError::TooWide.to_string(), ..BadParameter::new(parameter, given, allowed) }.into()
+}

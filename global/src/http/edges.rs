@@ -1,0 +1,111 @@
+//! The edges: how far each is, and what did not go as it should.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use super::answers::Standing;
+use super::reads::Lane;
+use super::request::Given;
+use super::times::format_time;
+use super::{Access, Problem, Shared, routes};
+use crate::consumer::wall_ms;
+use crate::edges::{EdgeState, TroubleKind};
+use crate::tables::StoreError;
+
+#[derive(Serialize)]
+struct EdgesAnswer {
+    now: String,
+    edges: Vec<EdgeAnswer>,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+#[derive(Serialize)]
+pub struct EdgeAnswer {
+    edge_id: String,
+    presence: &'static str,
+    /// When its last transaction was committed, and how long ago that is.
+    seen: String,
+    silent_ms: i64,
+    watermark: Option<String>,
+    /// How far its watermark is behind the clock.
+    lag_ms: Option<i64>,
+    /// What it counted is everybody's: not for who may see campaigns alone.
+    #[serde(flatten)]
+    counted: Option<Counted>,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    txn_seq: u64,
+    clicks: u64,
+    clicks_missing: u64,
+    troubles_seen: BTreeMap<&'static str, u64>,
+    troubles: Vec<TroubleAnswer>,
+    /// Nothing past this is final until an operator has said `tollgate edges accept`.
+    held_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TroubleAnswer {
+    kind: &'static str,
+    at: String,
+    txn_seq: u64,
+    clicks_missing: u64,
+    text: String,
+}
+
+impl EdgeAnswer {
+    pub fn of(edge: &EdgeState, now_ms: i64, access: &Access) -> EdgeAnswer {
+        EdgeAnswer {
+            edge_id: edge.edge_id.clone(),
+            presence: edge.presence.name(),
+            seen: format_time(edge.seen_ms),
+            silent_ms: now_ms.saturating_sub(edge.seen_ms).max(0),
+            watermark: edge.watermark_ms.map(format_time),
+            lag_ms: edge.watermark_ms.map(|watermark_ms| now_ms.saturating_sub(watermark_ms).max(0)),
+            counted: access.is_all().then(|| Counted::of(edge)),
+        }
+    }
+}
+
+impl Counted {
+    fn of(edge: &EdgeState) -> Counted {
+        let troubles = edge.troubles.iter().map(|trouble| TroubleAnswer {
+            kind: TroubleKind::ALL
+                .iter()
+                .find(|kind| kind.code() == trouble.kind)
+                .map_or("unknown", |kind| kind.name()),
+            at: format_time(trouble.at_ms),
+            txn_seq: trouble.txn_seq,
+            clicks_missing: trouble.clicks,
+            text: trouble.text.clone(),
+        });
+        Counted {
+            txn_seq: edge.txn_seq,
+            clicks: edge.clicks,
+            clicks_missing: edge.clicks_missing,
+            troubles_seen: TroubleKind::ALL.iter().map(|kind| kind.name()).zip(edge.troubles_seen).collect(),
+            troubles: troubles.collect(),
+            held_at: edge.held_at_ms.map(format_time),
+        }
+    }
+}
+
+pub async fn edges(State(shared): State<Shared>, access: Access, given: Given) -> Result<Response, Problem> {
+    given.read(&routes::EDGES)?;
+    let now_ms = wall_ms();
+    let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
+        Ok::<_, StoreError>((snapshot.edges(now_ms)?, snapshot.as_of()))
+    });
+    let (edges, as_of) = read.await?;
+    let answer = EdgesAnswer {
+        now: format_time(now_ms),
+        edges: edges.iter().map(|edge| EdgeAnswer::of(edge, now_ms, &access)).collect(),
+        standing: Standing::of(&as_of),
+    };
+    Ok(Json(answer).into_response())
+}

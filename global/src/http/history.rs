@@ -1,0 +1,157 @@
+//! What came to an ad's minutes after they were closed.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::answers::{Standing, value_of};
+use super::cursor::{Cursor, question_of};
+use super::parameters::BadParameter;
+use super::reads::Lane;
+use super::request::{Given, PathId};
+use super::times::format_time;
+use super::validator::{answered, etag};
+use super::{Access, Problem, Shared, routes};
+use crate::consumer::wall_ms;
+use crate::question::{Correction, Scope};
+use crate::snapshot::Snapshot;
+use crate::tables::StoreError;
+use crate::window::{MINUTE_MS, Window, ceil, floor};
+
+#[derive(Serialize)]
+struct HistoryAnswer<'a> {
+    ad_id: &'a str,
+    from: String,
+    to: String,
+    corrections: Vec<CorrectionAnswer>,
+    #[serde(flatten)]
+    standing: Standing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CorrectionAnswer {
+    window_start: String,
+    window_end: String,
+    version: u64,
+    /// Versions in one, of which `version` is the last; of more than 32 the oldest are kept as a sum.
+    versions: u64,
+    at: String,
+    reason: &'static str,
+    gross_added: u64,
+    net_added: u64,
+}
+
+impl CorrectionAnswer {
+    fn of(correction: &Correction) -> CorrectionAnswer {
+        CorrectionAnswer {
+            window_start: format_time(correction.minute.start_ms),
+            window_end: format_time(correction.minute.end_ms),
+            version: correction.version,
+            versions: correction.versions,
+            at: format_time(correction.at_ms),
+            reason: correction.reason.name(),
+            gross_added: correction.gross_added,
+            net_added: correction.net_added,
+        }
+    }
+}
+
+pub async fn of_ad(
+    State(shared): State<Shared>,
+    access: Access,
+    id: PathId,
+    given: Given,
+    head: HeaderMap,
+) -> Result<Response, Problem> {
+    let (ad_id, asked) = (id.read(&routes::HISTORY)?, given.read(&routes::HISTORY)?);
+    let span = asked.span(wall_ms())?;
+    let mut span = Window { start_ms: floor(span.start_ms, MINUTE_MS), end_ms: ceil(span.end_ms, MINUTE_MS) };
+    let identity = question_of(&[routes::HISTORY.path, &ad_id]);
+    let mut from_ms = span.start_ms;
+    if let Some(text) = &asked.cursor {
+        let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity && cursor.after.1.is_none());
+        let allowed = "next_cursor of an answer about the history of the same ad";
+        let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
+        (span, from_ms) = (cursor.span, cursor.after.0);
+    }
+    let (asked_ad, scope) = (ad_id.clone(), access.scope());
+    let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
+        let left = Window { start_ms: from_ms, ..span };
+        let seen = sees(snapshot, scope.as_ref(), &asked_ad)?;
+        let corrections = if seen { snapshot.history(Some(&asked_ad), left)? } else { Vec::new() };
+        Ok::<_, StoreError>((corrections, snapshot.as_of()))
+    });
+    let (corrections, as_of) = read.await?;
+    let (page, next_ms) = page_of(&corrections, asked.limit);
+    let next = next_ms.map(|after| Cursor { question: identity, span, after: (after, None) }.to_text());
+    let answer = HistoryAnswer {
+        ad_id: &ad_id,
+        from: format_time(span.start_ms),
+        to: format_time(span.end_ms),
+        corrections: page.iter().map(CorrectionAnswer::of).collect(),
+        standing: Standing::of(&as_of),
+        next_cursor: next,
+    };
+    let etag = etag(&value_of(&answer), "json");
+    Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
+}
+
+/// Corrections of whole minutes, as many as fit but one minute at least; and the minute that the next page begins with.
+fn page_of(corrections: &[Correction], limit: usize) -> (&[Correction], Option<i64>) {
+    if corrections.len() <= limit {
+        return (corrections, None);
+    }
+    let begins = |at: usize| corrections[at].minute != corrections[at - 1].minute;
+    let end =
+        (1..=limit).rev().find(|at| begins(*at)).or_else(|| (limit + 1..corrections.len()).find(|at| begins(*at)));
+    end.map_or((corrections, None), |end| (&corrections[..end], Some(corrections[end].minute.start_ms)))
+}
+
+/// Whether an ad ever had clicks in the scope.
+fn sees(snapshot: &Snapshot, scope: Option<&Scope>, ad_id: &str) -> Result<bool, StoreError> {
+    let Some(scope) = scope else { return Ok(true) };
+    for campaign_id in &scope.campaigns {
+        if snapshot.ads_of_campaign(campaign_id)?.contains(ad_id) {
+            return Ok(true);
+        }
+    }
+    for advertiser_id in &scope.advertisers {
+        if snapshot.ads_of_advertiser(advertiser_id)?.contains(ad_id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::CorrectionReason;
+
+    fn corrections(minutes: &[i64]) -> Vec<Correction> {
+        let of = |minute: &i64| Correction {
+            minute: Window::of(minute * MINUTE_MS, MINUTE_MS),
+            version: 2,
+            versions: 1,
+            at_ms: 0,
+            reason: CorrectionReason::Late,
+            gross_added: 1,
+            net_added: 1,
+        };
+        minutes.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_page_ends_between_two_minutes() {
+        let all = corrections(&[0, 0, 1, 1, 1, 2]);
+        let cases = [(1, 2, Some(1)), (2, 2, Some(1)), (3, 2, Some(1)), (4, 2, Some(1)), (5, 5, Some(2)), (6, 6, None)];
+        for (limit, length, next) in cases {
+            let (page, next_ms) = page_of(&all, limit);
+            assert_eq!((page.len(), next_ms), (length, next.map(|minute: i64| minute * MINUTE_MS)), "{limit}");
+        }
+        assert_eq!(page_of(&corrections(&[3, 3, 3]), 1).0.len(), 3, "one minute is never divided");
+    }
+}

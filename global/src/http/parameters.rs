@@ -1,0 +1,260 @@
+//! Pure. The parameters of a URL. Each route lists those it knows; `openapi` describes them from the same list.
+
+use super::names;
+use super::times::{SPAN_DEFAULT_MS, WANTED, format_time, parse_time};
+use crate::question::{Filter, GroupBy, Question, RankBy, TopWindow, UserAgent};
+use crate::window::{Granularity, Window};
+
+/// Longest id of an ad, campaign or advertiser that can be asked for, in characters; a click's has at most as many bytes.
+pub const ID_CHARACTERS_MAX: usize = 64;
+/// Longest region that can be asked for; `--regions` of the edge takes no longer one.
+pub const REGION_BYTES_MAX: usize = 16;
+/// Rows of a page.
+pub const LIMIT_MAX: usize = 10_000;
+pub const LIMIT_DEFAULT: usize = 1_000;
+/// Windows of a span where a granularity is asked for: 8 days of minutes, 40 of five, 16 months of hours.
+pub const WINDOWS_MAX: i64 = 11_520;
+pub const K_MAX: usize = 1_000;
+pub const K_DEFAULT: usize = 100;
+/// Of what was given, so much is said back.
+const GIVEN_CHARACTERS_MAX: usize = 100;
+
+/// A parameter that cannot be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadParameter {
+    pub parameter: String,
+    pub given: String,
+    pub allowed: String,
+    /// All of it, for a person.
+    pub detail: String,
+}
+
+impl BadParameter {
+    pub fn new(parameter: &str, given: &str, allowed: impl Into<String>) -> BadParameter {
+        let (parameter, given, allowed) = (shown(parameter), shown(given), allowed.into());
+        let detail = format!("{parameter} cannot be {given:?}; it can be {allowed}");
+        BadParameter { parameter, given, allowed, detail }
+    }
+
+    fn unknown(parameter: &str, given: &str, known: &[Parameter]) -> BadParameter {
+        let names: Vec<_> = known.iter().map(|parameter| parameter.name()).collect();
+        let allowed = if names.is_empty() { "no parameter".to_owned() } else { names.join(", ") };
+        let parameter = shown(parameter);
+        let detail = format!("{parameter:?} is not known here; known are: {allowed}");
+        BadParameter { parameter, given: shown(given), allowed, detail }
+    }
+
+    fn twice(parameter: &str, given: &str) -> BadParameter {
+        let detail = format!("{parameter} is given twice");
+        BadParameter { parameter: shown(parameter), given: shown(given), allowed: "once".to_owned(), detail }
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(GIVEN_CHARACTERS_MAX).collect()
+}
+
+/// Every parameter that some route knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    From,
+    To,
+    Granularity,
+    FilterRegion,
+    FilterUserAgent,
+    GroupBy,
+    Limit,
+    Cursor,
+    Format,
+    WindowMinutes,
+    K,
+    By,
+}
+
+impl Parameter {
+    pub fn name(self) -> &'static str {
+        match self {
+            Parameter::From => "from",
+            Parameter::To => "to",
+            Parameter::Granularity => "granularity",
+            Parameter::FilterRegion => "filter_region",
+            Parameter::FilterUserAgent => "filter_user_agent",
+            Parameter::GroupBy => "group_by",
+            Parameter::Limit => "limit",
+            Parameter::Cursor => "cursor",
+            Parameter::Format => "format",
+            Parameter::WindowMinutes => "window_minutes",
+            Parameter::K => "k",
+            Parameter::By => "by",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Json,
+    Csv,
+}
+
+/// What was asked for; what was not said is None, or its default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
+    pub granularity: Option<Granularity>,
+    pub region: Option<String>,
+    pub user_agent: Option<(&'static str, UserAgent)>,
+    pub group_by: Option<GroupBy>,
+    pub limit: usize,
+    pub cursor: Option<String>,
+    pub format: Format,
+    pub window: TopWindow,
+    pub k: usize,
+    pub by: RankBy,
+}
+
+impl Default for Asked {
+    fn default() -> Asked {
+        Asked {
+            from_ms: None,
+            to_ms: None,
+            granularity: None,
+            region: None,
+            user_agent: None,
+            group_by: None,
+            limit: LIMIT_DEFAULT,
+            cursor: None,
+            format: Format::Json,
+            window: TopWindow::Minute,
+            k: K_DEFAULT,
+            by: RankBy::Net,
+        }
+    }
+}
+
+impl Asked {
+    /// Reads what stands in the URL: each parameter at most once, none that the route does not know.
+    pub fn read(given: &[(String, String)], known: &[Parameter], groups: &[GroupBy]) -> Result<Asked, BadParameter> {
+        let mut asked = Asked::default();
+        for (at, (name, value)) in given.iter().enumerate() {
+            let Some(parameter) = known.iter().find(|parameter| parameter.name() == name) else {
+                return Err(BadParameter::unknown(name, value, known));
+            };
+            if given[..at].iter().any(|(before, _)| before == name) {
+                return Err(BadParameter::twice(name, value));
+            }
+            asked.take(*parameter, value, groups).map_err(|allowed| BadParameter::new(name, value, allowed))?;
+        }
+        Ok(asked)
+    }
+
+    /// Takes one parameter's value in; else says what is allowed.
+    fn take(&mut self, parameter: Parameter, value: &str, groups: &[GroupBy]) -> Result<(), String> {
+        match parameter {
+            Parameter::From => self.from_ms = Some(parse_time(value).ok_or(WANTED)?),
+            Parameter::To => self.to_ms = Some(parse_time(value).ok_or(WANTED)?),
+            Parameter::Granularity => self.granularity = Some(one_of(value, Granularity::ALL, |one| one.name())?),
+            Parameter::FilterRegion => self.region = Some(region(value)?),
+            Parameter::FilterUserAgent => self.user_agent = Some(one_of(value, names::user_agents(), |one| one.0)?),
+            Parameter::GroupBy => {
+                self.group_by = Some(one_of(value, groups.iter().copied(), |one| names::group_by(*one))?)
+            }
+            Parameter::Limit => self.limit = whole(value, LIMIT_MAX)?,
+            Parameter::Cursor => self.cursor = Some(value.to_owned()),
+            Parameter::Format => self.format = one_of(value, [Format::Json, Format::Csv], |one| format_name(*one))?,
+            Parameter::WindowMinutes => {
+                let names = TopWindow::ALL.map(|window| (window.minutes().to_string(), window));
+                self.window = one_of(value, names.iter(), |one| &one.0)?.1;
+            }
+            Parameter::K => self.k = whole(value, K_MAX)?,
+            Parameter::By => self.by = one_of(value, [RankBy::Net, RankBy::Gross], |one| rank_name(*one))?,
+        }
+        Ok(())
+    }
+
+    /// The span that was asked for, widened to whole panes, or to windows of the granularity. Nothing said: the hour up to now.
+    pub fn span(&self, now_ms: i64) -> Result<Window, BadParameter> {
+        let to_ms = self.to_ms.unwrap_or(now_ms);
+        let from_ms = self.from_ms.unwrap_or_else(|| to_ms.saturating_sub(SPAN_DEFAULT_MS).max(0));
+        if from_ms >= to_ms {
+            let (named, given, than) = match (self.from_ms, self.to_ms) {
+                (Some(_), None) => ("from", from_ms, "a time before now, where no to is given".to_owned()),
+                _ => ("to", to_ms, format!("a time after from, which is {}", format_time(from_ms))),
+            };
+            return Err(BadParameter::new(named, &format_time(given), than));
+        }
+        let span = Question::widened(from_ms, to_ms, self.granularity);
+        if let Some(granularity) = self.granularity {
+            let windows = (span.end_ms - span.start_ms) / granularity.ms();
+            if windows > WINDOWS_MAX {
+                let allowed = format!(
+                    "a coarser one, or a shorter span: from {} to {} there are {windows} windows of it, at most {WINDOWS_MAX} are answered",
+                    format_time(span.start_ms),
+                    format_time(span.end_ms)
+                );
+                return Err(BadParameter::new("granularity", granularity.name(), allowed));
+            }
+        }
+        Ok(span)
+    }
+
+    /// Which rows count, of what the scope lets be seen.
+    pub fn filter(&self, scope: Option<crate::question::Scope>) -> Filter {
+        let region = self.region.as_deref().map(|region| if region == names::REGION_NONE { "" } else { region });
+        Filter { region: region.map(str::to_owned), user_agent: self.user_agent.map(|(_, agent)| agent), scope }
+    }
+}
+
+/// The id of a path, if it may be asked for.
+pub fn check_id(name: &str, id: &str) -> Result<(), BadParameter> {
+    let characters = id.chars().count();
+    if (1..=ID_CHARACTERS_MAX).contains(&characters) {
+        return Ok(());
+    }
+    let allowed = format!("1 to {ID_CHARACTERS_MAX} characters; it has {characters}");
+    Err(BadParameter::new(name, id, allowed))
+}
+
+fn one_of<T>(value: &str, all: impl IntoIterator<Item = T>, name: impl Fn(&T) -> &str) -> Result<T, String> {
+    let mut names = Vec::new();
+    for one in all {
+        if name(&one) == value {
+            return Ok(one);
+        }
+        names.push(name(&one).to_owned());
+    }
+    Err(format!("one of {}", names.join(", ")))
+}
+
+fn whole(value: &str, max: usize) -> Result<usize, String> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { value.parse().ok() } else { None };
+    number.filter(|number| (1..=max).contains(number)).ok_or_else(|| format!("a whole number from 1 to {max}"))
+}
+
+fn region(value: &str) -> Result<String, String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if (1..=REGION_BYTES_MAX).contains(&value.len()) && value.bytes().all(good) {
+        return Ok(value.to_owned());
+    }
+    Err(format!(
+        "1 to {REGION_BYTES_MAX} letters, digits, dashes and underscores, such as DE, a name of --regions, other, or {} for clicks \
+         that name none",
+        names::REGION_NONE
+    ))
+}
+
+pub fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Json => "json",
+        Format::Csv => "csv",
+    }
+}
+
+pub fn rank_name(by: RankBy) -> &'static str {
+    match by {
+        RankBy::Net => "net",
+        RankBy::Gross => "gross",
+    }
+}
