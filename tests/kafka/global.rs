@@ -20,7 +20,7 @@ const SEED: u64 = 20_261_128;
 const KILLS: u64 = 12;
 
 /// A global tier with a data directory of its own.
-struct Global {
+pub struct Global {
     data_dir: PathBuf,
     brokers: String,
     topic: String,
@@ -28,7 +28,7 @@ struct Global {
 }
 
 impl Global {
-    fn new(folder: &Path, topics: &Topics, brokers: &str) -> Global {
+    pub fn new(folder: &Path, topics: &Topics, brokers: &str) -> Global {
         let flags = ["--idle-after", "2s"].map(str::to_owned).to_vec();
         let (brokers, topic) = (brokers.to_owned(), topics.partials.clone());
         Global { data_dir: folder.join("global"), brokers, topic, flags }
@@ -41,7 +41,7 @@ impl Global {
         Server::spawn_command(command, &self.data_dir)
     }
 
-    fn start(&self) -> Server {
+    pub fn start(&self) -> Server {
         let mut server = self.spawn(&[]);
         assert!(server.ready_within(crate::wait::PATIENCE), "no ready line");
         server
@@ -62,7 +62,7 @@ fn edge_of(server: &Server, edge_id: &str) -> Value {
 }
 
 /// All clicks of an ad, all classes, over all of time.
-fn gross(server: &Server, ad: Option<&str>) -> u64 {
+pub fn gross(server: &Server, ad: Option<&str>) -> u64 {
     let path = ad.map_or("/v1/totals".to_owned(), |ad| format!("/v1/ads/{ad}/aggregated_count"));
     let body = get(server.query, &format!("{path}?from=0&to=4102444800"));
     let answer: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("JSON: {body}"));

@@ -12,6 +12,7 @@
 //!     KAFKA_COMMITS=1500 cargo test --test kafka faults           commits through faults of EndTxn and others, of six edges together
 //!                                                                 (510 in the gate)
 //!     KAFKA_ROUNDS=1000 cargo test --test kafka kills             kills of the edge (50), of the broker and of both (20)
+//!     MILLION_CLICKS=1000000 cargo test --test kafka million      clicks through two edges and the global tier, killed in turn (60,000)
 //!     KAFKA_OUTAGE_SECONDS=180 cargo test --test kafka outage     an outage with the log full (3 s)
 
 mod adopt;
@@ -28,6 +29,7 @@ mod global;
 mod harness;
 mod java;
 mod lag;
+mod million;
 mod night;
 mod outage;
 mod ports;
