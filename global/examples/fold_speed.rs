@@ -1,12 +1,15 @@
 //! What consuming costs at a high rate: seconds of partials from several edges fold into the same rows, while one ad's day is asked
-//! for again and again. Run it with `--release`; arguments: partials a second, rows, seconds, queries a second. On one core:
-//! `taskset -c 1`.
+//! for again and again. Run it with `--release`; arguments: partials a second, rows, seconds, queries a second, `http` to ask through
+//! the query API. On one core: `taskset -c 1`.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tollgate_global::{Batch, DAY_MS, Delivered, Delivery, Filter, Options, Place, Question, Store, Subject, Window};
 use tollgate_wire::users::Users;
 use tollgate_wire::{EndRecord, LogRange, Partial, crc_of};
@@ -14,9 +17,13 @@ use tollgate_wire::{EndRecord, LogRange, Partial, crc_of};
 const START_MS: i64 = 1_712_908_800_000;
 const EDGES: u64 = 10;
 const REGIONS: [&str; 4] = ["DE", "US", "FR", "IN"];
+/// Connections that ask in turn, so that one slow answer does not hold up the next question.
+const CONNECTIONS: u64 = 8;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<u64> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let http = std::env::args().any(|argument| argument == "http");
+    let numbers = std::env::args().skip(1).filter(|argument| argument != "http");
+    let arguments: Vec<u64> = numbers.map(|text| text.parse()).collect::<Result<_, _>>()?;
     let argument = |at: usize, default: u64| arguments.get(at).copied().unwrap_or(default);
     let (rate, rows, seconds, queries) = (argument(0, 50_000), argument(1, 10_000), argument(2, 20), argument(3, 100));
     let folder = tempfile::tempdir()?;
@@ -24,10 +31,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options { cache_bytes: 128 << 20, open_bytes_max: 256 << 20, ..Options::default() };
     let store = Arc::new(Store::open_with(&path, options)?);
     let done = Arc::new(AtomicBool::new(false));
-    let reader = (queries > 0).then(|| {
-        let (store, done) = (store.clone(), done.clone());
-        std::thread::spawn(move || ask(&store, &done, queries, rows / 4))
-    });
+    let asked = Asked { done: done.clone(), queries, ads: rows / 4 };
+    let readers = match (queries, http) {
+        (0, _) => Vec::new(),
+        (_, false) => {
+            let store = store.clone();
+            vec![std::thread::spawn(move || asked.each(0, 1, |ad| ask(&store, ad)))]
+        }
+        (_, true) => ask_by_http(store.clone(), &asked)?,
+    };
 
     let mut random = 7u64;
     let (mut cpu_us, mut worst_ms, mut kept_us) = (0.0f64, 0.0f64, 0.0f64);
@@ -53,8 +65,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kept_us / seconds as f64 / 1e4,
     );
     done.store(true, Ordering::Release);
-    if let Some(reader) = reader {
-        let mut micros = reader.join().expect("the reader answers");
+    if !readers.is_empty() {
+        let mut micros: Vec<f64> =
+            readers.into_iter().flat_map(|reader| reader.join().expect("the reader answers")).collect();
         micros.sort_by(f64::total_cmp);
         let at = |part: f64| micros[((micros.len() - 1) as f64 * part) as usize];
         println!(
@@ -73,33 +86,86 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Asks at a pace for one ad after the other, as long as it is not done; how long each answer took from when it was due.
-fn ask(store: &Store, done: &AtomicBool, queries: u64, ads: u64) -> Vec<f64> {
-    let (began, mut micros) = (Instant::now(), Vec::new());
-    for number in 0.. {
-        let due = began + Duration::from_micros(number * 1_000_000 / queries);
-        while let Some(left) = due.checked_duration_since(Instant::now()) {
-            std::thread::sleep(left);
+/// Who asks, until when.
+#[derive(Clone)]
+struct Asked {
+    done: Arc<AtomicBool>,
+    queries: u64,
+    ads: u64,
+}
+
+impl Asked {
+    /// Asks every `of`-th question of the pace for one ad after the other; how long each answer took from when it was due.
+    fn each(&self, from: u64, of: u64, mut ask: impl FnMut(&str)) -> Vec<f64> {
+        let (began, mut micros) = (Instant::now(), Vec::new());
+        for number in (from..).step_by(of as usize) {
+            let due = began + Duration::from_micros(number * 1_000_000 / self.queries);
+            while let Some(left) = due.checked_duration_since(Instant::now()) {
+                std::thread::sleep(left);
+            }
+            if self.done.load(Ordering::Acquire) {
+                break;
+            }
+            ask(&format!("ad_{}", number * 31 % self.ads.max(1)));
+            micros.push(due.elapsed().as_secs_f64() * 1e6);
         }
-        if done.load(Ordering::Acquire) {
-            break;
-        }
-        let span = Window { start_ms: START_MS - DAY_MS, end_ms: START_MS + DAY_MS };
-        let subject = Subject::Ad(format!("ad_{}", number * 31 % ads.max(1)));
-        let question = Question {
-            subject,
-            span,
-            granularity: None,
-            group_by: None,
-            filter: Filter::default(),
-            after: None,
-            rows_max: 0,
-        };
-        let counted = store.snapshot().map(|snapshot| snapshot.count(&question));
-        assert!(matches!(counted, Ok(Ok(_))), "the store answers");
-        micros.push(due.elapsed().as_secs_f64() * 1e6);
+        micros
     }
-    micros
+}
+
+fn ask(store: &Store, ad: &str) {
+    let span = Window { start_ms: START_MS - DAY_MS, end_ms: START_MS + DAY_MS };
+    let question = Question {
+        subject: Subject::Ad(ad.to_owned()),
+        span,
+        granularity: None,
+        group_by: None,
+        filter: Filter::default(),
+        after: None,
+        rows_max: 0,
+    };
+    let counted = store.snapshot().map(|snapshot| snapshot.count(&question));
+    assert!(matches!(counted, Ok(Ok(_))), "the store answers");
+}
+
+/// The same through the query API, over connections that stay open.
+fn ask_by_http(store: Arc<Store>, asked: &Asked) -> std::io::Result<Vec<std::thread::JoinHandle<Vec<f64>>>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        // It serves as long as the process lives.
+        let (_stop, stopped) = oneshot::channel();
+        runtime.block_on(tollgate_global::serve(store, listener, stopped))
+    });
+    let clients = (0..CONNECTIONS).map(|client| {
+        let (asked, mut connection) = (asked.clone(), BufReader::new(TcpStream::connect(address)?));
+        connection.get_ref().set_nodelay(true)?;
+        Ok(std::thread::spawn(move || {
+            asked.each(client, CONNECTIONS, |ad| get(&mut connection, address, ad).expect("the API answers"))
+        }))
+    });
+    clients.collect()
+}
+
+fn get(connection: &mut BufReader<TcpStream>, address: SocketAddr, ad: &str) -> std::io::Result<()> {
+    let (from, to) = (START_MS - DAY_MS, START_MS + DAY_MS);
+    let asking = format!("GET /v1/ads/{ad}/aggregated_count?from={from}&to={to} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    connection.get_mut().write_all(asking.as_bytes())?;
+    let (mut line, mut length) = (String::new(), 0);
+    connection.read_line(&mut line)?;
+    assert!(line.starts_with("HTTP/1.1 200 "), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        connection.read_line(&mut line)?;
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.trim().parse().expect("a length");
+        }
+    }
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body)?;
+    assert!(body.starts_with(b"{\"ad_id\":\"ad_"), "{}", String::from_utf8_lossy(&body));
+    Ok(())
 }
 
 fn delivery(edge: u64, second: u64, count: u64, rows: u64, random: &mut u64) -> Delivery {

@@ -31,3 +31,13 @@ fn the_readmes_commands_work_as_pasted() {
 fn every_refusal_and_limit_is_what_the_contract_says() {
     passes("test_conformance");
 }
+
+#[test]
+fn the_query_api_agrees_with_an_independent_count() {
+    passes("test_query");
+}
+
+#[test]
+fn the_query_api_is_what_its_document_says() {
+    passes("test_openapi");
+}

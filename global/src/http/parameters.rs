@@ -188,12 +188,15 @@ impl Asked {
         if let Some(granularity) = self.granularity {
             let windows = (span.end_ms - span.start_ms) / granularity.ms();
             if windows > WINDOWS_MAX {
-                let allowed = format!(
-                    "a coarser one, or a shorter span: from {} to {} there are {windows} windows of it, at most {WINDOWS_MAX} are answered",
+                let detail = format!(
+                    "from {} to {} there are {windows} windows of {}; at most {WINDOWS_MAX} are answered: ask for a coarser granularity \
+                     or a shorter span",
                     format_time(span.start_ms),
-                    format_time(span.end_ms)
+                    format_time(span.end_ms),
+                    granularity.name()
                 );
-                return Err(BadParameter::new("granularity", granularity.name(), allowed));
+                let allowed = format!("one that the span has at most {WINDOWS_MAX} windows of");
+                return Err(BadParameter { detail, ..BadParameter::new("granularity", granularity.name(), allowed) });
             }
         }
         Ok(span)

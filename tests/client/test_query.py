@@ -1,0 +1,219 @@
+"""Every route of the query API against the oracle: the same clicks, counted twice."""
+
+import csv
+import datetime
+import io
+import json
+import random
+import time
+import unittest
+import urllib.parse
+import urllib.request
+import uuid
+
+from edge import PATIENCE_S, Edge, now_ms, request
+from oracle import AGENTS, LENGTHS_MS, Oracle
+
+SEED = 20_240_412
+ADS = [f"ad {at}" for at in range(9)]
+REGIONS = ["DE", "US", "other", None]
+MINUTES = 8
+
+
+def iso_ms(text):
+    time = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return round(time.timestamp() * 1000)
+
+
+def clicks(rng, count, from_ms, to_ms):
+    """NDJSON, some of it twice."""
+    lines = []
+    for _ in range(count):
+        ad = rng.choice(ADS[: rng.randint(1, len(ADS))])
+        fields = {"ad_id": ad, "timestamp": rng.randrange(from_ms, to_ms), "request_id": str(uuid.UUID(int=rng.getrandbits(128)))}
+        optional = {
+            "campaign_id": f"c{ADS.index(ad) % 3}", "advertiser_id": f"a{ADS.index(ad) % 2}", "region": rng.choice(REGIONS),
+            "user_id": rng.choice([None, *(f"u{at}" for at in range(200))]), "user_agent": rng.choice(list(AGENTS)) or None}
+        lines.append(json.dumps({**fields, **{name: value for name, value in optional.items() if value is not None}}))
+    return "\n".join(lines + rng.sample(lines, count // 20))
+
+
+class Query(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.edge, cls.oracle, cls.rng = Edge(), Oracle(), random.Random(SEED)
+        cls.addClassCleanup(cls.edge.close)
+        cls.now_ms = now_ms()
+        begin_ms = cls.now_ms - MINUTES * 60_000
+        # An edge closes windows also while nothing comes: all clicks of these come late.
+        until = time.monotonic() + PATIENCE_S
+        while (closed := cls.get("/v1/totals")[0]["complete_up_to"]) is None:
+            assert time.monotonic() < until, "nothing is closed"
+            time.sleep(0.1)
+        cls.closed_ms = iso_ms(closed)
+        cls.send(clicks(cls.rng, 3_000, begin_ms, cls.now_ms))
+        cls.send(clicks(cls.rng, 300, begin_ms, cls.now_ms), prefetch=True)
+        cls.wait()
+        cls.send(clicks(cls.rng, 500, begin_ms, cls.now_ms))
+        cls.wait()
+
+    @classmethod
+    def send(cls, lines, prefetch=False):
+        fields = "Sec-Purpose: prefetch\r\n" if prefetch else ""
+        with cls.edge.connect() as connection:
+            connection.send(request(lines, "application/x-ndjson", fields))
+            reply = connection.reply()
+        assert reply.status == 202, reply
+        cls.oracle.feed(lines, prefetch)
+
+    @classmethod
+    def wait(cls):
+        until = time.monotonic() + PATIENCE_S
+        while cls.get("/v1/totals")[0]["gross"] < len(cls.oracle.clicks):
+            assert time.monotonic() < until, "not counted"
+            time.sleep(0.1)
+
+    @classmethod
+    def get(cls, path, **query):
+        """An answer as JSON, or text; and its fields."""
+        url = f"http://127.0.0.1:{cls.edge.query}{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            body = answer.read().decode()
+            is_json = answer.headers["content-type"] == "application/json"
+            return json.loads(body) if is_json else body, answer.headers
+
+    def near(self, found, expected, where):
+        """A sketch's estimate: the standard error is 1.6 %, and small sets are nearly exact."""
+        self.assertLessEqual(abs(found - expected), max(1, 0.06 * expected), where)
+
+    def same(self, found, expected, where):
+        gross, net, users = expected
+        self.assertEqual((found["gross"], found["net"]), (gross, net), where)
+        self.near(found["users"], users, where)
+
+    def agrees(self, path, wanted, **query):
+        """One question, whole and page by page, against the oracle."""
+        answer, _ = self.get(path, **query)
+        by = {name: query.get(name) for name in ("granularity", "group_by")}
+        filters = {"region": query.get("filter_region"), "user_agent": query.get("filter_user_agent")}
+        expected = self.oracle.count(int(query["from"]), int(query["to"]), **by, **wanted, **filters)
+        where = (path, query)
+        self.assertEqual((iso_ms(answer["from"]), iso_ms(answer["to"])), (expected["from_ms"], expected["to_ms"]), where)
+        self.same(answer, expected["sums"], where)
+        self.assertEqual(answer["click_count"], answer["net"], where)
+        self.assertEqual(answer["classes"], expected["classes"], where)
+        self.assertEqual(answer["filter"], filters, where)
+        if not any(by.values()):
+            return self.assertNotIn("rows", answer)
+        field = "ad_id" if by["group_by"] == "ad" else by["group_by"]
+        rows = {(iso_ms(row["window_start"]), row[field] if field else None): row for row in answer["rows"]}
+        self.assertEqual(rows.keys(), expected["rows"].keys(), where)
+        self.assertEqual(len(rows), len(answer["rows"]), where)
+        for at, row in rows.items():
+            self.same(row, expected["rows"][at], (where, at))
+        pages, cursor = [], None
+        while cursor is not None or not pages:
+            page, _ = self.get(path, **query, limit=7, **({"cursor": cursor} if cursor else {}))
+            pages += page["rows"]
+            self.assertLessEqual(len(page["rows"]), 7)
+            cursor = page.get("next_cursor")
+            if not page["rows"]:
+                break
+        counted = [(row["window_start"], row.get(field), row["gross"], row["net"]) for row in pages]
+        whole = [(row["window_start"], row.get(field), row["gross"], row["net"]) for row in answer["rows"]]
+        self.assertEqual(counted, whole, where)
+        text, _ = self.get(path, **query, format="csv")
+        lines = list(csv.DictReader(io.StringIO(text)))
+        table = [(line["window_start"], line.get(field), int(line["gross"]), int(line["net"])) for line in lines]
+        self.assertEqual(table, whole, where)
+
+    def span(self):
+        """Anywhere around the clicks, at no border of anything."""
+        begin_ms = self.now_ms - (MINUTES + 2) * 60_000
+        ends = sorted(self.rng.sample(range(begin_ms, self.now_ms + 60_000), 2))
+        return {"from": ends[0], "to": ends[1]}
+
+    def test_counts(self):
+        """Every subject by every granularity and group, with filters, over spans drawn at random."""
+        subjects = [("/v1/totals", {})]
+        subjects += [(f"/v1/ads/{urllib.parse.quote(ad)}/aggregated_count", {"ad_id": ad}) for ad in [ADS[0], ADS[4], "none"]]
+        subjects += [(f"/v1/campaigns/{id}/aggregated_count", {"campaign_id": id}) for id in ("c1", "none")]
+        subjects += [("/v1/advertisers/a1/aggregated_count", {"advertiser_id": "a1"})]
+        filters = [{}, {"filter_region": "DE"}, {"filter_region": "unknown"}, {"filter_user_agent": "mobile"},
+                   {"filter_user_agent": "firefox"}, {"filter_region": "US", "filter_user_agent": "bot"}]
+        for path, wanted in subjects:
+            groups = [None, "region", "device", "agent", "class", *([] if "ad_id" in wanted else ["ad"])]
+            for group_by in groups:
+                for granularity in [None, *LENGTHS_MS]:
+                    asked = {"granularity": granularity, "group_by": group_by, **self.rng.choice(filters), **self.span()}
+                    self.agrees(path, wanted, **{name: value for name, value in asked.items() if value is not None})
+
+    def test_invalid(self):
+        for ad in ADS:
+            span = self.span()
+            answer, _ = self.get(f"/v1/ads/{urllib.parse.quote(ad)}/invalid", **span)
+            expected = self.oracle.count(span["from"], span["to"], ad_id=ad)
+            gross, net, _ = expected["sums"]
+            self.assertEqual((answer["gross"], answer["net"], answer["invalid"]), (gross, net, gross - net), ad)
+            zeros = {"bot_user_agent": 0, "prefetch": 0}
+            invalid = {name: count for name, count in expected["classes"].items() if name != "valid"}
+            self.assertEqual(answer["classes"], {**zeros, **invalid}, ad)
+
+    def test_top(self):
+        for minutes in (1, 5, 60):
+            for query in ({}, {"by": "gross"}, {"filter_region": "DE", "k": 3}, {"filter_region": "US", "by": "gross", "k": 1}):
+                answer, _ = self.get("/v1/ads/top_k", window_minutes=minutes, **query)
+                window = iso_ms(answer["window_start"]), iso_ms(answer["window_end"])
+                self.assertEqual(window[1] - window[0], minutes * 60_000)
+                expected = self.oracle.top(*window, query.get("k", 100), query.get("by", "net"), query.get("filter_region"))
+                found = [(ad["ad_id"], ad["gross"], ad["net"]) for ad in answer["top_ads"]]
+                self.assertEqual(found, expected, (minutes, query))
+
+    def test_versions(self):
+        """What came to minutes that were closed is their history; each commit of it made a version."""
+        for ad in ADS:
+            path, span = f"/v1/ads/{urllib.parse.quote(ad)}", {"from": self.now_ms - 3_600_000, "to": self.now_ms + 60_000}
+            history, _ = self.get(f"{path}/history", **span)
+            added, versions = {}, {}
+            for one in history["corrections"]:
+                minute_ms = iso_ms(one["window_start"])
+                gross, net = added.get(minute_ms, (0, 0))
+                added[minute_ms] = (gross + one["gross_added"], net + one["net_added"])
+                versions[minute_ms] = one["version"]
+            expected = self.oracle.by_minute(ad, self.closed_ms)
+            # Of minutes that were closed meanwhile a part may be.
+            self.assertEqual({at: found for at, found in added.items() if at + 60_000 <= self.closed_ms}, expected, ad)
+            rows = self.get(f"{path}/aggregated_count", **span, granularity="1m")[0]["rows"]
+            for row in rows:
+                minute_ms = iso_ms(row["window_start"])
+                self.assertEqual(row["state"] == "open", row["version"] == 0, row)
+                if row["state"] != "open":
+                    self.assertEqual(row["version"], versions.get(minute_ms, 1), row)
+
+    def test_ledger(self):
+        """What the live stream says of the books, and of the edge."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.edge.query}/v1/live", timeout=PATIENCE_S) as events:
+            line = next(line for line in events if line.startswith(b"data: "))
+        state, everything = json.loads(line[6:]), self.oracle.count(0, 1 << 45)
+        gross, net, _ = everything["sums"]
+        invalid = {name: count for name, count in everything["classes"].items() if name != "valid"}
+        self.assertEqual(state["ledger"], {"accepted": gross, "gross": gross, "net": net, "invalid": invalid, "difference": 0,
+                                           "missing": 0, "gaps": 0})
+        edges, _ = self.get("/v1/edges")
+        self.assertEqual([(edge["presence"], edge["clicks"]) for edge in edges["edges"]], [("live", gross)])
+
+    def test_etag(self):
+        """A settled answer is not sent again."""
+        path = f"/v1/totals?from={self.now_ms - 300_000}&to={self.now_ms - 120_000}"
+        url = f"http://127.0.0.1:{self.edge.query}{path}"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            etag = answer.headers["etag"]
+        again = urllib.request.Request(url, headers={"If-None-Match": etag})
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(again, timeout=PATIENCE_S)
+        self.assertEqual(refused.exception.code, 304)
+        refused.exception.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
