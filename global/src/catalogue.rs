@@ -112,13 +112,15 @@ impl Catalogue {
 
     /// The row as it counts for campaigns, advertisers and scopes: what the catalogue says, where it says something.
     pub fn owned<'a>(&'a self, row: &Parts<'a>) -> Parts<'a> {
-        let owner = self.owner(row.ad_id).unwrap_or_default();
+        let (campaign_id, advertiser_id) = self.owner_of(row.ad_id, (row.campaign_id, row.advertiser_id));
+        Parts { campaign_id, advertiser_id, ..*row }
+    }
+
+    /// Campaign and advertiser of an ad, of which clicks named these.
+    pub fn owner_of<'a>(&'a self, ad_id: &str, clicked: (&'a str, &'a str)) -> (&'a str, &'a str) {
+        let Some(owner) = self.owner(ad_id) else { return clicked };
         let or = |said: &'a str, clicked: &'a str| if said.is_empty() { clicked } else { said };
-        Parts {
-            campaign_id: or(owner.campaign_id, row.campaign_id),
-            advertiser_id: or(owner.advertiser_id, row.advertiser_id),
-            ..*row
-        }
+        (or(owner.campaign_id, clicked.0), or(owner.advertiser_id, clicked.1))
     }
 
     pub fn ads_of_campaign(&self, campaign_id: &str) -> impl Iterator<Item = &str> {

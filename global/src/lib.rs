@@ -6,6 +6,8 @@ mod assembly;
 mod backup;
 mod batch;
 mod catalogue;
+#[cfg(test)]
+mod catalogue_tests;
 mod commit;
 mod consumer;
 mod edges;

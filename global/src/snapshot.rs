@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
+use crate::catalogue::Catalogue;
 use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
 use crate::panes::Open;
@@ -19,6 +20,9 @@ use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
 pub const ROWS_MAX: usize = 200_000;
+
+/// Ads of a question that are looked up one by one; with more, all rows of the span are read.
+pub const LOOKED_UP_MAX: usize = 20_000;
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +69,23 @@ pub struct Snapshot {
     moment: Arc<Moment>,
     /// For the presence of edges: `--idle-after`, and since when anybody listens.
     idle: (i64, i64),
+    /// Whom ads belong to, as of this moment.
+    catalogue: Arc<Catalogue>,
 }
 
 impl Snapshot {
-    pub(crate) fn new(file: ReadTransaction, moment: Arc<Moment>, idle: (i64, i64)) -> Snapshot {
-        Snapshot { file, moment, idle }
+    pub(crate) fn new(
+        file: ReadTransaction,
+        moment: Arc<Moment>,
+        idle: (i64, i64),
+        catalogue: Arc<Catalogue>,
+    ) -> Snapshot {
+        Snapshot { file, moment, idle, catalogue }
+    }
+
+    /// Whom ads belong to in the answers of this snapshot.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
     }
 
     pub fn as_of(&self) -> AsOf {
@@ -129,7 +145,9 @@ impl Snapshot {
         let mut tally = Tally::new(question, span);
         let ads = question_ads(self, question)?;
         for (grain, part) in self.moment.progress.parts(span, length_ms) {
-            self.visit(&ads, grain, part, &mut |parts, clicks, users| tally.add(parts, clicks, users))?;
+            let mut add =
+                |row: &Parts<'_>, clicks: u64, users: &[u8]| tally.add(&self.catalogue.owned(row), clicks, users);
+            self.visit(&ads, grain, part, &mut add)?;
         }
         if tally.too_wide {
             return Err(QuestionError::TooWide);
@@ -142,7 +160,7 @@ impl Snapshot {
     pub fn top(&self, question: &TopQuestion) -> Result<Top, QuestionError> {
         let marks = self.moment.progress.marks;
         let (tops, window) = (&self.moment.tops, Tops::window(question.window, marks.closed_before_ms));
-        let ads = match tops.top(question, window) {
+        let ads = match tops.top(question, window, &self.catalogue) {
             Some(ads) => ads,
             None if tops.is_warm() => self.top_of_rows(question, window)?,
             None => return Err(QuestionError::NotYet),
@@ -155,6 +173,7 @@ impl Snapshot {
         let mut ranking = Ranking::default();
         self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
             let net = if row.class == CLASS_VALID { clicks } else { 0 };
+            let row = self.catalogue.owned(row);
             let told_by = (row.campaign_id, row.advertiser_id, row.region);
             ranking.add(question, &Arc::from(row.ad_id), told_by, clicks, net);
             Ok(())
@@ -171,14 +190,44 @@ impl Snapshot {
         Ok(corrections)
     }
 
-    /// The ads that had clicks of a campaign.
+    /// The ads of a campaign: those of the catalogue, and those whose clicks said so where the catalogue does not say.
     pub fn ads_of_campaign(&self, campaign_id: &str) -> Result<BTreeSet<String>, StoreError> {
-        self.ads_of("c", campaign_id)
+        let others = |ad: &str| self.catalogue.owner(ad).is_some_and(|owner| differs(owner.campaign_id, campaign_id));
+        let mut ads = self.ads_of("c", campaign_id)?;
+        ads.retain(|ad_id| !others(ad_id));
+        ads.extend(self.catalogue.ads_of_campaign(campaign_id).map(str::to_owned));
+        Ok(ads)
     }
 
-    /// The ads that had clicks of an advertiser.
+    /// The ads of an advertiser, in the same way.
     pub fn ads_of_advertiser(&self, advertiser_id: &str) -> Result<BTreeSet<String>, StoreError> {
-        self.ads_of("a", advertiser_id)
+        let others =
+            |ad: &str| self.catalogue.owner(ad).is_some_and(|owner| differs(owner.advertiser_id, advertiser_id));
+        let mut ads = self.ads_of("a", advertiser_id)?;
+        ads.retain(|ad_id| !others(ad_id));
+        ads.extend(self.catalogue.ads_of_advertiser(advertiser_id).map(str::to_owned));
+        Ok(ads)
+    }
+
+    /// Whether there can be clicks of the ad that this scope may see.
+    pub fn may_see(&self, scope: &Scope, ad_id: &str) -> Result<bool, StoreError> {
+        let owner = self.catalogue.owner(ad_id).unwrap_or_default();
+        if scope.takes(owner.campaign_id, owner.advertiser_id) {
+            return Ok(true);
+        }
+        let table = self.file.open_table(ADS).map_err(redb::Error::from)?;
+        let clicked = |kind: &str, said: &str, ids: &BTreeSet<String>| {
+            if !said.is_empty() {
+                return Ok(false);
+            }
+            for id in ids {
+                if table.get((kind, id.as_str(), ad_id)).map_err(redb::Error::from)?.is_some() {
+                    return Ok::<_, StoreError>(true);
+                }
+            }
+            Ok(false)
+        };
+        Ok(clicked("c", owner.campaign_id, &scope.campaigns)? || clicked("a", owner.advertiser_id, &scope.advertisers)?)
     }
 
     /// Sums of one ad over panes in [from, to).
@@ -359,8 +408,15 @@ enum Ads {
     These(BTreeSet<String>),
 }
 
+/// Whether the catalogue says something, and something else.
+fn differs(said: &str, wanted: &str) -> bool {
+    !said.is_empty() && said != wanted
+}
+
+/// The ads of a question. With a scope, none that it may not see: not even how often it was corrected is told of those.
 fn question_ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreError> {
-    Ok(Ads::These(match (&question.subject, &question.filter.scope) {
+    let scope = question.filter.scope.as_ref();
+    let mut ads = match (&question.subject, scope) {
         (Subject::Ad(ad_id), _) => BTreeSet::from([ad_id.clone()]),
         (Subject::Campaign(id), _) => snapshot.ads_of_campaign(id)?,
         (Subject::Advertiser(id), _) => snapshot.ads_of_advertiser(id)?,
@@ -376,7 +432,18 @@ fn question_ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreEr
         }
         (Subject::All, None) if question.group_by == Some(GroupBy::Ad) => return Ok(Ads::Every),
         (Subject::All, None) => BTreeSet::from([String::new()]),
-    }))
+    };
+    if let (Some(scope), false) = (scope, question.subject == Subject::All) {
+        let mut seen = BTreeSet::new();
+        for ad_id in ads {
+            if snapshot.may_see(scope, &ad_id)? {
+                seen.insert(ad_id);
+            }
+        }
+        ads = seen;
+    }
+    // One scan of everything is cheaper than a look-up of each.
+    Ok(if ads.len() > LOOKED_UP_MAX { Ads::Every } else { Ads::These(ads) })
 }
 
 fn visit_rows(
