@@ -1,15 +1,15 @@
 //! Drives. The catalogue's file: read at the start, and again when it has changed. A file that is broken changes nothing, and the
 //! last good one is kept in the data directory, so that a restart does not need a good one.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{BadCatalogue, Catalogue};
 use crate::private_file;
+use crate::signature::Signature;
 
 /// The copy of the last good file, in a data directory.
 const KEPT_FILE: &str = "ads.last-good";
@@ -20,20 +20,6 @@ const KEPT_FILE: &str = "ads.last-good";
 pub struct CatalogueError {
     path: PathBuf,
     error: BadCatalogue,
-}
-
-/// What tells one content of a path from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Signature {
-    inode: u64,
-    bytes: u64,
-    changed: (i64, i64),
-}
-
-impl Signature {
-    fn of(file: &Metadata) -> Signature {
-        Signature { inode: file.ino(), bytes: file.len(), changed: (file.mtime(), file.mtime_nsec()) }
-    }
 }
 
 /// What was seen of the path. None: nothing is there.
