@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use tollgate::cli::{
-    Command, EdgesCommand, Read, ServeArgs, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line,
+    Command, EdgesCommand, Read, ServeArgs, SettingArgs, TokenCommand, TopicsCommand, TopicsCreateArgs,
+    read_command_line,
 };
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
@@ -12,7 +13,7 @@ use tollgate::exit::Exit;
 use tollgate::export::kafka::{Client, TopicsPlan};
 use tollgate::flags::{Loaded, Role, UsageError};
 use tollgate::machine::Machine;
-use tollgate::run::Work;
+use tollgate::run::{Work, queries};
 use tollgate::worker::wall_ms;
 
 fn main() {
@@ -44,7 +45,12 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
     match command {
         Command::Check(args) => {
             let role = args.role.role();
-            Ok(commands::check::run(&loaded(&args.settings, role, &machine)?, role, &machine, args.json))
+            let loaded = loaded(&args.settings, role, &machine)?;
+            if let Err(failure) = queries::check(&loaded.config) {
+                eprintln!("tollgate: {}", failure.text);
+                return Ok(failure.exit);
+            }
+            Ok(commands::check::run(&loaded, role, &machine, args.json))
         }
         Command::Doctor(args) => {
             let asked = commands::doctor::Asked { apply: args.apply, json: args.json };
@@ -87,6 +93,14 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
                 EdgesCommand::List { json } => commands::global::list(&admin, *json, out),
                 EdgesCommand::Retire { edge_id } => commands::global::retire(&admin, edge_id, out),
                 EdgesCommand::Accept { edge_id } => commands::global::accept(&admin, edge_id, out),
+            }))
+        }
+        Command::Token(args) => {
+            let (dir, out) = (args.data_dir()?, &mut std::io::stdout().lock());
+            Ok(ended(match &args.command {
+                TokenCommand::Create(args) => commands::token::create(&dir, &args.draft(), wall_ms(), out),
+                TokenCommand::List { json } => commands::token::list(&dir, *json, wall_ms(), out),
+                TokenCommand::Revoke { token } => commands::token::revoke(&dir, token, wall_ms(), out),
             }))
         }
         Command::Backup(args) => {

@@ -14,6 +14,9 @@ mod edges;
 #[cfg(test)]
 mod fixture;
 mod fold;
+mod guard;
+#[cfg(test)]
+mod guard_tests;
 mod history;
 mod http;
 mod kafka;
@@ -23,11 +26,13 @@ mod metrics;
 mod panes;
 mod private_file;
 mod progress;
+mod query_side;
 mod question;
 mod records;
 mod rollup;
 mod room;
 mod service;
+mod session;
 mod signature;
 mod snapshot;
 mod store;
@@ -54,6 +59,7 @@ pub use kafka::KafkaSettings;
 pub use keeper::{RoomSeen, keep};
 pub use key::PANE_MS;
 pub use metrics::Meter;
+pub use query_side::{QuerySide, QuerySideConfig, QuerySideError, Refused};
 pub use question::{
     AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
     Top, TopAd, TopQuestion, TopWindow, UserAgent,

@@ -10,7 +10,7 @@ use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::question::{AsOf, Correction, Counts, Filter, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
 use crate::sums::{CLASS_VALID, Sums};
 use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
@@ -232,22 +232,28 @@ impl Snapshot {
 
     /// Sums of one ad over panes in [from, to).
     pub fn ad(&self, ad_id: &str, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        self.sums(Subject::Ad(ad_id.to_owned()), from_ms, to_ms)
+        self.sums(Subject::Ad(ad_id.to_owned()), None, from_ms, to_ms)
     }
 
     /// Sums of all ads over panes in [from, to).
     pub fn totals(&self, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        self.sums(Subject::All, from_ms, to_ms)
+        self.sums(Subject::All, None, from_ms, to_ms)
     }
 
-    fn sums(&self, subject: Subject, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
+    pub(crate) fn sums(
+        &self,
+        subject: Subject,
+        scope: Option<Scope>,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Sums, StoreError> {
         let span = Window { start_ms: from_ms, end_ms: to_ms };
         let question = Question {
             subject,
             span,
             granularity: None,
             group_by: None,
-            filter: Default::default(),
+            filter: Filter { scope, ..Filter::default() },
             after: None,
             rows_max: 0,
         };

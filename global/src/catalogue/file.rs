@@ -46,7 +46,7 @@ pub struct CatalogueFile {
 }
 
 impl CatalogueFile {
-    /// Reads the file, or, where it is broken, the copy of the last good one.
+    /// Reads the file.
     pub fn open(path: Option<&Path>, data_dir: &Path, now_ms: i64) -> Result<CatalogueFile, CatalogueError> {
         let file = CatalogueFile {
             path: path.map(Path::to_owned),
@@ -54,20 +54,33 @@ impl CatalogueFile {
             ..CatalogueFile::default()
         };
         let Some(path) = path else { return Ok(file) };
-        match read(path, now_ms) {
-            Ok((catalogue, signature)) => {
-                file.lock().read = Some(signature);
-                file.put(catalogue, path);
-            }
-            Err(error) => {
-                let refused = CatalogueError { path: path.to_owned(), error };
-                let Ok((catalogue, _)) = read(&file.keep_at, now_ms) else { return Err(refused) };
-                file.lock().kept = catalogue.version_number();
-                file.broken.store(true, Ordering::Relaxed);
-                tracing::error!("{refused}. Until then the last good one, {}, is in force", file.keep_at.display());
-                file.put(catalogue, &file.keep_at);
-            }
-        }
+        let (catalogue, signature) =
+            read(path, now_ms).map_err(|error| CatalogueError { path: path.to_owned(), error })?;
+        file.lock().read = Some(signature);
+        file.put(catalogue, path);
+        Ok(file)
+    }
+
+    /// Reads the file, or, where it is broken, the copy of the last good one.
+    pub fn open_or_last_good(
+        path: Option<&Path>,
+        data_dir: &Path,
+        now_ms: i64,
+    ) -> Result<CatalogueFile, CatalogueError> {
+        let refused = match CatalogueFile::open(path, data_dir, now_ms) {
+            Ok(file) => return Ok(file),
+            Err(refused) => refused,
+        };
+        let file = CatalogueFile {
+            path: path.map(Path::to_owned),
+            keep_at: data_dir.join(KEPT_FILE),
+            ..CatalogueFile::default()
+        };
+        let Ok((catalogue, _)) = read(&file.keep_at, now_ms) else { return Err(refused) };
+        file.lock().kept = catalogue.version_number();
+        file.broken.store(true, Ordering::Relaxed);
+        tracing::error!("{refused}. Until then the last good one, {}, is in force", file.keep_at.display());
+        file.put(catalogue, &file.keep_at);
         Ok(file)
     }
 
@@ -195,7 +208,7 @@ mod tests {
     #[test]
     fn a_broken_file_changes_nothing_and_a_restart_goes_on_with_the_last_good_one() {
         let (folder, path) = written(GOOD);
-        let refused = CatalogueFile::open(Some(&folder.path().join("none")), folder.path(), 1)
+        let refused = CatalogueFile::open_or_last_good(Some(&folder.path().join("none")), folder.path(), 1)
             .err()
             .expect("nothing to go on with");
         assert!(refused.to_string().contains("none: No such file"), "{refused}");
@@ -205,7 +218,8 @@ mod tests {
         file.look(3);
         file.look(4);
         assert_eq!((campaign(&file).as_str(), file.is_broken()), ("c1", true));
-        let restarted = CatalogueFile::open(Some(&path), folder.path(), 5).expect("the copy");
+        assert!(CatalogueFile::open(Some(&path), folder.path(), 5).is_err(), "the file itself is no good");
+        let restarted = CatalogueFile::open_or_last_good(Some(&path), folder.path(), 5).expect("the copy");
         assert_eq!((campaign(&restarted).as_str(), restarted.is_broken()), ("c1", true));
         for file in [&file, &restarted] {
             fs::remove_file(&path).ok();
