@@ -180,7 +180,7 @@ fn the_ranking_is_within_the_scope() {
 #[test]
 fn a_campaign_of_very_many_ads_has_the_same_sums() {
     let mut ads = "ad_id,campaign_id\ntold,big\nother,c2\n".to_owned();
-    (0..crate::snapshot::LOOKED_UP_MAX).for_each(|n| ads.push_str(&format!("never clicked {n},big\n")));
+    (0..crate::whose::LOOKED_UP_MAX).for_each(|n| ads.push_str(&format!("never clicked {n},big\n")));
     let fixed = Fixed::filled(&ads);
     assert_eq!([fixed.campaign("big"), fixed.campaign("c2")], [2, 200]);
     assert_eq!(fixed.gross(Subject::All, Some(&of_campaign("big"))), 2);

@@ -44,6 +44,7 @@ mod tally;
 mod tokens;
 mod tops;
 mod transaction;
+mod whose;
 mod window;
 #[cfg(test)]
 mod window_tests;

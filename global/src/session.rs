@@ -1,5 +1,5 @@
 //! The dashboard's way in: a token is traded for a cookie that no script can read and no other site can use. The cookie holds the
-//! token itself: it survives a restart, and ends with the token (docs/decisions/028).
+//! token itself: it survives a restart, and ends with the token (docs/decisions/027).
 
 use axum::Json;
 use axum::body::Bytes;

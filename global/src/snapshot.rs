@@ -10,19 +10,17 @@ use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, Counts, Filter, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::question::{AsOf, Correction, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
 use crate::sums::{CLASS_VALID, Sums};
-use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
+use crate::tables::{EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
+use crate::whose::{self, Ads};
 use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
 pub const ROWS_MAX: usize = 200_000;
-
-/// Ads of a question that are looked up one by one; with more, all rows of the span are read.
-pub const LOOKED_UP_MAX: usize = 20_000;
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +63,7 @@ pub struct Moment {
 
 /// The file and the memory after the same commit. Reads block, and may take as long as the span asks for.
 pub struct Snapshot {
-    file: ReadTransaction,
+    pub(crate) file: ReadTransaction,
     moment: Arc<Moment>,
     /// For the presence of edges: `--idle-after`, and since when anybody listens.
     idle: (i64, i64),
@@ -143,7 +141,7 @@ impl Snapshot {
         let span = self.moment.progress.widened(question.span);
         let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
         let mut tally = Tally::new(question, span);
-        let ads = question_ads(self, question)?;
+        let ads = whose::ads(self, question)?;
         for (grain, part) in self.moment.progress.parts(span, length_ms) {
             let mut add =
                 |row: &Parts<'_>, clicks: u64, users: &[u8]| tally.add(&self.catalogue.owned(row), clicks, users);
@@ -188,46 +186,6 @@ impl Snapshot {
             corrections.extend(history.corrections_of(minute));
         })?;
         Ok(corrections)
-    }
-
-    /// The ads of a campaign: those of the catalogue, and those whose clicks said so where the catalogue does not say.
-    pub fn ads_of_campaign(&self, campaign_id: &str) -> Result<BTreeSet<String>, StoreError> {
-        let others = |ad: &str| self.catalogue.owner(ad).is_some_and(|owner| differs(owner.campaign_id, campaign_id));
-        let mut ads = self.ads_of("c", campaign_id)?;
-        ads.retain(|ad_id| !others(ad_id));
-        ads.extend(self.catalogue.ads_of_campaign(campaign_id).map(str::to_owned));
-        Ok(ads)
-    }
-
-    /// The ads of an advertiser, in the same way.
-    pub fn ads_of_advertiser(&self, advertiser_id: &str) -> Result<BTreeSet<String>, StoreError> {
-        let others =
-            |ad: &str| self.catalogue.owner(ad).is_some_and(|owner| differs(owner.advertiser_id, advertiser_id));
-        let mut ads = self.ads_of("a", advertiser_id)?;
-        ads.retain(|ad_id| !others(ad_id));
-        ads.extend(self.catalogue.ads_of_advertiser(advertiser_id).map(str::to_owned));
-        Ok(ads)
-    }
-
-    /// Whether there can be clicks of the ad that this scope may see.
-    pub fn may_see(&self, scope: &Scope, ad_id: &str) -> Result<bool, StoreError> {
-        let owner = self.catalogue.owner(ad_id).unwrap_or_default();
-        if scope.takes(owner.campaign_id, owner.advertiser_id) {
-            return Ok(true);
-        }
-        let table = self.file.open_table(ADS).map_err(redb::Error::from)?;
-        let clicked = |kind: &str, said: &str, ids: &BTreeSet<String>| {
-            if !said.is_empty() {
-                return Ok(false);
-            }
-            for id in ids {
-                if table.get((kind, id.as_str(), ad_id)).map_err(redb::Error::from)?.is_some() {
-                    return Ok::<_, StoreError>(true);
-                }
-            }
-            Ok(false)
-        };
-        Ok(clicked("c", owner.campaign_id, &scope.campaigns)? || clicked("a", owner.advertiser_id, &scope.advertisers)?)
     }
 
     /// Sums of one ad over panes in [from, to).
@@ -389,68 +347,9 @@ impl Snapshot {
         }
         Ok(found)
     }
-
-    fn ads_of(&self, kind: &str, id: &str) -> Result<BTreeSet<String>, StoreError> {
-        let table = self.file.open_table(ADS).map_err(redb::Error::from)?;
-        let mut ads = BTreeSet::new();
-        for entry in table.range((kind, id, "")..).map_err(redb::Error::from)? {
-            let (found, _) = entry.map_err(redb::Error::from)?;
-            let (found_kind, found_id, ad_id) = found.value();
-            if (found_kind, found_id) != (kind, id) {
-                break;
-            }
-            ads.insert(ad_id.to_owned());
-        }
-        Ok(ads)
-    }
 }
 
 type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
-
-/// Whose rows are read.
-enum Ads {
-    /// All but the rows of all ads together.
-    Every,
-    These(BTreeSet<String>),
-}
-
-/// Whether the catalogue says something, and something else.
-fn differs(said: &str, wanted: &str) -> bool {
-    !said.is_empty() && said != wanted
-}
-
-/// The ads of a question. With a scope, none that it may not see: not even how often it was corrected is told of those.
-fn question_ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreError> {
-    let scope = question.filter.scope.as_ref();
-    let mut ads = match (&question.subject, scope) {
-        (Subject::Ad(ad_id), _) => BTreeSet::from([ad_id.clone()]),
-        (Subject::Campaign(id), _) => snapshot.ads_of_campaign(id)?,
-        (Subject::Advertiser(id), _) => snapshot.ads_of_advertiser(id)?,
-        (Subject::All, Some(Scope { campaigns, advertisers })) => {
-            let mut ads = BTreeSet::new();
-            for id in campaigns {
-                ads.extend(snapshot.ads_of_campaign(id)?);
-            }
-            for id in advertisers {
-                ads.extend(snapshot.ads_of_advertiser(id)?);
-            }
-            ads
-        }
-        (Subject::All, None) if question.group_by == Some(GroupBy::Ad) => return Ok(Ads::Every),
-        (Subject::All, None) => BTreeSet::from([String::new()]),
-    };
-    if let (Some(scope), false) = (scope, question.subject == Subject::All) {
-        let mut seen = BTreeSet::new();
-        for ad_id in ads {
-            if snapshot.may_see(scope, &ad_id)? {
-                seen.insert(ad_id);
-            }
-        }
-        ads = seen;
-    }
-    // One scan of everything is cheaper than a look-up of each.
-    Ok(if ads.len() > LOOKED_UP_MAX { Ads::Every } else { Ads::These(ads) })
-}
 
 fn visit_rows(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
