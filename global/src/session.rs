@@ -17,7 +17,7 @@ use crate::http::Problem;
 pub const PATH: &str = "/v1/session";
 /// Of a body: a token in JSON, with room for an impatient client's spaces.
 pub const BODY_BYTES_MAX: usize = 4 << 10;
-const COOKIE: &str = "tollgate_token";
+pub const COOKIE: &str = "tollgate_token";
 /// A screen on a wall asks a person once a month.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
