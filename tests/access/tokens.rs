@@ -97,7 +97,7 @@ fn a_token_sees_its_own_on_every_route_until_it_is_revoked() {
     // A token is nowhere but with who was given it.
     nowhere(folder.path(), &[&a, &b, &all]);
     assert_eq!(
-        stat(&data_dir.join("tokens.json")).expect("it is there").st_mode & 0o777,
+        stat(data_dir.join("tokens.json")).expect("it is there").st_mode & 0o777,
         Mode::RUSR.union(Mode::WUSR).bits()
     );
     let server = Server::start(&data_dir, &EXPORTS);
