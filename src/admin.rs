@@ -231,6 +231,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
             Err(why) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
         }
     };
+    let text = text + &shared.meters.text();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -287,7 +288,7 @@ mod tests {
         let (sender, receiver) = sync_channel(1);
         let (wake, _worker) = Wake::pair().unwrap();
         let readiness = Arc::new(Readiness::default());
-        let meters = Meters { export: Arc::default(), disk: Arc::default(), started: Instant::now() };
+        let meters = Meters { export: Arc::default(), disk: Arc::default(), queries: None, started: Instant::now() };
         serve(listener, vec![ScrapeSender::new(sender, Arc::new(wake))], meters, readiness.clone()).unwrap();
         (address, receiver, readiness)
     }

@@ -1,8 +1,10 @@
 //! The command line as a closed set of commands. Reading it does not end the process: `main` alone does.
 
 mod global;
+mod token;
 
 pub use global::{AdminArgs, BackupArgs, EdgesArgs, EdgesCommand, GlobalArgs, RestoreArgs};
+pub use token::{TokenArgs, TokenCommand, TokenCreateArgs};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -51,6 +53,8 @@ pub enum Command {
     Global(Box<GlobalArgs>),
     /// The edges that a running global tier knows; exit status 1 where something needs a person
     Edges(EdgesArgs),
+    /// Who may ask the query port: tokens, each for some campaigns and advertisers or for everything
+    Token(TokenArgs),
     /// Copies the store of a running global tier, as of one moment
     Backup(BackupArgs),
     /// Puts a backup where no store is
@@ -390,6 +394,9 @@ mod tests {
             "tollgate doctor --nic eth0 --cpus 0,1 --data-dir d --json --apply",
             "tollgate wal inspect --data-dir d --json",
             "tollgate wal verify",
+            "tollgate token create --data-dir d --campaign c --advertiser a --name n --rate 5/s",
+            "tollgate token list --json --data-dir d",
+            "tollgate token revoke --data-dir d 0123456789ab",
             "tollgate wal repair --raise-horizon",
             "tollgate wal repair --accept-loss 0f:10-20 --yes",
             "tollgate wal repair --accept-loss 0f:10-20 --accept-loss 0f:30-40",

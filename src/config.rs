@@ -70,6 +70,8 @@ pub struct Config {
     pub query_listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub data_dir: PathBuf,
+    /// The file of the ad catalogue; empty: none.
+    pub ads: PathBuf,
     /// The CPUs that workers are pinned to, one worker each. Empty: `workers` of them, not pinned.
     pub cpus: Vec<usize>,
     pub workers: u16,
@@ -340,6 +342,7 @@ impl Default for Config {
             query_listen: local(8090),
             admin_listen: local(9464),
             data_dir: PathBuf::from("./tollgate-data"),
+            ads: PathBuf::new(),
             cpus: Vec::new(),
             workers: 1,
             ring: RingConfig {

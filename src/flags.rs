@@ -170,6 +170,9 @@ fn kafka(role: Role, config: &Config, sources: &[(&'static Setting, Source)]) ->
             "--kafka-brokers and --raw-topic are for --sink kafka; say that too, or leave them out"
         }
         SinkKind::Embedded => return Ok(()),
+        SinkKind::Kafka if named("ads") => {
+            "--ads is for the store of this process; with --sink kafka give it to `tollgate global`"
+        }
         SinkKind::Kafka if role == Role::Up => {
             "--sink kafka: `tollgate up` counts in its own store; use `tollgate serve --sink kafka`"
         }

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use tollgate::cli::{
-    Command, EdgesCommand, Read, ServeArgs, SettingArgs, TopicsCommand, TopicsCreateArgs, read_command_line,
+    CheckArgs, Command, EdgesCommand, Read, ServeArgs, SettingArgs, TokenArgs, TokenCommand, TopicsCommand,
+    TopicsCreateArgs, read_command_line,
 };
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
@@ -12,7 +13,7 @@ use tollgate::exit::Exit;
 use tollgate::export::kafka::{Client, TopicsPlan};
 use tollgate::flags::{Loaded, Role, UsageError};
 use tollgate::machine::Machine;
-use tollgate::run::Work;
+use tollgate::run::{Work, queries};
 use tollgate::worker::wall_ms;
 
 fn main() {
@@ -42,10 +43,7 @@ fn end_on_panic() {
 fn dispatch(command: &Command) -> Result<Exit, UsageError> {
     let machine = Machine::read();
     match command {
-        Command::Check(args) => {
-            let role = args.role.role();
-            Ok(commands::check::run(&loaded(&args.settings, role, &machine)?, role, &machine, args.json))
-        }
+        Command::Check(args) => check(args, &machine),
         Command::Doctor(args) => {
             let asked = commands::doctor::Asked { apply: args.apply, json: args.json };
             let config = args.settings.load(Role::Serve, &machine)?.config;
@@ -89,6 +87,7 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
                 EdgesCommand::Accept { edge_id } => commands::global::accept(&admin, edge_id, out),
             }))
         }
+        Command::Token(args) => token(args),
         Command::Backup(args) => {
             Ok(ended(commands::global::backup(&args.admin.admin(), &args.to, &mut std::io::stdout().lock())))
         }
@@ -100,6 +99,25 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             Ok(ended(commands::audit::run(&dir, args.json, &mut std::io::stdout().lock())))
         }
     }
+}
+
+fn check(args: &CheckArgs, machine: &Machine) -> Result<Exit, UsageError> {
+    let role = args.role.role();
+    let loaded = loaded(&args.settings, role, machine)?;
+    if let Err(failure) = queries::check(&loaded.config) {
+        eprintln!("tollgate: {}", failure.text);
+        return Ok(failure.exit);
+    }
+    Ok(commands::check::run(&loaded, role, machine, args.json))
+}
+
+fn token(args: &TokenArgs) -> Result<Exit, UsageError> {
+    let (dir, out) = (args.data_dir()?, &mut std::io::stdout().lock());
+    Ok(ended(match &args.command {
+        TokenCommand::Create(args) => commands::token::create(&dir, &args.draft(), wall_ms(), out),
+        TokenCommand::List { json } => commands::token::list(&dir, *json, wall_ms(), out),
+        TokenCommand::Revoke { token } => commands::token::revoke(&dir, token, wall_ms(), out),
+    }))
 }
 
 /// Also asks librdkafka whether it takes its properties: files that they name must be there.

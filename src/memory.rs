@@ -1,6 +1,8 @@
 //! Pure. The memory that a configuration adds up to, line by line. Each line is made of the sizes and bounds by which that part
 //! takes its memory, so that the two cannot drift apart.
 
+use tollgate_global::{CATALOGUE_BYTES_MAX, TOKENS_BYTES_MAX};
+
 use crate::config::{
     CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
     KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, STAGING_BYTES_MAX, SinkKind, TABLE_ROWS_MAX,
@@ -44,7 +46,7 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
     // Of a core: the open one and the spares; of the exporter: those it rebuilds with, and a rebuilt one that is sent.
     let tables = cores as usize * (1 + SPARE_TABLES) + REBUILD_TABLES + 1;
     let chunks = cores * (cores - 1) * config.chunk_credits() as u64;
-    vec![
+    let mut lines = vec![
         line(
             "dedup table",
             cores * (config.dedup_mapping_bytes_a_core() + dedup::stash_bytes(config.dedup_mapping_bytes_a_core())),
@@ -85,7 +87,15 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
             }
         },
         line("process", PROCESS_BYTES, "code, stacks, query side".to_owned()),
-    ]
+    ];
+    if config.export.sink == SinkKind::Embedded {
+        lines.push(line("tokens", TOKENS_BYTES_MAX, "the largest file, its index, and both once more".to_owned()));
+    }
+    if !config.ads.as_os_str().is_empty() {
+        let sum = "the largest catalogue, and another that is read".to_owned();
+        lines.push(line("ad catalogue", CATALOGUE_BYTES_MAX, sum));
+    }
+    lines
 }
 
 /// What librdkafka may hold, with the bounds that were set.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tollgate_global::QuerySide;
+
 use crate::export::thread::Meter;
 use crate::metrics::Snapshot;
 use crate::wal::keeper::DiskMeter;
@@ -11,11 +13,18 @@ use crate::worker::now;
 pub struct Meters {
     pub export: Arc<Meter>,
     pub disk: Arc<DiskMeter>,
+    /// Where this process answers queries.
+    pub queries: Option<Arc<QuerySide>>,
     /// The start of the process's monotonic clock.
     pub started: Instant,
 }
 
 impl Meters {
+    /// What is shown beside the cores' own.
+    pub fn text(&self) -> String {
+        self.queries.as_ref().map(|queries| queries.text()).unwrap_or_default()
+    }
+
     pub fn show(&self, snapshot: &mut Snapshot) {
         self.export.show(now(self.started), &mut snapshot.export);
         self.disk.show(&mut snapshot.log);

@@ -6,14 +6,15 @@
 //!           ├─ exporter   cuts → transactions → store
 //!           ├─ rollup     hours of the store, what is older than its retention
 //!           ├─ query      counts over HTTP
+//!           ├─ files      tokens and ad catalogue, when they change
 //!           └─ admin      /metrics, /healthz, /readyz
 
 mod ports;
+pub mod queries;
 mod threads;
 mod tuning;
 
 use std::io::{IsTerminal as _, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +83,7 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     the_host_has_all(config)?;
     let config = &tuning::in_force(config)?;
     leave_to_workers(config).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
+    let queries = queries::open(config)?;
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
     let started_at = Instant::now();
@@ -90,7 +92,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let scrapes =
         bells.iter().map(|bells| ScrapeSender::new(bells.scrapes.0.clone(), Arc::clone(&bells.wake))).collect();
     let (meter, disk) = (Arc::<Meter>::default(), Arc::<DiskMeter>::default());
-    let meters = Meters { export: Arc::clone(&meter), disk: Arc::clone(&disk), started: started_at };
+    let meters =
+        Meters { export: Arc::clone(&meter), disk: Arc::clone(&disk), queries: queries.clone(), started: started_at };
     admin::serve(listeners.admin, scrapes, meters, Arc::clone(&readiness))
         .map_err(Failure::unavailable("the admin port"))?;
 
@@ -101,9 +104,9 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let (told_sender, told) = mpsc::channel();
     catch_signals(told_sender.clone())?;
     let inboxes: Arc<[Inbox]> = bells.iter().map(|bells| bells.inbox.clone()).collect();
-    let query_stop = match (&started.store, listeners.query) {
-        (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
-        (None, _) | (_, None) => None,
+    let querying = match (&started.store, queries, listeners.query) {
+        (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, port)?),
+        (None, ..) | (_, None, _) | (.., None) => None,
     };
     let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
     let heartbeats: Vec<Arc<AtomicU64>> = bells.iter().map(|_| Arc::default()).collect();
@@ -139,9 +142,7 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let exit = wait(config, &told, &inboxes, &readiness, &heartbeats, progress);
     readiness.set(Phase::Draining);
     // The query side ends by itself when nobody listens any more.
-    if let Some(stop) = query_stop {
-        let _ = stop.send(());
-    }
+    drop(querying);
     drop(data_dir);
     Ok(exit)
 }
@@ -330,21 +331,6 @@ fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> 
         if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), &stopped) {
             // The exporter finds the store failed at its next commit, and decides.
             tracing::error!("the store cannot be kept in order: {error}");
-        }
-    })?;
-    Ok(stop)
-}
-
-/// The query side, on a thread of its own; it ends when the returned sender is used or dropped.
-fn serve_queries(store: Arc<Store>, listener: TcpListener) -> Result<tokio::sync::oneshot::Sender<()>, Failure> {
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::unavailable("the query runtime"))?;
-    spawn("query", move || {
-        if let Err(error) = runtime.block_on(tollgate_global::serve(store, listener, stopped)) {
-            tracing::error!("the query port failed: {error}");
         }
     })?;
     Ok(stop)

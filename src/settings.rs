@@ -49,6 +49,7 @@ enum Kind {
     /// `ADDRESS:PORT`.
     Address,
     Path,
+    PathOrNone,
     /// A name that ends up in metric labels and in Kafka's transactional id.
     Name,
     Choice(&'static [&'static str]),
@@ -135,6 +136,7 @@ impl Setting {
             }
             Kind::Address => "an address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned(),
             Kind::Path => "a path".to_owned(),
+            Kind::PathOrNone => "a path, or nothing".to_owned(),
             Kind::Name => "1 to 64 letters, digits, dots, dashes and underscores".to_owned(),
             Kind::Choice(names) => format!("one of {}", names.join(", ")),
             Kind::Regions => {
@@ -169,6 +171,7 @@ impl Setting {
             Kind::Duration { .. } => "TIME",
             Kind::Address => "ADDRESS",
             Kind::Path => "PATH",
+            Kind::PathOrNone => "FILE",
             Kind::Name | Kind::Nic | Kind::Choice(_) | Kind::Topic { .. } => "NAME",
             Kind::Regions | Kind::Cpus | Kind::Brokers => "LIST",
             Kind::Properties => "KEY=VALUE",
@@ -204,6 +207,7 @@ impl Kind {
             }
             Kind::Address => checked(text.parse::<std::net::SocketAddr>().is_ok()),
             Kind::Path => checked(!text.is_empty() && !text.contains('\0')),
+            Kind::PathOrNone => checked(!text.contains('\0')),
             Kind::Name => checked(is_name(text, 64, b"._-")),
             Kind::Choice(names) => checked(names.contains(&text)),
             Kind::Regions => {

@@ -5,12 +5,16 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tollgate_global::{Batch, DAY_MS, Delivered, Delivery, Filter, Options, Place, Question, Store, Subject, Window};
+use tollgate_global::{
+    Batch, DAY_MS, Delivered, Delivery, Filter, Options, Place, QuerySide, QuerySideConfig, Question, Store, Subject,
+    Window,
+};
 use tollgate_wire::users::Users;
 use tollgate_wire::{EndRecord, LogRange, Partial, crc_of};
 
@@ -38,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let store = store.clone();
             vec![std::thread::spawn(move || asked.each(0, 1, |ad| ask(&store, ad)))]
         }
-        (_, true) => ask_by_http(store.clone(), &asked)?,
+        (_, true) => ask_by_http(store.clone(), folder.path(), &asked)?,
     };
 
     let mut random = 7u64;
@@ -129,14 +133,20 @@ fn ask(store: &Store, ad: &str) {
 }
 
 /// The same through the query API, over connections that stay open.
-fn ask_by_http(store: Arc<Store>, asked: &Asked) -> std::io::Result<Vec<std::thread::JoinHandle<Vec<f64>>>> {
+fn ask_by_http(
+    store: Arc<Store>,
+    data_dir: &Path,
+    asked: &Asked,
+) -> std::io::Result<Vec<std::thread::JoinHandle<Vec<f64>>>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let side = QuerySideConfig { data_dir: data_dir.to_owned(), ads: None, listen: address };
+    let side = Arc::new(QuerySide::open(&side).map_err(std::io::Error::other)?);
     std::thread::spawn(move || {
         // It serves as long as the process lives.
         let (_stop, stopped) = oneshot::channel();
-        runtime.block_on(tollgate_global::serve(store, listener, stopped))
+        runtime.block_on(tollgate_global::serve(store, side, listener, stopped))
     });
     let clients = (0..CONNECTIONS).map(|client| {
         let (asked, mut connection) = (asked.clone(), BufReader::new(TcpStream::connect(address)?));

@@ -19,6 +19,7 @@ use crate::edges::{EdgeState, TroubleKind};
 use crate::http;
 use crate::keeper::RoomSeen;
 use crate::metrics::Meter;
+use crate::query_side::QuerySide;
 use crate::store::Store;
 
 /// What the port tells of.
@@ -27,6 +28,7 @@ pub struct Admin {
     pub store: Arc<Store>,
     pub meter: Arc<Meter>,
     pub room: Arc<RoomSeen>,
+    pub side: Arc<QuerySide>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +63,8 @@ async fn blocking<T: Send + 'static>(
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Response> {
     let text = blocking(admin, |admin| {
         let snapshot = admin.store.snapshot().map_err(|error| error.to_string())?;
-        admin.meter.text(&snapshot, &admin.room.get(), wall_ms()).map_err(|error| error.to_string())
+        let text = admin.meter.text(&snapshot, &admin.room.get(), wall_ms()).map_err(|error| error.to_string())?;
+        Ok(text + &admin.side.text())
     });
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((headers, text.await?).into_response())
@@ -69,7 +72,7 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Response> {
 
 /// Ready as long as questions are answered; what a person should know stands in `note`.
 async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
-    let (away, room) = (admin.meter.is_away(), admin.room.get());
+    let (away, room, side) = (admin.meter.is_away(), admin.room.get(), admin.side.clone());
     let silent = blocking(admin, |admin| {
         let edges = admin.store.snapshot().and_then(|snapshot| snapshot.edges(wall_ms()));
         let of = |edges: Vec<EdgeState>| edges.into_iter().filter_map(|edge| told_of(&edge)).collect::<Vec<_>>();
@@ -80,6 +83,7 @@ async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
         notes.push("Kafka does not answer: nothing is consumed".to_owned());
     }
     notes.extend(room.short());
+    notes.extend(side.notes());
     Ok(Json(json!({ "reason": "ready", "note": notes })).into_response())
 }
 

@@ -10,6 +10,7 @@ use tollgate_wire::{Checkpoint, EndRecord, Partial, Transaction};
 
 use crate::ads::AdIndex;
 use crate::batch::{Applied, Batch, Delivered, Delivery};
+use crate::catalogue::Catalogue;
 use crate::edges::{Claims, Presence, TroubleKind, Verdict};
 use crate::fold::{add_corrections, add_late, add_to_rows};
 use crate::history::Corrections;
@@ -57,6 +58,9 @@ pub struct Commit<'a> {
     edges: BTreeMap<String, Edge>,
     now_ms: i64,
     since_ms: i64,
+    catalogue: &'a Catalogue,
+    /// Clicks that named another campaign, and another advertiser, than the catalogue does.
+    pub mismatches: [u64; 2],
 }
 
 impl<'a> Commit<'a> {
@@ -66,9 +70,11 @@ impl<'a> Commit<'a> {
         options: &'a Options,
         before: Arc<Moment>,
         (now_ms, since_ms): (i64, i64),
+        catalogue: &'a Catalogue,
     ) -> Commit<'a> {
         let after = Moment { generation: before.generation + 1, ..Moment::clone(&before) };
-        Commit { file, writer, options, before, after, edges: BTreeMap::new(), now_ms, since_ms }
+        let (edges, mismatches) = (BTreeMap::new(), [0; 2]);
+        Commit { file, writer, options, before, after, edges, now_ms, since_ms, catalogue, mismatches }
     }
 
     /// Takes an edge's transaction with its checkpoint, if it is the next after the stored one.
@@ -259,6 +265,7 @@ impl<'a> Commit<'a> {
             *self.after.counted.entry(partial.class).or_default() += partial.clicks;
         }
         let folded_before_ms = self.before.progress.folded_before_ms.max(self.after.progress.marks.closed_before_ms);
+        self.compare(counted);
         let (run, direct) = self.sort_out(counted, folded_before_ms)?;
         self.writer.ads.note(self.file, &run)?;
         self.writer.ads.note(self.file, &direct)?;
@@ -286,6 +293,19 @@ impl<'a> Commit<'a> {
         let closed_by_ms = claims.watermark_ms.map(|at| at.min(cap_ms));
         self.after.claims = claims;
         self.after.progress.marks = self.before.progress.marks.raised(closed_by_ms, claims.horizon_ms);
+    }
+
+    /// What clicks say of whose they are, and what the catalogue says.
+    fn compare(&mut self, counted: &[Counted<'_>]) {
+        if self.catalogue.ads() == 0 {
+            return;
+        }
+        for partial in counted.iter().flat_map(|counted| counted.partials) {
+            let Some(owner) = self.catalogue.owner(&partial.ad_id) else { continue };
+            let differs = |clicked: &str, said: &str| !clicked.is_empty() && !said.is_empty() && clicked != said;
+            self.mismatches[0] += u64::from(differs(&partial.campaign_id, owner.campaign_id)) * partial.clicks;
+            self.mismatches[1] += u64::from(differs(&partial.advertiser_id, owner.advertiser_id)) * partial.clicks;
+        }
     }
 
     /// What waits for its pane to close, and what goes to its row at once; notes what comes after its minute was closed.

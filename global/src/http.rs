@@ -28,16 +28,21 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use axum::{Extension, Router};
 use tokio::sync::{oneshot, watch};
 
 pub use access::Access;
 pub use problem::Problem;
 
+use crate::guard::{self, Guard};
+use crate::query_side::QuerySide;
+use crate::session;
 use crate::store::Store;
 use live::Live;
 use reads::Reads;
@@ -56,16 +61,28 @@ pub struct Shared {
 }
 
 /// Serves the query API until told to stop (or until the sender is gone), then ends what is under way.
-/// Wants a runtime with I/O and time; a current-thread one will do.
-pub async fn serve(store: Arc<Store>, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
+/// Wants a runtime with I/O and time; a current-thread one will do. Requests are let in by the tokens of `side`.
+pub async fn serve(
+    store: Arc<Store>,
+    side: Arc<QuerySide>,
+    listener: TcpListener,
+    stop: oneshot::Receiver<()>,
+) -> std::io::Result<()> {
+    let on_loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
     let (ending, ended) = watch::channel(());
-    let router = router(store, ended);
+    let router = guarded(routes(store, Arc::new(Live::new(ended))), Guard::new(side, on_loopback));
     let stopped = async {
         let _ = stop.await;
         // Live streams have no end of their own.
         drop(ending);
     };
     serve_until(router, listener, stopped, STALL_MS).await
+}
+
+/// Routes that are reached through a guard, and the one by which browsers get past it.
+pub fn guarded(routes: Router, guard: Guard) -> Router {
+    let session = session::route(guard.clone()).layer(DefaultBodyLimit::max(session::BODY_BYTES_MAX));
+    routes.route(session::PATH, session).layer(middleware::from_fn_with_state(guard, guard::let_in))
 }
 
 /// Serves any routes in the same way.
@@ -102,11 +119,6 @@ async fn serve_until(
         ended = server.into_future() => ended,
         () = deadline => Ok(()),
     }
-}
-
-/// All routes, for somebody who may see everything. Live streams end with `ended`'s sender.
-fn router(store: Arc<Store>, ended: watch::Receiver<()>) -> Router {
-    routes(store, Arc::new(Live::new(ended))).layer(Extension(Access::All))
 }
 
 /// All routes; whoever lets requests in gives each its [`Access`].

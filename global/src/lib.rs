@@ -5,12 +5,18 @@ mod ads;
 mod assembly;
 mod backup;
 mod batch;
+mod catalogue;
+#[cfg(test)]
+mod catalogue_tests;
 mod commit;
 mod consumer;
 mod edges;
 #[cfg(test)]
 mod fixture;
 mod fold;
+mod guard;
+#[cfg(test)]
+mod guard_tests;
 mod history;
 mod http;
 mod kafka;
@@ -18,12 +24,16 @@ mod keeper;
 mod key;
 mod metrics;
 mod panes;
+mod private_file;
 mod progress;
+mod query_side;
 mod question;
 mod records;
 mod rollup;
 mod room;
 mod service;
+mod session;
+mod signature;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -31,8 +41,10 @@ mod store_tests;
 mod sums;
 mod tables;
 mod tally;
+mod tokens;
 mod tops;
 mod transaction;
+mod whose;
 mod window;
 #[cfg(test)]
 mod window_tests;
@@ -40,6 +52,7 @@ mod window_tests;
 pub use admin::edge_json;
 pub use backup::{BackupError, restore};
 pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
+pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFile, Owner};
 pub use consumer::{Consumer, Stopped};
 pub use edges::{EdgeState, Presence, TroubleKind};
 pub use http::{Access, serve};
@@ -47,6 +60,7 @@ pub use kafka::KafkaSettings;
 pub use keeper::{RoomSeen, keep};
 pub use key::PANE_MS;
 pub use metrics::Meter;
+pub use query_side::{QuerySide, QuerySideConfig, QuerySideError, Refused};
 pub use question::{
     AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
@@ -58,5 +72,6 @@ pub use snapshot::{Count, QuestionError, ROWS_MAX, Snapshot};
 pub use store::{MEMORY_BYTES_MAX, Options, Store};
 pub use sums::{CLASS_VALID, Sums, USERS_ERROR};
 pub use tables::StoreError;
+pub use tokens::{Draft, RATE_DEFAULT, RATE_MAX, TOKENS_BYTES_MAX, TOKENS_FILE, Token, TokenError, TokenFile, Tokens};
 pub use transaction::Refusal;
 pub use window::{DAY_MS, Grain, Granularity, HOUR_MS, MINUTE_MS, Marks, Retention, Window, WindowState};

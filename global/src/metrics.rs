@@ -85,18 +85,22 @@ impl Meter {
 }
 
 #[derive(Default)]
-struct Text {
+pub struct Text {
     text: String,
     name: String,
 }
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, about: &str) {
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    pub fn family(&mut self, name: &str, kind: &str, about: &str) {
         name.clone_into(&mut self.name);
         writeln!(self.text, "# HELP {name} {about}\n# TYPE {name} {kind}").expect("a String takes it");
     }
 
-    fn line(&mut self, labels: &str, value: f64) {
+    pub fn line(&mut self, labels: &str, value: f64) {
         writeln!(self.text, "{}{labels} {value}", self.name).expect("a String takes it");
     }
 

@@ -15,6 +15,7 @@ use crate::consumer::{Consumer, Stopped};
 use crate::kafka::KafkaSettings;
 use crate::keeper::{self, RoomSeen};
 use crate::metrics::Meter;
+use crate::query_side::{QuerySide, QuerySideConfig, QuerySideError};
 use crate::store::{Options, Store};
 use crate::tables::StoreError;
 
@@ -28,6 +29,8 @@ pub struct ServiceConfig {
     pub query_listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub store: Options,
+    /// The file of the ad catalogue.
+    pub ads: Option<PathBuf>,
     /// The store is put aside, and counted anew from all that the topic has.
     pub rebuild: bool,
 }
@@ -44,6 +47,8 @@ pub enum ServiceError {
     Store(String),
     #[error("{0}")]
     Kafka(String),
+    #[error(transparent)]
+    QuerySide(#[from] QuerySideError),
     #[error("a thread cannot be started: {0}")]
     Thread(std::io::Error),
 }
@@ -63,18 +68,22 @@ enum Told {
 
 /// Serves until `stop` gets something or its sender is gone; `ready` is called when questions are answered.
 pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addresses)) -> Result<(), ServiceError> {
+    let (data_dir, ads) = (config.data_dir.clone(), config.ads.clone());
+    let side = Arc::new(QuerySide::open(&QuerySideConfig { data_dir, ads, listen: config.query_listen })?);
     let (query, query_address) = listen("--query-listen", config.query_listen)?;
     let (admin_port, admin_address) = listen("--admin-listen", config.admin_listen)?;
     let path = store_path(config)?;
     let store = Arc::new(Store::open_with(&path, config.store.clone()).map_err(|error| opening(&path, error))?);
+    store.use_catalogue(side.catalogue.clone());
     let (meter, room) = (Arc::<Meter>::default(), Arc::<RoomSeen>::default());
     let (told, ended) = mpsc::channel();
     let stopping = Arc::new(AtomicBool::new(false));
 
     let (stop_queries, queries_stopped) = oneshot::channel();
     let (stop_admin, admin_stopped) = oneshot::channel();
-    let (queried, admin) = (store.clone(), Admin { store: store.clone(), meter: meter.clone(), room: room.clone() });
-    let query_thread = serve("query", move || crate::http::serve(queried, query, queries_stopped))?;
+    let (queried, let_in) = (store.clone(), side.clone());
+    let admin = Admin { store: store.clone(), meter: meter.clone(), room: room.clone(), side: side.clone() };
+    let query_thread = serve("query", move || crate::http::serve(queried, let_in, query, queries_stopped))?;
     let admin_thread = serve("admin", move || admin::serve(admin, admin_port, admin_stopped))?;
 
     let (stop_keeper, keeper_stopped) = mpsc::channel();
@@ -83,6 +92,8 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
         // The main thread may have ended first.
         let _ = keeper_told.send(Told::Keeper(keeper::keep(&kept, &keeper_path, &room, &keeper_stopped)));
     })?;
+    let (stop_watch, watch_stopped) = mpsc::channel();
+    let watch = spawn("files", move || side.watch(&watch_stopped))?;
     let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter, stopping.clone());
     let consumer_told = told;
     let consumer = spawn("consumer", move || {
@@ -94,8 +105,8 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let outcome = wait(&ended, &path);
     stopping.store(true, Ordering::Release);
     // Threads that ended have let go of their ends.
-    let _ = (stop_keeper.send(()), stop_queries.send(()), stop_admin.send(()));
-    for thread in [consumer, keeper, query_thread, admin_thread] {
+    let _ = (stop_keeper.send(()), stop_queries.send(()), stop_admin.send(()), stop_watch.send(()));
+    for thread in [consumer, keeper, query_thread, admin_thread, watch] {
         // A panic on any thread has ended the process.
         let _ = thread.join();
     }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
+use crate::catalogue::Catalogue;
 use crate::edges::{Claims, EdgeState};
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, Counts, GroupBy, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::question::{AsOf, Correction, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
 use crate::sums::{CLASS_VALID, Sums};
-use crate::tables::{ADS, EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
+use crate::tables::{EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
+use crate::whose::{self, Ads};
 use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
@@ -61,15 +63,27 @@ pub struct Moment {
 
 /// The file and the memory after the same commit. Reads block, and may take as long as the span asks for.
 pub struct Snapshot {
-    file: ReadTransaction,
+    pub(crate) file: ReadTransaction,
     moment: Arc<Moment>,
     /// For the presence of edges: `--idle-after`, and since when anybody listens.
     idle: (i64, i64),
+    /// Whom ads belong to, as of this moment.
+    catalogue: Arc<Catalogue>,
 }
 
 impl Snapshot {
-    pub(crate) fn new(file: ReadTransaction, moment: Arc<Moment>, idle: (i64, i64)) -> Snapshot {
-        Snapshot { file, moment, idle }
+    pub(crate) fn new(
+        file: ReadTransaction,
+        moment: Arc<Moment>,
+        idle: (i64, i64),
+        catalogue: Arc<Catalogue>,
+    ) -> Snapshot {
+        Snapshot { file, moment, idle, catalogue }
+    }
+
+    /// Whom ads belong to in the answers of this snapshot.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
     }
 
     pub fn as_of(&self) -> AsOf {
@@ -127,9 +141,11 @@ impl Snapshot {
         let span = self.moment.progress.widened(question.span);
         let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
         let mut tally = Tally::new(question, span);
-        let ads = question_ads(self, question)?;
+        let ads = whose::ads(self, question)?;
         for (grain, part) in self.moment.progress.parts(span, length_ms) {
-            self.visit(&ads, grain, part, &mut |parts, clicks, users| tally.add(parts, clicks, users))?;
+            let mut add =
+                |row: &Parts<'_>, clicks: u64, users: &[u8]| tally.add(&self.catalogue.owned(row), clicks, users);
+            self.visit(&ads, grain, part, &mut add)?;
         }
         if tally.too_wide {
             return Err(QuestionError::TooWide);
@@ -142,7 +158,7 @@ impl Snapshot {
     pub fn top(&self, question: &TopQuestion) -> Result<Top, QuestionError> {
         let marks = self.moment.progress.marks;
         let (tops, window) = (&self.moment.tops, Tops::window(question.window, marks.closed_before_ms));
-        let ads = match tops.top(question, window) {
+        let ads = match tops.top(question, window, &self.catalogue) {
             Some(ads) => ads,
             None if tops.is_warm() => self.top_of_rows(question, window)?,
             None => return Err(QuestionError::NotYet),
@@ -155,6 +171,7 @@ impl Snapshot {
         let mut ranking = Ranking::default();
         self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
             let net = if row.class == CLASS_VALID { clicks } else { 0 };
+            let row = self.catalogue.owned(row);
             let told_by = (row.campaign_id, row.advertiser_id, row.region);
             ranking.add(question, &Arc::from(row.ad_id), told_by, clicks, net);
             Ok(())
@@ -171,34 +188,30 @@ impl Snapshot {
         Ok(corrections)
     }
 
-    /// The ads that had clicks of a campaign.
-    pub fn ads_of_campaign(&self, campaign_id: &str) -> Result<BTreeSet<String>, StoreError> {
-        self.ads_of("c", campaign_id)
-    }
-
-    /// The ads that had clicks of an advertiser.
-    pub fn ads_of_advertiser(&self, advertiser_id: &str) -> Result<BTreeSet<String>, StoreError> {
-        self.ads_of("a", advertiser_id)
-    }
-
     /// Sums of one ad over panes in [from, to).
     pub fn ad(&self, ad_id: &str, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        self.sums(Subject::Ad(ad_id.to_owned()), from_ms, to_ms)
+        self.sums(Subject::Ad(ad_id.to_owned()), None, from_ms, to_ms)
     }
 
     /// Sums of all ads over panes in [from, to).
     pub fn totals(&self, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
-        self.sums(Subject::All, from_ms, to_ms)
+        self.sums(Subject::All, None, from_ms, to_ms)
     }
 
-    fn sums(&self, subject: Subject, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
+    pub(crate) fn sums(
+        &self,
+        subject: Subject,
+        scope: Option<Scope>,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Sums, StoreError> {
         let span = Window { start_ms: from_ms, end_ms: to_ms };
         let question = Question {
             subject,
             span,
             granularity: None,
             group_by: None,
-            filter: Default::default(),
+            filter: Filter { scope, ..Filter::default() },
             after: None,
             rows_max: 0,
         };
@@ -334,50 +347,9 @@ impl Snapshot {
         }
         Ok(found)
     }
-
-    fn ads_of(&self, kind: &str, id: &str) -> Result<BTreeSet<String>, StoreError> {
-        let table = self.file.open_table(ADS).map_err(redb::Error::from)?;
-        let mut ads = BTreeSet::new();
-        for entry in table.range((kind, id, "")..).map_err(redb::Error::from)? {
-            let (found, _) = entry.map_err(redb::Error::from)?;
-            let (found_kind, found_id, ad_id) = found.value();
-            if (found_kind, found_id) != (kind, id) {
-                break;
-            }
-            ads.insert(ad_id.to_owned());
-        }
-        Ok(ads)
-    }
 }
 
 type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
-
-/// Whose rows are read.
-enum Ads {
-    /// All but the rows of all ads together.
-    Every,
-    These(BTreeSet<String>),
-}
-
-fn question_ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreError> {
-    Ok(Ads::These(match (&question.subject, &question.filter.scope) {
-        (Subject::Ad(ad_id), _) => BTreeSet::from([ad_id.clone()]),
-        (Subject::Campaign(id), _) => snapshot.ads_of_campaign(id)?,
-        (Subject::Advertiser(id), _) => snapshot.ads_of_advertiser(id)?,
-        (Subject::All, Some(Scope { campaigns, advertisers })) => {
-            let mut ads = BTreeSet::new();
-            for id in campaigns {
-                ads.extend(snapshot.ads_of_campaign(id)?);
-            }
-            for id in advertisers {
-                ads.extend(snapshot.ads_of_advertiser(id)?);
-            }
-            ads
-        }
-        (Subject::All, None) if question.group_by == Some(GroupBy::Ad) => return Ok(Ads::Every),
-        (Subject::All, None) => BTreeSet::from([String::new()]),
-    }))
-}
 
 fn visit_rows(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,

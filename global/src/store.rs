@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::watch;
 use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
 use crate::batch::{Applied, Batch};
+use crate::catalogue::{Catalogue, CatalogueFile};
 use crate::commit::{Commit, Writer};
 use crate::edges::Claims;
 use crate::panes::{Open, Run};
@@ -68,6 +69,8 @@ pub struct Store {
     pub(crate) since_ms: AtomicI64,
     /// The generation, told to who waits for the next commit.
     committed: watch::Sender<i64>,
+    /// Whom ads belong to; not set: to whom their clicks say.
+    catalogue: OnceLock<Arc<CatalogueFile>>,
 }
 
 impl Store {
@@ -92,7 +95,14 @@ impl Store {
             failed: AtomicBool::new(false),
             since_ms: AtomicI64::new(0),
             committed: watch::Sender::new(generation),
+            catalogue: OnceLock::new(),
         })
+    }
+
+    /// From here on ads belong to whom this catalogue says; the first that is named stays.
+    pub fn use_catalogue(&self, file: Arc<CatalogueFile>) {
+        // A second one is a second edge or consumer over one store, which its lock refuses.
+        let _ = self.catalogue.set(file);
     }
 
     /// Commits an edge's transaction with its checkpoint, all or nothing and on disk when this returns: the embedded sink.
@@ -214,7 +224,7 @@ impl Store {
             };
             if generation == moment.generation {
                 let idle = (self.options.idle_after_ms, self.since_ms.load(Ordering::Acquire));
-                return Ok(Snapshot::new(file, moment, idle));
+                return Ok(Snapshot::new(file, moment, idle, self.catalogue()));
             }
             if self.failed.load(Ordering::Acquire) {
                 return Err(StoreError::Failed);
@@ -227,6 +237,11 @@ impl Store {
     /// Tells the generation of every commit from now on.
     pub fn committed(&self) -> watch::Receiver<i64> {
         self.committed.subscribe()
+    }
+
+    /// Whom ads belong to now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.get().map(|file| file.now()).unwrap_or_default()
     }
 
     pub fn options(&self) -> &Options {
@@ -274,10 +289,15 @@ impl Store {
     ) -> Result<T, StoreError> {
         let file = begin_write(&self.database)?;
         let since_ms = self.since_ms.load(Ordering::Acquire);
-        let mut commit = Commit::new(&file, writer, &self.options, self.moment(), (now_ms, since_ms));
+        let catalogue = self.catalogue();
+        let mut commit = Commit::new(&file, writer, &self.options, self.moment(), (now_ms, since_ms), &catalogue);
         let done = change(&mut commit)?;
+        let mismatches = commit.mismatches;
         let (moment, edges) = commit.finish()?;
         commit_file(file)?;
+        if let Some(catalogue) = self.catalogue.get() {
+            catalogue.count_mismatches(mismatches);
+        }
         writer.edges.extend(edges);
         let generation = moment.generation;
         *self.moment.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::catalogue::Catalogue;
 use crate::key::{PANE_MS, Parts};
 use crate::question::{RankBy, Scope, TopAd, TopQuestion, TopWindow};
 use crate::sums::CLASS_VALID;
@@ -174,7 +175,7 @@ impl Tops {
     }
 
     /// The ads with the most clicks in [`Tops::window`]; None where not all of it is in memory.
-    pub fn top(&self, question: &TopQuestion, window: Window) -> Option<Vec<TopAd>> {
+    pub fn top(&self, question: &TopQuestion, window: Window, catalogue: &Catalogue) -> Option<Vec<TopAd>> {
         if self.complete_from_ms > window.start_ms {
             return None;
         }
@@ -189,7 +190,12 @@ impl Tops {
         }
         let mut ranking = Ranking::default();
         for (name, (gross, net)) in names.names.iter().zip(sums) {
-            ranking.add(question, &name.ad_id, (&name.campaign_id, &name.advertiser_id, &name.region), gross, net);
+            let clicked = (&*name.campaign_id, &*name.advertiser_id);
+            let (campaign_id, advertiser_id) = match question.scope {
+                Some(_) if gross > 0 => catalogue.owner_of(&name.ad_id, clicked),
+                _ => clicked,
+            };
+            ranking.add(question, &name.ad_id, (campaign_id, advertiser_id, &name.region), gross, net);
         }
         Some(ranking.top(question))
     }

@@ -54,6 +54,10 @@ pub struct GlobalArgs {
     /// TOLLGATE_STORE_MEMORY_BYTES]
     #[arg(long, value_name = "BYTES")]
     store_memory_bytes: Option<String>,
+    /// The ad catalogue, CSV with the columns ad_id, campaign_id, advertiser_id or an object a line; read again when it changes
+    /// [default: none] [env: TOLLGATE_ADS]
+    #[arg(long, value_name = "FILE")]
+    ads: Option<String>,
     /// Lines on standard error: text or json [default: text] [env: TOLLGATE_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -115,7 +119,7 @@ const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const DATA_DIR: &str = "./tollgate-global";
 
 /// What is known to the global tier beside Kafka's settings, as the file's keys are.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "data-dir",
     "query-listen",
     "admin-listen",
@@ -124,6 +128,7 @@ const KEYS: [&str; 9] = [
     "keep-minutes",
     "keep-hours",
     "store-memory-bytes",
+    "ads",
     "log-format",
 ];
 
@@ -193,6 +198,7 @@ impl GlobalArgs {
             query_listen: address("query-listen", &self.query_listen, "127.0.0.1:8090")?,
             admin_listen: address("admin-listen", &self.admin_listen, ADMIN_LISTEN)?,
             store,
+            ads: Some(value("ads", &self.ads, "")).filter(|path| !path.is_empty()).map(PathBuf::from),
             rebuild: self.rebuild,
         };
         let unknown = || UsageError(format!("--log-format {format:?}: must be text or json"));
@@ -281,7 +287,10 @@ mod tests {
         assert_eq!(config.kafka.brokers, "file:1");
         assert_eq!(config.kafka.properties, [("client.rack".to_owned(), "a".to_owned())]);
         assert_eq!((config.store.idle_after_ms, config.store.retention.panes_ms), (8_000, 5 * 86_400_000));
-        assert_eq!((config.kafka.topic.as_str(), config.rebuild), ("clicks.partials", false));
+        assert_eq!((config.kafka.topic.as_str(), config.rebuild, config.ads), ("clicks.partials", false, None));
+        let ads = args("tollgate global --kafka-brokers a:1 --ads a.csv")
+            .load_from(variables(&[("TOLLGATE_ADS", "b.csv")]), None);
+        assert_eq!(ads.expect("good").0.ads, Some("a.csv".into()));
     }
 
     #[test]

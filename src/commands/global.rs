@@ -32,6 +32,7 @@ pub fn run(config: &ServiceConfig) -> Result<Exit, CommandError> {
         let exit = match error {
             ServiceError::Listen { .. } | ServiceError::Thread(_) => Exit::Unavailable,
             ServiceError::DataDir(_) => Exit::DataDir,
+            ServiceError::QuerySide(ref error) => super::query_side_exit(error),
             ServiceError::Store(_) => Exit::Store,
             ServiceError::Kafka(_) => Exit::Kafka,
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tollgate_global::StoreError;
+use tollgate_global::{QuerySideError, StoreError};
 
 use self::wal::CommandError;
 use crate::exit::Exit;
@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod exported;
 pub mod global;
 pub mod status;
+pub mod token;
 pub mod topics;
 pub mod wal;
 pub mod wal_repair;
@@ -73,6 +74,14 @@ pub fn store_text(error: &StoreError, path: &Path) -> String {
              (dmesg, df) and start again. If it stays so, put a copy of that file back, or move it away: the log is \
              exported anew if its first segment is still there, and else the next start halts with 74"
         ),
+    }
+}
+
+/// How a process ends that may not open its query port.
+pub fn query_side_exit(error: &QuerySideError) -> Exit {
+    match error {
+        QuerySideError::Open { .. } | QuerySideError::Catalogue(_) => Exit::Usage,
+        QuerySideError::Tokens(_) => Exit::DataDir,
     }
 }
 

@@ -95,6 +95,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |config, value, _| config.data_dir = value.text().into(),
     },
     Setting {
+        name: "ads",
+        about: "The ad catalogue of the embedded store: CSV with the columns ad_id, campaign_id, advertiser_id, or an object a line. Read again when it changes",
+        kind: Kind::PathOrNone,
+        get: |config| Value::Text(config.ads.display().to_string()),
+        set: |config, value, _| config.ads = value.text().into(),
+    },
+    Setting {
         name: "edge-id",
         about: "Names this edge for ever: a data directory belongs to the edge that made it",
         kind: Kind::Name,

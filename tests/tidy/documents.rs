@@ -9,6 +9,7 @@ use tollgate::cli::{Cli, default_text};
 use tollgate::metrics::Snapshot;
 use tollgate::metrics_text;
 use tollgate::settings::SETTINGS;
+use tollgate_global::{QuerySide, QuerySideConfig};
 
 use super::{root, rust_files};
 
@@ -140,7 +141,9 @@ fn global_metrics() -> String {
     let folder = tempfile::tempdir().unwrap();
     let store = tollgate_global::Store::open(&folder.path().join("store")).unwrap();
     let shown = tollgate_global::Meter::default().text(&store.snapshot().unwrap(), &Default::default(), 0);
-    shown.unwrap()
+    let (data_dir, listen) = (folder.path().to_owned(), "127.0.0.1:0".parse().unwrap());
+    let side = QuerySide::open(&QuerySideConfig { data_dir, ads: None, listen }).unwrap();
+    shown.unwrap() + &side.text()
 }
 
 /// The names of the metrics that are shown, by an edge and by the global tier.

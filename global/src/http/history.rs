@@ -14,8 +14,7 @@ use super::times::format_time;
 use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, routes};
 use crate::consumer::wall_ms;
-use crate::question::{Correction, Scope};
-use crate::snapshot::Snapshot;
+use crate::question::Correction;
 use crate::tables::StoreError;
 use crate::window::{MINUTE_MS, Window, ceil, floor};
 
@@ -80,7 +79,7 @@ pub async fn of_ad(
     let (asked_ad, scope) = (ad_id.clone(), access.scope());
     let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
         let left = Window { start_ms: from_ms, ..span };
-        let seen = sees(snapshot, scope.as_ref(), &asked_ad)?;
+        let seen = scope.map_or(Ok(true), |scope| snapshot.may_see(&scope, &asked_ad))?;
         let corrections = if seen { snapshot.history(Some(&asked_ad), left)? } else { Vec::new() };
         Ok::<_, StoreError>((corrections, snapshot.as_of()))
     });
@@ -108,22 +107,6 @@ fn page_of(corrections: &[Correction], limit: usize) -> (&[Correction], Option<i
     let end =
         (1..=limit).rev().find(|at| begins(*at)).or_else(|| (limit + 1..corrections.len()).find(|at| begins(*at)));
     end.map_or((corrections, None), |end| (&corrections[..end], Some(corrections[end].minute.start_ms)))
-}
-
-/// Whether an ad ever had clicks in the scope.
-fn sees(snapshot: &Snapshot, scope: Option<&Scope>, ad_id: &str) -> Result<bool, StoreError> {
-    let Some(scope) = scope else { return Ok(true) };
-    for campaign_id in &scope.campaigns {
-        if snapshot.ads_of_campaign(campaign_id)?.contains(ad_id) {
-            return Ok(true);
-        }
-    }
-    for advertiser_id in &scope.advertisers {
-        if snapshot.ads_of_advertiser(advertiser_id)?.contains(ad_id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

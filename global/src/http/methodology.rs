@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use super::answers::{Standing, value_of};
 use super::reads::Lane;
 use super::request::Given;
+use super::times::format_time;
 use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, names, routes};
+use crate::catalogue::Catalogue;
 use crate::history::{CORRECTIONS_MAX, EXPECTED_MS};
 use crate::key::PANE_MS;
 use crate::question::CorrectionReason;
@@ -26,9 +28,13 @@ pub async fn methodology(
     head: HeaderMap,
 ) -> Result<Response, Problem> {
     given.read(&routes::METHODOLOGY)?;
-    let read = shared.reads.read(&shared.store, Lane::Short, |snapshot| Ok::<_, StoreError>(snapshot.as_of()));
-    let standing = Standing::of(&read.await?);
+    let read = shared.reads.read(&shared.store, Lane::Short, |snapshot| {
+        Ok::<_, StoreError>((snapshot.as_of(), catalogue(snapshot.catalogue())))
+    });
+    let (as_of, catalogue) = read.await?;
+    let standing = Standing::of(&as_of);
     let mut answer = text(shared.store.options());
+    answer["catalogue"] = catalogue;
     if let (Some(answer), Value::Object(standing)) = (answer.as_object_mut(), value_of(&standing)) {
         answer.extend(standing);
     }
@@ -69,6 +75,16 @@ fn text(options: &Options) -> Value {
             "standard_error": USERS_ERROR,
         },
         "retention": kept,
+    })
+}
+
+fn catalogue(catalogue: &Catalogue) -> Value {
+    let version = catalogue.version();
+    json!({
+        "about": "Campaign and advertiser of a click are those that the catalogue gives its ad; where it says nothing, those that the click \
+                  names. The catalogue in force holds for all of the past. Counts of an ad, and of all, do not depend on it.",
+        "loaded": version.is_some().then(|| format_time(catalogue.loaded_ms())),
+        "version": version,
     })
 }
 

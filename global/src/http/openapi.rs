@@ -18,6 +18,7 @@ use super::times::TIME_MAX_MS;
 use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, names};
 use crate::question::TopWindow;
+use crate::session;
 use crate::window::Granularity;
 
 static SCHEMAS: &str = include_str!("schemas.json");
@@ -46,7 +47,12 @@ pub fn openapi() -> Value {
             "description": "Clicks, each counted exactly once. Reads only. Whatever is wrong with a question is said as problem+json.",
         },
         "paths": paths,
-        "components": { "schemas": schemas },
+        "components": { "schemas": schemas, "securitySchemes": {
+            "token": { "type": "http", "scheme": "bearer", "description": "As `tollgate token create` prints it." },
+            "cookie": { "type": "apiKey", "in": "cookie", "name": session::COOKIE, "description": "As POST /v1/session gives it." },
+        } },
+        // None is needed as long as no token was ever made.
+        "security": [{ "token": [] }, { "cookie": [] }, {}],
     })
 }
 
@@ -159,8 +165,10 @@ fn responses(route: &Route) -> Value {
     let mut responses = json!({
         "200": { "description": route.about, "content": content },
         "400": problem("A parameter that is not known here, is there twice, or has a value that cannot be answered."),
+        "401": problem("A token is needed, or this is none that counts."),
         "404": problem("There is no such path."),
         "405": problem("The path is read with GET or HEAD."),
+        "429": problem("Faster than the token may ask: Retry-After says when to come again."),
         "503": problem("Ask again in a moment: Retry-After says when."),
     });
     if !matches!(route.answer, Answer::Live | Answer::Edges) {

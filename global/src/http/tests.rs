@@ -15,6 +15,7 @@ use super::{Access, routes, serve, serve_until};
 use crate::consumer::wall_ms;
 use crate::fixture::{partial, transaction};
 use crate::key::PANE_MS;
+use crate::query_side::{QuerySide, QuerySideConfig};
 use crate::question::Scope;
 use crate::store::Store;
 use crate::window::{HOUR_MS, MINUTE_MS};
@@ -57,8 +58,13 @@ fn filled() -> (Arc<Store>, tempfile::TempDir) {
 /// It, served as the edge serves it.
 fn served() -> Served {
     let (store, folder) = filled();
-    let serving = store.clone();
-    serve_with(store, folder, move |listener, stopped| serve(serving, listener, stopped))
+    let (serving, data_dir) = (store.clone(), folder.path().to_owned());
+    serve_with(store, folder, move |listener, stopped| {
+        let listen = listener.local_addr().expect("address");
+        let side =
+            QuerySide::open(&QuerySideConfig { data_dir, ads: None, listen }).expect("no tokens, on the loopback");
+        serve(serving, Arc::new(side), listener, stopped)
+    })
 }
 
 /// Served to somebody who may see what this says.

@@ -1,0 +1,244 @@
+//! Drives. The catalogue's file: read at the start, and again when it has changed. A file that is broken changes nothing, and the
+//! last good one is kept in the data directory, so that a restart does not need a good one.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::{BadCatalogue, Catalogue};
+use crate::private_file;
+use crate::signature::Signature;
+
+/// The copy of the last good file, in a data directory.
+const KEPT_FILE: &str = "ads.last-good";
+
+/// The file is no catalogue, and there is no earlier one to go on with; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("--ads {}: {error}; correct the file, or leave --ads out", path.display())]
+pub struct CatalogueError {
+    path: PathBuf,
+    error: BadCatalogue,
+}
+
+/// What was seen of the path. None: nothing is there.
+#[derive(Default)]
+struct Seen {
+    /// At the last look.
+    last: Option<Signature>,
+    /// What was read, good or not.
+    read: Option<Signature>,
+    /// The version whose copy is in the data directory.
+    kept: u64,
+}
+
+/// The catalogue in force, shared by who counts, who answers and who looks after the file.
+#[derive(Default)]
+pub struct CatalogueFile {
+    path: Option<PathBuf>,
+    keep_at: PathBuf,
+    now: RwLock<Arc<Catalogue>>,
+    seen: Mutex<Seen>,
+    broken: AtomicBool,
+    reads: AtomicU64,
+    mismatches: [AtomicU64; 2],
+}
+
+impl CatalogueFile {
+    /// Reads the file.
+    pub fn open(path: Option<&Path>, data_dir: &Path, now_ms: i64) -> Result<CatalogueFile, CatalogueError> {
+        let file = CatalogueFile {
+            path: path.map(Path::to_owned),
+            keep_at: data_dir.join(KEPT_FILE),
+            ..CatalogueFile::default()
+        };
+        let Some(path) = path else { return Ok(file) };
+        let (catalogue, signature) =
+            read(path, now_ms).map_err(|error| CatalogueError { path: path.to_owned(), error })?;
+        file.lock().read = Some(signature);
+        file.put(catalogue, path);
+        Ok(file)
+    }
+
+    /// Reads the file, or, where it is broken, the copy of the last good one.
+    pub fn open_or_last_good(
+        path: Option<&Path>,
+        data_dir: &Path,
+        now_ms: i64,
+    ) -> Result<CatalogueFile, CatalogueError> {
+        let refused = match CatalogueFile::open(path, data_dir, now_ms) {
+            Ok(file) => return Ok(file),
+            Err(refused) => refused,
+        };
+        let file = CatalogueFile {
+            path: path.map(Path::to_owned),
+            keep_at: data_dir.join(KEPT_FILE),
+            ..CatalogueFile::default()
+        };
+        let Ok((catalogue, _)) = read(&file.keep_at, now_ms) else { return Err(refused) };
+        file.lock().kept = catalogue.version_number();
+        file.broken.store(true, Ordering::Relaxed);
+        tracing::error!("{refused}. Until then the last good one, {}, is in force", file.keep_at.display());
+        file.put(catalogue, &file.keep_at);
+        Ok(file)
+    }
+
+    /// What the catalogue says now.
+    pub fn now(&self) -> Arc<Catalogue> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks whether the file has changed, and reads it when it is the same at two looks: one that is being written is not whole.
+    pub fn look(&self, now_ms: i64) {
+        let Some(path) = &self.path else { return };
+        let found = fs::metadata(path).ok().map(|file| Signature::of(&file));
+        let mut seen = self.lock();
+        let settled = seen.last == found;
+        seen.last = found;
+        if settled && (seen.read != found || found.is_none()) {
+            match read(path, now_ms) {
+                Ok((catalogue, signature)) => {
+                    seen.read = Some(signature);
+                    self.broken.store(false, Ordering::Relaxed);
+                    if catalogue.version_number() != self.now().version_number() {
+                        self.put(catalogue, path);
+                    }
+                }
+                Err(error) => {
+                    seen.read = found;
+                    if !self.broken.swap(true, Ordering::Relaxed) || found.is_some() {
+                        let path = path.display();
+                        tracing::error!(
+                            "--ads {path}: {error}; the catalogue of before stays in force until the file is good"
+                        );
+                    }
+                }
+            }
+        }
+        self.keep(&mut seen);
+    }
+
+    /// Clicks that were counted for an ad of the catalogue and named another campaign, or another advertiser.
+    pub fn count_mismatches(&self, [campaign, advertiser]: [u64; 2]) {
+        self.mismatches[0].fetch_add(campaign, Ordering::Relaxed);
+        self.mismatches[1].fetch_add(advertiser, Ordering::Relaxed);
+    }
+
+    pub fn mismatches(&self) -> [u64; 2] {
+        [0, 1].map(|at| self.mismatches[at].load(Ordering::Relaxed))
+    }
+
+    /// The file cannot be used: an older one is in force.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// How often a catalogue came into force, the first included.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, catalogue: Catalogue, from: &Path) {
+        let (ads, version) = (catalogue.ads(), catalogue.version().unwrap_or_default());
+        tracing::info!(ads, version, "the ad catalogue {} is in force", from.display());
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+    }
+
+    /// Copies the file that is in force to the data directory, once.
+    fn keep(&self, seen: &mut Seen) {
+        let version = self.now().version_number();
+        let (Some(path), true) = (&self.path, version != seen.kept && !self.is_broken()) else { return };
+        // Not tried again before the next version: a disk that is full says so elsewhere.
+        seen.kept = version;
+        let copied = fs::read(path).and_then(|bytes| private_file::write(&self.keep_at, &bytes));
+        if let Err(error) = copied {
+            tracing::warn!("{}: {error}; a restart will need a good --ads file", self.keep_at.display());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A catalogue, and of what it was read.
+fn read(path: &Path, now_ms: i64) -> Result<(Catalogue, Signature), BadCatalogue> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(BadCatalogue::Unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")));
+    }
+    Ok((Catalogue::read(file, about.len(), now_ms)?, Signature::of(&about)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "ad_id,campaign_id\na,c1\n";
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("ads.csv");
+        fs::write(&path, text).expect("written");
+        (folder, path)
+    }
+
+    fn campaign(file: &CatalogueFile) -> String {
+        file.now().owner("a").map_or(String::new(), |owner| owner.campaign_id.to_owned())
+    }
+
+    #[test]
+    fn a_changed_file_comes_into_force_when_it_is_the_same_at_two_looks() {
+        let (folder, path) = written(GOOD);
+        let file = CatalogueFile::open(Some(&path), folder.path(), 1).expect("good");
+        assert_eq!((campaign(&file).as_str(), file.reads()), ("c1", 1));
+        file.look(2);
+        fs::write(&path, "ad_id,campaign_id\na,campaign_2\n").expect("written");
+        file.look(3);
+        assert_eq!(campaign(&file), "c1", "it may be half written");
+        file.look(4);
+        assert_eq!((campaign(&file).as_str(), file.reads(), file.now().loaded_ms()), ("campaign_2", 2, 4));
+        (5..9).for_each(|now_ms| file.look(now_ms));
+        assert_eq!(file.reads(), 2, "read once");
+    }
+
+    #[test]
+    fn a_broken_file_changes_nothing_and_a_restart_goes_on_with_the_last_good_one() {
+        let (folder, path) = written(GOOD);
+        let refused = CatalogueFile::open_or_last_good(Some(&folder.path().join("none")), folder.path(), 1)
+            .err()
+            .expect("nothing to go on with");
+        assert!(refused.to_string().contains("none: No such file"), "{refused}");
+        let file = CatalogueFile::open(Some(&path), folder.path(), 1).expect("good");
+        file.look(2);
+        fs::write(&path, "ad_id,campaign_id\na\n").expect("written");
+        file.look(3);
+        file.look(4);
+        assert_eq!((campaign(&file).as_str(), file.is_broken()), ("c1", true));
+        assert!(CatalogueFile::open(Some(&path), folder.path(), 5).is_err(), "the file itself is no good");
+        let restarted = CatalogueFile::open_or_last_good(Some(&path), folder.path(), 5).expect("the copy");
+        assert_eq!((campaign(&restarted).as_str(), restarted.is_broken()), ("c1", true));
+        for file in [&file, &restarted] {
+            fs::remove_file(&path).ok();
+            file.look(6);
+            file.look(7);
+            assert!(campaign(file) == "c1" && file.is_broken(), "it is gone");
+            fs::write(&path, "ad_id,campaign_id\na,c3\n").expect("written");
+            file.look(8);
+            file.look(9);
+            assert_eq!((campaign(file).as_str(), file.is_broken()), ("c3", false));
+        }
+    }
+
+    #[test]
+    fn without_a_path_there_is_no_catalogue() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = CatalogueFile::open(None, folder.path(), 1).expect("none is asked for");
+        file.look(2);
+        assert!(file.now().version().is_none() && !file.is_broken() && file.reads() == 0);
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0, "nothing is written");
+    }
+}
