@@ -24,7 +24,8 @@ pub enum Exit {
     Checkpoint = 74,
     /// A worker, or its disk, made no progress for 30 s with work waiting.
     Stuck = 75,
-    /// The store of the embedded global tier failed, or did not take the last cut in time.
+    /// The store of the embedded global tier failed, or did not take the last cut in time; or a start was stopped before it was known
+    /// what is exported.
     Store = 76,
     /// The brokers or topics that are named cannot be exported to: not those of before, or not kept as the protocol needs.
     Kafka = 77,

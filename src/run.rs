@@ -34,7 +34,7 @@ use crate::meters::Meters;
 use crate::probe;
 use crate::run::ports::listen;
 use crate::run::threads::{Bells, Threads};
-use crate::start::{self, Failure};
+use crate::start::{self, Failure, Started};
 use crate::wal::keeper::DiskMeter;
 use crate::wal::segments::DataDir;
 use crate::worker::now;
@@ -42,6 +42,9 @@ use crate::worker::now;
 /// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// While the process starts.
+const LOOK_FOR_SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// How far an export of everything is, is said so often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -79,9 +82,16 @@ pub fn run(config: &Config, work: Work) -> Exit {
 }
 
 fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
+    if work == Work::ExportAll {
+        start::a_log_is_there(&config.data_dir)?;
+    }
     the_host_has_all(config)?;
     let config = &tuning::in_force(config)?;
     leave_to_workers(config).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
+    let (told_sender, told) = mpsc::channel();
+    catch_signals(told_sender.clone())?;
+    // Before the ports: beside a live edge it is the directory that is named. Locked until this function ends: the threads write to it.
+    let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
     let started_at = Instant::now();
@@ -94,12 +104,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     admin::serve(listeners.admin, scrapes, meters, Arc::clone(&readiness))
         .map_err(Failure::unavailable("the admin port"))?;
 
-    // Locked until this function ends: the threads write to it.
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let mut started = start::start(config, &data_dir, started_at, &readiness)?;
+    let mut started = start_unless_stopped(config, &data_dir, started_at, &readiness, &told)?;
     started.exporter.meter = Arc::clone(&meter);
-    let (told_sender, told) = mpsc::channel();
-    catch_signals(told_sender.clone())?;
     let inboxes: Arc<[Inbox]> = bells.iter().map(|bells| bells.inbox.clone()).collect();
     let query_stop = match (&started.store, listeners.query) {
         (Some(store), Some(query)) => Some(serve_queries(Arc::clone(store), query)?),
@@ -144,6 +150,36 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     }
     drop(data_dir);
     Ok(exit)
+}
+
+/// A start takes memory and reads the log back, for as long as that takes: on a thread of its own, so that a signal does not wait. It is then
+/// as safe as in a kill, and ends with the code of what is not exported: nobody knows yet whether all is.
+fn start_unless_stopped(
+    config: &Config,
+    data_dir: &Arc<DataDir>,
+    started_at: Instant,
+    readiness: &Arc<Readiness>,
+    told: &Receiver<Told>,
+) -> Result<Started, Failure> {
+    let (sender, outcome) = mpsc::channel();
+    let (config, data_dir, readiness) = (config.clone(), Arc::clone(data_dir), Arc::clone(readiness));
+    spawn("start", move || {
+        // The main thread may have been told to stop.
+        let _ = sender.send(start::start(&config, &data_dir, started_at, &readiness));
+    })?;
+    loop {
+        match outcome.recv_timeout(LOOK_FOR_SIGNALS_EVERY) {
+            Ok(started) => return started,
+            Err(RecvTimeoutError::Timeout) if told.try_recv().is_ok() => {
+                let text = "stopped by a signal while starting: no click was taken, and what the log holds stays for the next start to export";
+                return Err(Failure { exit: Exit::Store, text: text.to_owned() });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure { exit: Exit::Bug, text: "the start ended before its end".to_owned() });
+            }
+        }
+    }
 }
 
 /// What the host lacks is named all at once.
@@ -309,19 +345,6 @@ fn run_on(cpus: impl IntoIterator<Item = usize>) -> std::io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
-        .map_err(Failure::unavailable("signal handlers"))?;
-    spawn("signals", move || {
-        for signal in signals.forever() {
-            if told.send(Told::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
 /// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped, with `serve`.
 fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
     let (stop, stopped) = mpsc::channel();
@@ -333,6 +356,19 @@ fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> 
         }
     })?;
     Ok(stop)
+}
+
+fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+        .map_err(Failure::unavailable("signal handlers"))?;
+    spawn("signals", move || {
+        for signal in signals.forever() {
+            if told.send(Told::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// The query side, on a thread of its own; it ends when the returned sender is used or dropped.
