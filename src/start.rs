@@ -101,7 +101,7 @@ pub fn start(
             checkpoint.as_ref().map_or(Vec::new(), export::positions)
         }
     };
-    let mut tables = dedup_tables(config, now(started_at))?;
+    let mut tables = dedup_tables(config, now(started_at), readiness)?;
     let began = Instant::now();
     let (mut clicks, mut behind) = (0_u64, BTreeMap::<LogId, Behind>::new());
     let mut recovered = recover(

@@ -52,6 +52,7 @@ const CLOCK_FILES: &[&str] = &[
     "src/run.rs",
     "src/run/ports.rs",
     "src/start.rs",
+    "src/start/memory.rs",
     "src/wal/keeper.rs",
     "src/wal/segments.rs",
 ];

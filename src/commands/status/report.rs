@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::scrape::Scrape;
+use crate::config::{DEDUP_BYTES_PER_KEY, DEDUP_SLOT_BYTES};
 
 /// An export that lags so long, or a sink that is away or takes nothing for so long, needs a person.
 const LATE_SECONDS: f64 = 60.0;
@@ -42,6 +43,7 @@ impl Look {
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Starting,
+    TakingMemory,
     Recovering,
     Ready,
     Shedding,
@@ -64,12 +66,21 @@ pub struct Report {
     pub needs: Vec<String>,
     pub version: Option<String>,
     pub uptime_seconds: Option<f64>,
+    pub memory: Option<TakingMemory>,
     pub recovery: Option<Recovery>,
     /// Until the log is read back, there are none of these.
     pub clicks: Option<Clicks>,
     pub log: Option<LogRoom>,
     pub export: Option<Export>,
     pub ids: Option<Ids>,
+}
+
+/// For remembered ids.
+#[derive(Debug, Serialize)]
+pub struct TakingMemory {
+    pub touched_bytes: f64,
+    pub total_bytes: f64,
+    pub seconds_left: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,6 +134,9 @@ pub struct Ids {
     /// From the watermark to the edge's clock.
     pub watermark_age_seconds: f64,
     pub keys: f64,
+    /// That can be held for long; `tollgate check` says the same.
+    pub keys_max: f64,
+    /// More than `keys_max`: a table needs free ones.
     pub slots: f64,
     pub load_ratio: f64,
 }
@@ -150,6 +164,11 @@ impl Report {
             needs: Vec::new(),
             version: metrics.by_label("tollgate_build_info", "version").next().map(|(version, _)| version.to_owned()),
             uptime_seconds: metrics.sum("process_start_time_seconds").and_then(age),
+            memory: (state == State::TakingMemory).then(|| TakingMemory {
+                touched_bytes: last.readyz["bytes_done"].as_f64().unwrap_or(0.0),
+                total_bytes: last.readyz["bytes_total"].as_f64().unwrap_or(0.0),
+                seconds_left: last.readyz["seconds_left"].as_f64(),
+            }),
             recovery: (state == State::Recovering).then(|| Recovery {
                 read_bytes: metrics.value("tollgate_recovery_read_bytes"),
                 total_bytes: metrics.value("tollgate_recovery_total_bytes"),
@@ -168,6 +187,7 @@ impl Report {
 fn state(reason: &str) -> State {
     match reason {
         "starting" => State::Starting,
+        "taking memory" => State::TakingMemory,
         "recovering" => State::Recovering,
         "ready" => State::Ready,
         "draining" => State::Draining,
@@ -221,13 +241,15 @@ fn export(metrics: &Scrape) -> Export {
 
 fn ids(metrics: &Scrape) -> Ids {
     let watermark = metrics.value("tollgate_watermark_timestamp_seconds");
+    let slots = metrics.value("tollgate_dedup_slots");
     Ids {
         window_seconds: metrics.value("tollgate_dedup_window_seconds"),
         horizon_timestamp_seconds: metrics.value("tollgate_dedup_horizon_timestamp_seconds"),
         watermark_timestamp_seconds: watermark,
         watermark_age_seconds: edge_clock(metrics).map_or(0.0, |now| now - watermark),
         keys: metrics.value("tollgate_dedup_keys"),
-        slots: metrics.value("tollgate_dedup_slots"),
+        keys_max: (slots * DEDUP_SLOT_BYTES as f64 / DEDUP_BYTES_PER_KEY as f64).floor(),
+        slots,
         load_ratio: metrics.value("tollgate_dedup_load_ratio"),
     }
 }
@@ -285,6 +307,7 @@ mod tests {
         ("tollgate_export_commit_age_seconds", 2.0),
         ("tollgate_dedup_horizon_timestamp_seconds", 400.0),
         ("tollgate_dedup_window_seconds", 600.0),
+        ("tollgate_dedup_slots", 16_777_216.0),
         ("tollgate_watermark_timestamp_seconds", 995.0),
     ];
 
@@ -312,7 +335,10 @@ mod tests {
         assert_eq!(report.clicks.expect("it runs").accepted_per_second, 100.0);
         let log = report.log.expect("it runs");
         assert_eq!((log.hours_to_full_without_export, log.hours_to_full), (Some(1.0), None));
-        assert_eq!(report.ids.expect("it runs").watermark_age_seconds, 5.0);
+        let ids = report.ids.expect("it runs");
+        assert_eq!(ids.watermark_age_seconds, 5.0);
+        // As `tollgate check` has it for 256 MiB.
+        assert_eq!((ids.slots, ids.keys_max), (16_777_216.0, 14_128_181.0));
         assert_eq!(report.export.expect("it runs").sink, "kafka");
     }
 
@@ -343,6 +369,13 @@ mod tests {
         let recovering = Report::new("here", &look(), &look(), 1.0);
         assert!(recovering.state == State::Recovering && recovering.needs.is_empty() && recovering.clicks.is_none());
         assert_eq!(recovering.recovery.expect("it reads").seconds_left, Some(7.5));
+        let taking =
+            "{\"ready\":false,\"reason\":\"taking memory\",\"bytes_done\":2,\"bytes_total\":8,\"seconds_left\":1.5}";
+        let look = || Look::read(taking, 200, before).expect("it is tollgate's");
+        let taking = Report::new("here", &look(), &look(), 1.0);
+        assert!(taking.state == State::TakingMemory && taking.needs.is_empty() && taking.recovery.is_none());
+        let memory = taking.memory.expect("it takes memory");
+        assert_eq!((memory.touched_bytes, memory.total_bytes, memory.seconds_left), (2.0, 8.0, Some(1.5)));
         assert!(report("draining", &[]).needs.is_empty());
     }
 
