@@ -132,7 +132,11 @@ fn render_export(text: &mut Text, export: &ExportMetrics) {
     text.family(name, "gauge", "Whether the sink answered when it was last asked.");
     text.sample(name, &[("sink", export.sink)], u8::from(export.sink_answers));
     let name = "tollgate_export_sink_away_seconds";
-    text.gauge(name, "Since the sink's last answer, while it does not answer.", export.sink_away_ns as f64 / 1e9);
+    text.gauge(
+        name,
+        "Since the sink's last answer, or the start before the first, while it does not answer.",
+        export.sink_away_ns as f64 / 1e9,
+    );
 }
 
 fn render_dedup(text: &mut Text, snapshot: &Snapshot) {

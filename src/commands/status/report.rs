@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use super::scrape::Scrape;
 use crate::config::{DEDUP_BYTES_PER_KEY, DEDUP_SLOT_BYTES};
+use crate::metrics::Shed;
+use crate::units::about_seconds;
 
 /// An export that lags so long, or a sink that is away or takes nothing for so long, needs a person.
 const LATE_SECONDS: f64 = 60.0;
@@ -12,6 +14,9 @@ const LATE_SECONDS: f64 = 60.0;
 const FULL_HOURS: f64 = 4.0;
 /// An export that lags less keeps up: it comes in steps of an interval, and of a transaction.
 const KEEPS_UP_SECONDS: f64 = 10.0;
+
+/// The edge's age by its wall clock and the time that its sink is away by the other differ by less.
+const CLOCKS_PART_SECONDS: f64 = 1.5;
 
 /// What an edge showed at one moment.
 #[derive(Debug, Default)]
@@ -108,15 +113,20 @@ pub struct LogRoom {
     pub written_bytes_per_second: f64,
     /// Until clicks are shed, if nothing were exported from now on; none where nothing is written.
     pub hours_to_full_without_export: Option<f64>,
-    /// The same as it is now; none where the log is not filling.
+    /// The same as it is now; none where the log is not filling, 0 where it is full.
     pub hours_to_full: Option<f64>,
+    /// Clicks are shed for want of room.
+    pub full: bool,
 }
 
 #[derive(Debug, Serialize)]
 pub struct Export {
     pub sink: String,
     pub answers: bool,
+    /// Since its last answer, or since the start before the first.
     pub away_seconds: f64,
+    /// It has not answered since the start.
+    pub never_answered: bool,
     /// Since the process started; and how long ago the last one was, or the start where there was none.
     pub commits: f64,
     pub commit_age_seconds: f64,
@@ -176,7 +186,7 @@ impl Report {
             }),
             clicks,
             log: running.then(|| log_room(first, last, seconds)),
-            export: running.then(|| export(metrics)),
+            export: running.then(|| export(metrics, metrics.sum("process_start_time_seconds").and_then(age))),
             ids: running.then(|| ids(metrics)),
         };
         report.needs = needs(&report, first, last);
@@ -214,6 +224,7 @@ fn log_room(first: &Look, last: &Look, seconds: f64) -> LogRoom {
     let keeps_up = metrics.value("tollgate_export_lag_seconds") < KEEPS_UP_SECONDS.max(3.0 * interval);
     let growth = if keeps_up || accepted <= 0.0 { 0.0 } else { written * (behind / accepted).min(1.0) };
     let hours = |bytes_per_second: f64| (bytes_per_second > 0.0).then(|| room_bytes / bytes_per_second / 3600.0);
+    let full = is_full(first, last);
     LogRoom {
         disk_bytes: metrics.value("tollgate_log_disk_bytes"),
         limit_bytes: metrics.value("tollgate_log_disk_limit_bytes"),
@@ -221,16 +232,32 @@ fn log_room(first: &Look, last: &Look, seconds: f64) -> LogRoom {
         disk_free_bytes: metrics.value("tollgate_disk_free_bytes"),
         written_bytes_per_second: written,
         hours_to_full_without_export: hours(written).filter(|_| accepted > 0.0),
-        hours_to_full: hours(growth),
+        hours_to_full: if full { Some(0.0) } else { hours(growth) },
+        full,
     }
 }
 
-fn export(metrics: &Scrape) -> Export {
-    let answers = metrics.by_label("tollgate_export_sink_answers", "sink").next();
+/// It sheds for want of room, until some segments are free again; or it is about to, where no click comes.
+fn is_full(first: &Look, last: &Look) -> bool {
+    let shed = |look: &Look| {
+        let of = look.metrics.by_label("tollgate_clicks_shed_total", "reason");
+        of.filter(|(reason, _)| *reason == Shed::DiskFull.name()).map(|(_, shed)| shed).sum::<f64>()
+    };
+    let known = last.metrics.sum("tollgate_log_room_bytes");
+    last.readyz["reason"] == Shed::DiskFull.advice()
+        || shed(last) > shed(first)
+        || known.is_some_and(|room| room <= 0.0)
+}
+
+fn export(metrics: &Scrape, uptime_seconds: Option<f64>) -> Export {
+    let said = metrics.by_label("tollgate_export_sink_answers", "sink").next();
+    let (answers, away_seconds) =
+        (said.is_some_and(|(_, answers)| answers > 0.0), metrics.value("tollgate_export_sink_away_seconds"));
     Export {
-        sink: answers.map_or("", |(sink, _)| sink).to_owned(),
-        answers: answers.is_some_and(|(_, answers)| answers > 0.0),
-        away_seconds: metrics.value("tollgate_export_sink_away_seconds"),
+        sink: said.map_or("", |(sink, _)| sink).to_owned(),
+        answers,
+        away_seconds,
+        never_answered: !answers && uptime_seconds.is_some_and(|up| away_seconds > up - CLOCKS_PART_SECONDS),
         commits: metrics.value("tollgate_export_transactions_total"),
         commit_age_seconds: metrics.value("tollgate_export_commit_age_seconds"),
         doubts: metrics.value("tollgate_export_doubts_total"),
@@ -272,17 +299,24 @@ fn needs(report: &Report, first: &Look, last: &Look) -> Vec<String> {
     if let Some(export) = &report.export {
         let sink = &export.sink;
         if export.away_seconds > LATE_SECONDS || export.away_seconds > 0.0 && export.lag_seconds > LATE_SECONDS {
-            let seconds = export.away_seconds;
-            needs.push(format!("{sink} has not answered for {seconds:.0} s: counts wait in the log; bring it back"));
+            let since = if export.never_answered { "since the start, " } else { "for " };
+            let away = about_seconds(export.away_seconds);
+            needs.push(format!("{sink} has not answered {since}{away}: counts wait in the log; bring it back"));
         } else if export.commit_age_seconds > LATE_SECONDS {
             let seconds = export.commit_age_seconds;
             needs.push(format!("nothing was committed for {seconds:.0} s: standard error says what {sink} refuses"));
+        } else if export.lag_seconds > LATE_SECONDS && export.commits == 0.0 {
+            let lag = about_seconds(export.lag_seconds);
+            needs.push(format!(
+                "the export lags by {lag}, and nothing was committed since the start: look again in a minute, then at {sink}"
+            ));
         } else if export.lag_seconds > LATE_SECONDS {
             let seconds = export.lag_seconds;
             needs.push(format!("the export lags by {seconds:.0} s: it takes less than what comes in; look at {sink}"));
         }
     }
-    if let Some(hours) = report.log.as_ref().and_then(|log| log.hours_to_full).filter(|hours| *hours < FULL_HOURS) {
+    let filling = report.log.as_ref().filter(|log| !log.full);
+    if let Some(hours) = filling.and_then(|log| log.hours_to_full).filter(|hours| *hours < FULL_HOURS) {
         needs.push(format!(
             "the log is full in {hours:.1} h at this growth, and clicks are shed then: mend the export, or raise --wal-bytes-max"
         ));
@@ -305,6 +339,7 @@ mod tests {
         ("tollgate_export_interval_seconds", 1.0),
         ("tollgate_export_sink_answers{sink=\"kafka\"}", 1.0),
         ("tollgate_export_commit_age_seconds", 2.0),
+        ("tollgate_export_transactions_total", 7.0),
         ("tollgate_dedup_horizon_timestamp_seconds", 400.0),
         ("tollgate_dedup_window_seconds", 600.0),
         ("tollgate_dedup_slots", 16_777_216.0),
@@ -351,7 +386,18 @@ mod tests {
             ("ready", &[("tollgate_clicks_shed_total{reason=\"memory\"}", 4.0)], "shed (memory)"),
             ("exporting", &[away], "kafka has not answered for 61 s"),
             ("ready", &[("tollgate_export_commit_age_seconds", 61.0)], "nothing was committed for 61 s"),
-            ("ready", &[lag], "lags by 61 s"),
+            ("ready", &[lag], "lags by 61 s: it takes less"),
+            ("ready", &[lag, ("tollgate_export_transactions_total", 0.0)], "nothing was committed since the start"),
+            // Up for 100 s: it never answered.
+            (
+                "ready",
+                &[
+                    ("tollgate_export_sink_answers{sink=\"kafka\"}", 0.0),
+                    ("tollgate_export_sink_away_seconds", 100.0),
+                    lag,
+                ],
+                "kafka has not answered since the start, 100 s",
+            ),
         ] {
             let report = report(reason, changes);
             assert!(report.needs.len() == 1 && report.needs[0].contains(names), "{:?}", report.needs);
@@ -359,6 +405,21 @@ mod tests {
         // Half of what comes in stays: full in two hours.
         let report = report("ready", &[lag, ("tollgate_export_clicks_behind", 100.0)]);
         assert!(report.needs.iter().any(|need| need.contains("full in 2.0 h")), "{:?}", report.needs);
+    }
+
+    #[test]
+    fn a_log_that_is_full_is_not_called_not_filling() {
+        let shed = ("tollgate_clicks_shed_total{reason=\"disk_full\"}", 1.0);
+        let none = ("tollgate_clicks_accepted_total", 100.0);
+        for (reason, changes) in [
+            (Shed::DiskFull.advice(), &[none][..]),
+            ("ready", &[none, shed]),
+            ("ready", &[none, ("tollgate_log_room_bytes", 0.0)]),
+        ] {
+            let log = report(reason, changes).log.expect("it runs");
+            assert_eq!((log.full, log.hours_to_full), (true, Some(0.0)), "{reason}");
+        }
+        assert!(!report(Shed::Clock.advice(), &[none]).log.expect("it runs").full);
     }
 
     #[test]

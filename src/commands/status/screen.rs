@@ -38,14 +38,22 @@ pub fn text(report: &Report) -> String {
         line("log", &format!("{used} of {limit}, room for {room}; {free} free on its disk"));
         let without = log.hours_to_full_without_export.map_or("not filling: nothing comes in".to_owned(), full_in);
         let now = log.hours_to_full.map_or("not filling".to_owned(), full_in);
-        line("", &format!("at present {now}; if nothing were exported: {without}"));
+        if log.full {
+            line("", "FULL: clicks are shed until some of it is exported and forgotten");
+        } else {
+            line("", &format!("at present {now}; if nothing were exported: {without}"));
+        }
     }
     if let Some(export) = &report.export {
         let (behind, lag) = (export.clicks_behind, about_seconds(export.lag_seconds));
         let oldest = if behind > 0.0 { format!(", the oldest {lag} old") } else { String::new() };
         line("export", &format!("{behind:.0} clicks behind{oldest}"));
         let away = about_seconds(export.away_seconds);
-        let answers = if export.answers { "answers".to_owned() } else { format!("AWAY for {away}") };
+        let answers = match (export.answers, export.never_answered) {
+            (true, _) => "answers".to_owned(),
+            (false, true) => format!("HAS NOT ANSWERED since the start {away} ago"),
+            (false, false) => format!("AWAY for {away}"),
+        };
         let (age, doubts) = (about_seconds(export.commit_age_seconds), export.doubts);
         let commit = if export.commits > 0.0 { "last commit" } else { "no commit since the start," };
         line("sink", &format!("{} {answers}; {commit} {age} ago; {doubts:.0} commits in doubt", export.sink));
