@@ -18,7 +18,7 @@ pub enum Exit {
     LogDamaged = 71,
     /// A write or sync of the log failed. Nothing of it was acknowledged; the disk needs a look before a restart.
     LogWriteFailed = 72,
-    /// The data directory is in use, is of another edge, or was written with other keys.
+    /// The data directory is in use, is of another edge, exported to another sink, or cannot be what it must.
     DataDir = 73,
     /// The checkpoint and the log contradict each other.
     Checkpoint = 74,

@@ -205,9 +205,9 @@ impl Report {
     fn write_dedup(&self, out: &mut String) {
         let dedup = &self.dedup;
         let (what, flag) = match dedup.limited_by {
-            LimitedBy::Memory => ("memory", "--dedup-memory-bytes"),
-            LimitedBy::Log => ("the log's bytes", "--wal-bytes-max"),
-            LimitedBy::Window => ("the window", "--dedup-window"),
+            LimitedBy::Memory => ("memory limits", "--dedup-memory-bytes"),
+            LimitedBy::Log => ("the log's bytes limit", "--wal-bytes-max"),
+            LimitedBy::Window => ("the window limits", "--dedup-window"),
         };
         out.push_str("\ndedup window\n");
         let (keys, clicks) = (grouped(dedup.keys_in_memory), grouped(dedup.clicks_in_log));
@@ -215,7 +215,7 @@ impl Report {
         line(out, format_args!("  the log holds {clicks} clicks of {RECORD_BYTES_TYPICAL} B, as is typical"));
         let (whole, least) =
             (grouped(dedup.clicks_per_second_for_window), grouped(dedup.clicks_per_second_for_window_min));
-        line(out, format_args!("  the whole window is held up to {whole} clicks/s; beyond, {what} limits it ({flag})"));
+        line(out, format_args!("  the whole window is held up to {whole} clicks/s; beyond, {what} it ({flag})"));
         line(out, format_args!("  clicks are shed beyond {least} clicks/s, where --dedup-window-min no longer fits"));
         for held in &self.held {
             let by = match held.limited_by {
@@ -303,6 +303,9 @@ mod tests {
         config.log.wal_bytes_max = 4 * config.log.segment_bytes;
         let capacity = Capacity::of(&config);
         assert_eq!(capacity.limited_by, LimitedBy::Log);
+        let mut text = String::new();
+        Report { dedup: capacity, ..report() }.write_dedup(&mut text);
+        assert!(text.contains("beyond, the log's bytes limit it (--wal-bytes-max)"), "{text}");
         assert_eq!(capacity.held(&config, 100_000).limited_by, LimitedBy::Log);
     }
 
