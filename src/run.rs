@@ -21,7 +21,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tollgate_global::Store;
+use tollgate_global::{Store, WAY_OUT_OF_AN_EDGE};
 
 use crate::admin::{self, Phase, Readiness, ScrapeSender};
 use crate::config::{Config, LogFormat};
@@ -350,7 +350,7 @@ fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> 
     let (stop, stopped) = mpsc::channel();
     let store = Arc::clone(store);
     spawn("rollup", move || {
-        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), &stopped) {
+        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), WAY_OUT_OF_AN_EDGE, &stopped) {
             // The exporter finds the store failed at its next commit, and decides.
             tracing::error!("the store cannot be kept in order: {error}");
         }

@@ -19,6 +19,7 @@ use crate::edges::{EdgeState, TroubleKind};
 use crate::http;
 use crate::keeper::RoomSeen;
 use crate::metrics::Meter;
+use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::Store;
 
 /// What the port tells of.
@@ -79,7 +80,7 @@ async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
     if away {
         notes.push("Kafka does not answer: nothing is consumed".to_owned());
     }
-    notes.extend(room.short());
+    notes.extend(room.short(WAY_OUT_OF_GLOBAL));
     Ok(Json(json!({ "reason": "ready", "note": notes })).into_response())
 }
 
