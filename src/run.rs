@@ -11,6 +11,7 @@
 mod ports;
 mod threads;
 mod tuning;
+mod watch;
 
 use std::io::{IsTerminal as _, Write};
 use std::net::TcpListener;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use tollgate_global::{Store, WAY_OUT_OF_AN_EDGE};
 
 use crate::admin::{self, Phase, Readiness, ScrapeSender};
+use crate::chunk::CoreIndex;
 use crate::config::{Config, LogFormat};
 use crate::event::Patience;
 use crate::exit::Exit;
@@ -34,13 +36,13 @@ use crate::meters::Meters;
 use crate::probe;
 use crate::run::ports::listen;
 use crate::run::threads::{Bells, Threads};
+use crate::run::watch::{STUCK_AFTER, Watches};
 use crate::start::{self, Failure, Started};
 use crate::wal::keeper::DiskMeter;
 use crate::wal::segments::DataDir;
 use crate::worker::now;
 
-/// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// How often the main thread looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// While the process starts.
@@ -63,7 +65,7 @@ pub enum Work {
 /// What the main thread waits for.
 enum Told {
     Signal(i32),
-    WorkerEnded(Exit),
+    WorkerEnded(CoreIndex, Exit),
     ExporterEnded(Exit),
 }
 
@@ -212,8 +214,7 @@ fn wait(
     mut exporting: Option<Progress>,
 ) -> Exit {
     let beats = || heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
-    let mut watches: Vec<Watch> = beats().map(Watch::new).collect();
-    let mut working = inboxes.len();
+    let mut watches = Watches::new(beats());
     let mut looked_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     loop {
@@ -235,8 +236,8 @@ fn wait(
                 readiness.set(Phase::Draining);
                 stop_at.get_or_insert(Instant::now() + Duration::from_millis(config.drain_delay_ms));
             }
-            Ok(Told::WorkerEnded(Exit::Clean)) if working > 1 => working -= 1,
-            Ok(Told::WorkerEnded(exit)) => {
+            Ok(Told::WorkerEnded(core, Exit::Clean)) if watches.others_than(core) => watches.ended(core),
+            Ok(Told::WorkerEnded(_, exit)) => {
                 if exporting.is_some() && exit == Exit::Clean {
                     tracing::info!("everything is exported");
                 }
@@ -254,12 +255,9 @@ fn wait(
         }
         let since = looked_at.elapsed();
         looked_at += since;
-        for (core, (watch, beat)) in watches.iter_mut().zip(beats()).enumerate() {
-            // One that has ended beats no more, and waits for the others.
-            if working == inboxes.len() && watch.look(beat, since) {
-                tracing::error!(core, "a worker made no progress for {} s", STUCK_AFTER.as_secs());
-                return Exit::Stuck;
-            }
+        if let Some(core) = watches.stuck(beats(), since) {
+            tracing::error!(core, "a worker made no progress for {} s", STUCK_AFTER.as_secs());
+            return Exit::Stuck;
         }
     }
 }
@@ -285,29 +283,6 @@ impl Progress {
                 if !answers { "the sink gives no answer to go on with, and is asked again" } else { "exporting" };
             tracing::info!(clicks_behind = self.clicks_behind(), "{what}");
         }
-    }
-}
-
-/// Whether the worker turns. Looks are a second apart; a longer pause is one of the whole process (stopped by a signal, or
-/// its container paused), in which nobody made progress.
-struct Watch {
-    beat: u64,
-    still_for: Duration,
-}
-
-impl Watch {
-    fn new(beat: u64) -> Watch {
-        Watch { beat, still_for: Duration::ZERO }
-    }
-
-    /// `true`: it is stuck.
-    fn look(&mut self, beat: u64, since: Duration) -> bool {
-        if beat != self.beat {
-            *self = Watch::new(beat);
-        } else {
-            self.still_for += since.min(2 * LOOK_EVERY);
-        }
-        self.still_for > STUCK_AFTER
     }
 }
 
@@ -384,18 +359,4 @@ fn serve_queries(store: Arc<Store>, listener: TcpListener) -> Result<tokio::sync
         }
     })?;
     Ok(stop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_is_stuck_that_stands_still_while_it_is_looked_at() {
-        let mut watch = Watch::new(7);
-        assert!((0..30).all(|_| !watch.look(7, LOOK_EVERY)) && watch.look(7, LOOK_EVERY));
-        let mut watch = Watch::new(7);
-        assert!(!watch.look(7, Duration::from_secs(300)), "the process was paused");
-        assert!((0..100).all(|beat| !watch.look(beat, LOOK_EVERY)));
-    }
 }
