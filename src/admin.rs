@@ -60,6 +60,11 @@ impl ScrapeSender {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
     Starting,
+    /// Touching the memory for remembered ids. Nothing is served yet.
+    TakingMemory {
+        bytes_done: u64,
+        bytes_total: u64,
+    },
     /// Reading the log back. Nothing is served yet.
     Recovering {
         bytes_done: u64,
@@ -80,6 +85,7 @@ struct ReadinessState {
     phase: Phase,
     /// Why clicks are turned away, and what helps, by core.
     shedding: BTreeMap<CoreIndex, &'static str>,
+    memory_since: Option<Instant>,
     recovering_since: Option<Instant>,
     recovered_bytes: (u64, u64),
     notes: BTreeMap<CoreIndex, String>,
@@ -92,6 +98,7 @@ impl Default for Readiness {
         let state = ReadinessState {
             phase: Phase::Starting,
             shedding: BTreeMap::new(),
+            memory_since: None,
             recovering_since: None,
             recovered_bytes: (0, 0),
             notes: BTreeMap::new(),
@@ -118,6 +125,9 @@ struct Answer {
 impl Readiness {
     pub fn set(&self, phase: Phase) {
         let mut state = self.lock();
+        if let Phase::TakingMemory { .. } = phase {
+            state.memory_since.get_or_insert_with(Instant::now);
+        }
         if let Phase::Recovering { bytes_done, bytes_total } = phase {
             state.recovering_since.get_or_insert_with(Instant::now);
             state.recovered_bytes = (bytes_done, bytes_total);
@@ -163,13 +173,19 @@ impl Readiness {
             seconds_left: None,
             note: state.notes.values().next().cloned(),
         };
+        let under_way = |reason, since: Option<Instant>, bytes_done, bytes_total| {
+            let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed());
+            let seconds_left = seconds_left(elapsed, bytes_done, bytes_total);
+            let (bytes_done, bytes_total) = (Some(bytes_done), Some(bytes_total));
+            Answer { bytes_done, bytes_total, seconds_left, ..said(false, reason) }
+        };
         match state.phase {
             Phase::Starting => said(false, "starting"),
+            Phase::TakingMemory { bytes_done, bytes_total } => {
+                under_way("taking memory", state.memory_since, bytes_done, bytes_total)
+            }
             Phase::Recovering { bytes_done, bytes_total } => {
-                let elapsed = state.recovering_since.map_or(Duration::ZERO, |since| since.elapsed());
-                let seconds_left = seconds_left(elapsed, bytes_done, bytes_total);
-                let (bytes_done, bytes_total) = (Some(bytes_done), Some(bytes_total));
-                Answer { bytes_done, bytes_total, seconds_left, ..said(false, "recovering") }
+                under_way("recovering", state.recovering_since, bytes_done, bytes_total)
             }
             Phase::Ready => state.shedding.values().next().map_or_else(|| said(true, "ready"), |why| said(false, why)),
             Phase::Exporting => said(false, "exporting"),
@@ -222,7 +238,10 @@ pub fn serve(
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let process = shared.readiness.process();
-    let before_worker = matches!(shared.readiness.lock().phase, Phase::Starting | Phase::Recovering { .. });
+    let before_worker = match shared.readiness.lock().phase {
+        Phase::Starting | Phase::TakingMemory { .. } | Phase::Recovering { .. } => true,
+        Phase::Ready | Phase::Exporting | Phase::Draining => false,
+    };
     let text = if before_worker {
         render(None, &process)
     } else {
@@ -343,6 +362,14 @@ mod tests {
         // What the worker says before the process is ready is kept.
         readiness.shed(1, Some("shedding"));
         assert!(get(address, "/readyz").contains(r#"{"ready":false,"reason":"starting"}"#));
+        readiness.set(Phase::TakingMemory { bytes_done: 0, bytes_total: 8 });
+        assert!(get(address, "/metrics").starts_with("HTTP/1.1 200"), "no worker is asked yet");
+        readiness.set(Phase::TakingMemory { bytes_done: 2, bytes_total: 8 });
+        let answer = get(address, "/readyz");
+        assert!(
+            answer.contains(r#""reason":"taking memory","bytes_done":2,"bytes_total":8,"seconds_left":"#),
+            "{answer}"
+        );
         readiness.set(Phase::Recovering { bytes_done: 0, bytes_total: 10 });
         readiness.set(Phase::Recovering { bytes_done: 5, bytes_total: 10 });
         let answer = get(address, "/readyz");

@@ -341,6 +341,8 @@ pub fn default_text(setting: &Setting) -> String {
     let text = setting.show(&Config::default());
     match setting.name {
         "dedup-memory-bytes" => format!("{text} for up; for serve a quarter of the memory or of the cgroup's"),
+        "cores" => "not set".to_owned(),
+        "edge-id" => format!("{text}; with --sink kafka none, it must be said"),
         _ if text.is_empty() => "none".to_owned(),
         _ => text,
     }

@@ -245,6 +245,7 @@ pub const PROCESS_BYTES: u64 = 48 * MIB;
 
 /// Memory of a remembered key: a slot of 16 B, at a load of 0.9, of which 1/16 is a generation that is being forgotten.
 pub const DEDUP_BYTES_PER_KEY: u64 = 19;
+pub const DEDUP_SLOT_BYTES: u64 = 16;
 
 /// What a table of remembered keys can live in; `dedup` holds both to its own bounds when it is compiled.
 pub const DEDUP_MEMORY_BYTES_MIN: u64 = 8 * MIB;
@@ -255,6 +256,10 @@ pub const RECORD_BYTES_TYPICAL: u64 = 110;
 
 /// Clicks a second that a core reads back from its log at least; a test of recovery holds it to that.
 pub const RECOVERY_CLICKS_PER_SECOND: u64 = 3_000_000;
+
+/// Memory for remembered keys that a start touches in a second at least. A guest whose host has to find the memory first was seen at
+/// that while it was busy; a host with free memory of its own is some times as fast.
+pub const MEMORY_TOUCHED_BYTES_PER_SECOND: u64 = 200 * MIB;
 
 /// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table.
 pub const EXPORT_CREDITS: u32 = 4;

@@ -18,13 +18,14 @@ pub enum Exit {
     LogDamaged = 71,
     /// A write or sync of the log failed. Nothing of it was acknowledged; the disk needs a look before a restart.
     LogWriteFailed = 72,
-    /// The data directory is in use, is of another edge, or was written with other keys.
+    /// The data directory is in use, is of another edge, exported to another sink, or cannot be what it must.
     DataDir = 73,
     /// The checkpoint and the log contradict each other.
     Checkpoint = 74,
     /// A worker, or its disk, made no progress for 30 s with work waiting.
     Stuck = 75,
-    /// The store of the embedded global tier failed, or did not take the last cut in time.
+    /// The store of the embedded global tier failed, or did not take the last cut in time; or a start was stopped before it was known
+    /// what is exported.
     Store = 76,
     /// The brokers or topics that are named cannot be exported to: not those of before, or not kept as the protocol needs.
     Kafka = 77,

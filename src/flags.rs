@@ -87,10 +87,15 @@ pub fn load(role: Role, said: &Said, machine: &Machine) -> Result<Loaded, UsageE
             sources.push((setting, Source::Default));
             continue;
         };
-        setting.put(&mut config, &given.text, machine).map_err(|refused| {
-            let name = spoken_name(setting, given.source, said);
-            UsageError(format!("{name} {}: {}", setting.quoted(&given.text), refused.0))
-        })?;
+        let name = || format!("{} {}", spoken_name(setting, given.source, said), setting.quoted(&given.text));
+        setting
+            .put(&mut config, &given.text, machine)
+            .map_err(|refused| UsageError(format!("{}: {}", name(), refused.0)))?;
+        if setting.name == "cores" && config.cpus.len() > machine.cpus.len() {
+            let cpus = &machine.cpus;
+            let text = format!("each worker has a CPU, and this process may use {}, {cpus:?}; see taskset", cpus.len());
+            return Err(UsageError(format!("{}: {text}", name())));
+        }
         sources.push((setting, given.source));
     }
     kafka(role, &config, &sources)?;
@@ -126,6 +131,7 @@ pub fn kafka_config(said: &Said) -> Result<KafkaConfig, UsageError> {
     if config.export.kafka.brokers.is_empty() {
         return Err(UsageError("say --kafka-brokers host:port,…".to_owned()));
     }
+    limits::one_topic_each(&config.export.kafka).map_or(Ok(()), |why| Err(UsageError(why)))?;
     Ok(config.export.kafka)
 }
 
@@ -458,7 +464,8 @@ mod tests {
         for (cores, cpus) in [("1", &[4][..]), ("2", &[4, 5])] {
             assert_eq!(load(Role::Up, &flags([("cores", cores)]), &machine()).unwrap().config.cpus, cpus);
         }
-        assert!(refusal(&flags([("cores", "3")])).contains("CPU 6 is not among those"));
+        let three = refusal(&flags([("cores", "3")]));
+        assert_eq!(three, "--cores \"3\": each worker has a CPU, and this process may use 2, [4, 5]; see taskset");
         assert!(refusal(&flags([("cpus", "0")])).contains("CPU 0 is not among those this process may use, [4, 5]"));
     }
 

@@ -1,7 +1,7 @@
 //! Pure. What the values of a [`Config`] must satisfy together. Each value alone is bounded in `settings.rs`; here are the
 //! sums over several, each with the failure that it prevents.
 
-use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS, NapiMode};
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS, KafkaConfig, NapiMode, SinkKind};
 use crate::machine::Machine;
 use crate::memory;
 use crate::units::{about_bytes, format_bytes, format_duration_us};
@@ -16,8 +16,8 @@ pub struct LimitError(String);
 
 /// Checks the values against each other and against the machine.
 pub fn check(config: &Config, machine: &Machine) -> Result<(), LimitError> {
-    let rules: [fn(&Config, &Machine) -> Option<String>; 11] =
-        [cores, housekeeping, polling, addresses, body, assembly, segment, budget, window, skew, memory_sum];
+    let rules: [fn(&Config, &Machine) -> Option<String>; 12] =
+        [cores, housekeeping, polling, topics, addresses, body, assembly, segment, budget, window, skew, memory_sum];
     rules.iter().find_map(|rule| rule(config, machine)).map_or(Ok(()), |why| Err(LimitError(why)))
 }
 
@@ -67,6 +67,29 @@ fn polling(config: &Config, _: &Machine) -> Option<String> {
     let (napi, busy_poll_us) = (config.ring.napi, config.ring.busy_poll_us);
     (napi != NapiMode::Off && busy_poll_us == 0)
         .then(|| format!("--napi {}: say how long with --busy-poll-us, such as 50", napi.name()))
+}
+
+/// With the embedded store they name nothing.
+fn topics(config: &Config, _: &Machine) -> Option<String> {
+    match config.export.sink {
+        SinkKind::Kafka => one_topic_each(&config.export.kafka),
+        SinkKind::Embedded => None,
+    }
+}
+
+/// Checkpoints are compacted and partials must not be; a reader of either knows no raw clicks.
+pub fn one_topic_each(kafka: &KafkaConfig) -> Option<String> {
+    let named = [
+        ("--kafka-topic-partials", &kafka.topic_partials),
+        ("--kafka-topic-checkpoints", &kafka.topic_checkpoints),
+        ("--raw-topic", &kafka.topic_raw),
+    ];
+    let twice = |(at, (_, topic)): &(usize, &(&str, &String))| {
+        !topic.is_empty() && named[..*at].iter().any(|(_, other)| other == topic)
+    };
+    let (at, (flag, topic)) = named.iter().enumerate().find(twice)?;
+    let (other, _) = named[..at].iter().find(|(_, other)| other == topic)?;
+    Some(format!("{flag} {topic:?}: {other} has the same topic; give each its own"))
 }
 
 /// Port 0 asks for any free port, so two of those never collide.

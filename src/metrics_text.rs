@@ -132,16 +132,28 @@ fn render_export(text: &mut Text, export: &ExportMetrics) {
     text.family(name, "gauge", "Whether the sink answered when it was last asked.");
     text.sample(name, &[("sink", export.sink)], u8::from(export.sink_answers));
     let name = "tollgate_export_sink_away_seconds";
-    text.gauge(name, "Since the sink's last answer, while it does not answer.", export.sink_away_ns as f64 / 1e9);
+    text.gauge(
+        name,
+        "Since the sink's last answer, or the start before the first, while it does not answer.",
+        export.sink_away_ns as f64 / 1e9,
+    );
 }
 
 fn render_dedup(text: &mut Text, snapshot: &Snapshot) {
     let dedup = &snapshot.dedup;
     text.gauge("tollgate_table_rows", "Rows of the open table of partials.", snapshot.table_rows);
     text.gauge("tollgate_dedup_keys", "Ids remembered.", dedup.keys);
-    text.gauge("tollgate_dedup_slots", "Ids that there is memory for.", dedup.slots);
+    text.gauge(
+        "tollgate_dedup_slots",
+        "Slots of 16 B in the memory for ids. Fewer ids can be held for long, 16 for each 19 slots: one takes 19 B with its share of free slots.",
+        dedup.slots,
+    );
     let load = if dedup.slots == 0 { 0.0 } else { dedup.keys as f64 / dedup.slots as f64 };
-    text.gauge("tollgate_dedup_load_ratio", "Share of the slots that are taken.", load);
+    text.gauge(
+        "tollgate_dedup_load_ratio",
+        "Share of the slots that are taken; above 0.9 the oldest ids are forgotten.",
+        load,
+    );
     let name = "tollgate_dedup_horizon_timestamp_seconds";
     text.gauge(name, "Clicks older than this are refused: their ids may be forgotten.", seconds(dedup.horizon_ms));
     text.gauge("tollgate_dedup_window_seconds", "How far back ids are remembered now.", seconds(dedup.window_held_ms));

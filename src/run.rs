@@ -13,6 +13,7 @@ mod ports;
 pub mod queries;
 mod threads;
 mod tuning;
+mod watch;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -22,9 +23,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tollgate_global::Store;
+use tollgate_global::{Store, WAY_OUT_OF_AN_EDGE};
 
 use crate::admin::{self, Phase, Readiness, ScrapeSender};
+use crate::chunk::CoreIndex;
 use crate::config::{Config, LogFormat};
 use crate::event::Patience;
 use crate::exit::Exit;
@@ -35,14 +37,17 @@ use crate::meters::Meters;
 use crate::probe;
 use crate::run::ports::listen;
 use crate::run::threads::{Bells, Threads};
-use crate::start::{self, Failure};
+use crate::run::watch::{STUCK_AFTER, Watches};
+use crate::start::{self, Failure, Started};
 use crate::wal::keeper::DiskMeter;
 use crate::wal::segments::DataDir;
 use crate::worker::now;
 
-/// A worker wakes at least every second; one that does not for this long is stuck, and its clicks wait for nothing.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// How often the main thread looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// While the process starts.
+const LOOK_FOR_SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// How far an export of everything is, is said so often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -61,7 +66,7 @@ pub enum Work {
 /// What the main thread waits for.
 enum Told {
     Signal(i32),
-    WorkerEnded(Exit),
+    WorkerEnded(CoreIndex, Exit),
     ExporterEnded(Exit),
 }
 
@@ -80,9 +85,16 @@ pub fn run(config: &Config, work: Work) -> Exit {
 }
 
 fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
+    if work == Work::ExportAll {
+        start::a_log_is_there(&config.data_dir)?;
+    }
     the_host_has_all(config)?;
     let config = &tuning::in_force(config)?;
     leave_to_workers(config).map_err(Failure::unavailable("the CPUs beside those of --cpus"))?;
+    let (told_sender, told) = mpsc::channel();
+    catch_signals(told_sender.clone())?;
+    // Before the ports: beside a live edge it is the directory that is named. Locked until this function ends: the threads write to it.
+    let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     let queries = queries::open(config)?;
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
@@ -97,12 +109,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     admin::serve(listeners.admin, scrapes, meters, Arc::clone(&readiness))
         .map_err(Failure::unavailable("the admin port"))?;
 
-    // Locked until this function ends: the threads write to it.
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let mut started = start::start(config, &data_dir, started_at, &readiness)?;
+    let mut started = start_unless_stopped(config, &data_dir, started_at, &readiness, &told)?;
     started.exporter.meter = Arc::clone(&meter);
-    let (told_sender, told) = mpsc::channel();
-    catch_signals(told_sender.clone())?;
     let inboxes: Arc<[Inbox]> = bells.iter().map(|bells| bells.inbox.clone()).collect();
     let querying = match (&started.store, queries, listeners.query) {
         (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, port)?),
@@ -147,6 +155,36 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// A start takes memory and reads the log back, for as long as that takes: on a thread of its own, so that a signal does not wait. It is then
+/// as safe as in a kill, and ends with the code of what is not exported: nobody knows yet whether all is.
+fn start_unless_stopped(
+    config: &Config,
+    data_dir: &Arc<DataDir>,
+    started_at: Instant,
+    readiness: &Arc<Readiness>,
+    told: &Receiver<Told>,
+) -> Result<Started, Failure> {
+    let (sender, outcome) = mpsc::channel();
+    let (config, data_dir, readiness) = (config.clone(), Arc::clone(data_dir), Arc::clone(readiness));
+    spawn("start", move || {
+        // The main thread may have been told to stop.
+        let _ = sender.send(start::start(&config, &data_dir, started_at, &readiness));
+    })?;
+    loop {
+        match outcome.recv_timeout(LOOK_FOR_SIGNALS_EVERY) {
+            Ok(started) => return started,
+            Err(RecvTimeoutError::Timeout) if told.try_recv().is_ok() => {
+                let text = "stopped by a signal while starting: no click was taken, and what the log holds stays for the next start to export";
+                return Err(Failure { exit: Exit::Store, text: text.to_owned() });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure { exit: Exit::Bug, text: "the start ended before its end".to_owned() });
+            }
+        }
+    }
+}
+
 /// What the host lacks is named all at once.
 fn the_host_has_all(config: &Config) -> Result<(), Failure> {
     let missing = probe::probe(config);
@@ -177,8 +215,7 @@ fn wait(
     mut exporting: Option<Progress>,
 ) -> Exit {
     let beats = || heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
-    let mut watches: Vec<Watch> = beats().map(Watch::new).collect();
-    let mut working = inboxes.len();
+    let mut watches = Watches::new(beats());
     let mut looked_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     loop {
@@ -200,8 +237,8 @@ fn wait(
                 readiness.set(Phase::Draining);
                 stop_at.get_or_insert(Instant::now() + Duration::from_millis(config.drain_delay_ms));
             }
-            Ok(Told::WorkerEnded(Exit::Clean)) if working > 1 => working -= 1,
-            Ok(Told::WorkerEnded(exit)) => {
+            Ok(Told::WorkerEnded(core, Exit::Clean)) if watches.others_than(core) => watches.ended(core),
+            Ok(Told::WorkerEnded(_, exit)) => {
                 if exporting.is_some() && exit == Exit::Clean {
                     tracing::info!("everything is exported");
                 }
@@ -219,12 +256,9 @@ fn wait(
         }
         let since = looked_at.elapsed();
         looked_at += since;
-        for (core, (watch, beat)) in watches.iter_mut().zip(beats()).enumerate() {
-            // One that has ended beats no more, and waits for the others.
-            if working == inboxes.len() && watch.look(beat, since) {
-                tracing::error!(core, "a worker made no progress for {} s", STUCK_AFTER.as_secs());
-                return Exit::Stuck;
-            }
+        if let Some(core) = watches.stuck(beats(), since) {
+            tracing::error!(core, "a worker made no progress for {} s", STUCK_AFTER.as_secs());
+            return Exit::Stuck;
         }
     }
 }
@@ -250,29 +284,6 @@ impl Progress {
                 if !answers { "the sink gives no answer to go on with, and is asked again" } else { "exporting" };
             tracing::info!(clicks_behind = self.clicks_behind(), "{what}");
         }
-    }
-}
-
-/// Whether the worker turns. Looks are a second apart; a longer pause is one of the whole process (stopped by a signal, or
-/// its container paused), in which nobody made progress.
-struct Watch {
-    beat: u64,
-    still_for: Duration,
-}
-
-impl Watch {
-    fn new(beat: u64) -> Watch {
-        Watch { beat, still_for: Duration::ZERO }
-    }
-
-    /// `true`: it is stuck.
-    fn look(&mut self, beat: u64, since: Duration) -> bool {
-        if beat != self.beat {
-            *self = Watch::new(beat);
-        } else {
-            self.still_for += since.min(2 * LOOK_EVERY);
-        }
-        self.still_for > STUCK_AFTER
     }
 }
 
@@ -310,6 +321,19 @@ fn run_on(cpus: impl IntoIterator<Item = usize>) -> std::io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
+/// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped, with `serve`.
+fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
+    let (stop, stopped) = mpsc::channel();
+    let store = Arc::clone(store);
+    spawn("rollup", move || {
+        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), WAY_OUT_OF_AN_EDGE, &stopped) {
+            // The exporter finds the store failed at its next commit, and decides.
+            tracing::error!("the store cannot be kept in order: {error}");
+        }
+    })?;
+    Ok(stop)
+}
+
 fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
         .map_err(Failure::unavailable("signal handlers"))?;
@@ -321,31 +345,4 @@ fn catch_signals(told: Sender<Told>) -> Result<(), Failure> {
         }
     })?;
     Ok(())
-}
-
-/// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped, with `serve`.
-fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
-    let (stop, stopped) = mpsc::channel();
-    let store = Arc::clone(store);
-    spawn("rollup", move || {
-        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), &stopped) {
-            // The exporter finds the store failed at its next commit, and decides.
-            tracing::error!("the store cannot be kept in order: {error}");
-        }
-    })?;
-    Ok(stop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_is_stuck_that_stands_still_while_it_is_looked_at() {
-        let mut watch = Watch::new(7);
-        assert!((0..30).all(|_| !watch.look(7, LOOK_EVERY)) && watch.look(7, LOOK_EVERY));
-        let mut watch = Watch::new(7);
-        assert!(!watch.look(7, Duration::from_secs(300)), "the process was paused");
-        assert!((0..100).all(|beat| !watch.look(beat, LOOK_EVERY)));
-    }
 }

@@ -6,7 +6,7 @@ mod table;
 
 pub use table::SETTINGS;
 
-use self::properties::{properties, refusal, shown};
+use self::properties::refusal;
 use crate::click::REGION_BYTES_MAX;
 use crate::config::Config;
 use crate::machine::{Machine, parse_cpu_list};
@@ -153,7 +153,7 @@ impl Setting {
     /// What was said, as a message may show it: without secrets.
     pub fn quoted(&self, text: &str) -> String {
         match self.kind {
-            Kind::Properties => format!("{:?}", shown(&properties(text))),
+            Kind::Properties => properties::quoted(text),
             _ => format!("{text:?}"),
         }
     }

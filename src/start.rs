@@ -33,12 +33,17 @@ use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
 use crate::export::{self, Behind, Exporter, Mirror, Names};
 use crate::preagg;
+pub use crate::start::listed::a_log_is_there;
 use crate::start::listed::all_listed_are_here;
 use crate::start::memory::{dedup_tables, frame_buffers, random};
+use crate::units::utc;
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
 use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing, prepare_segment};
 use crate::worker::now;
+
+/// A shorter recovery is nobody's concern.
+const RECOVERY_WORTH_SAYING_SECONDS: f64 = 1.0;
 
 /// Why tollgate does not start, in one line, and the code it ends with.
 #[derive(Debug)]
@@ -100,7 +105,7 @@ pub fn start(
             checkpoint.as_ref().map_or(Vec::new(), export::positions)
         }
     };
-    let mut tables = dedup_tables(config, now(started_at))?;
+    let mut tables = dedup_tables(config, now(started_at), readiness)?;
     let began = Instant::now();
     let (mut clicks, mut behind) = (0_u64, BTreeMap::<LogId, Behind>::new());
     let mut recovered = recover(
@@ -117,9 +122,9 @@ pub fn start(
         },
     )
     .map_err(|error| Failure { exit: error.exit(), text: halt_text(&error, &config.data_dir) })?;
-    if clicks > 0 {
-        let rate = clicks as f64 / began.elapsed().as_secs_f64();
-        tracing::info!(clicks, seconds = began.elapsed().as_secs_f64(), clicks_per_second = rate as u64, "recovered");
+    let seconds = began.elapsed().as_secs_f64();
+    if clicks > 0 && seconds >= RECOVERY_WORTH_SAYING_SECONDS {
+        tracing::info!(clicks, seconds, clicks_per_second = (clicks as f64 / seconds) as u64, "recovered");
     }
     if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.data_dir_uuid == uuid) {
         all_listed_are_here(checkpoint, &end.mirror, &recovered)?;
@@ -127,13 +132,16 @@ pub fn start(
     recovered.iter_mut().for_each(|log| keep_exported(log, checkpoint.as_ref()));
     let built_ms = recovered.iter().map(|log| log.built_ms).max().unwrap_or(i64::MIN);
     wait_for_the_clock(config, built_ms, started_at);
-    if incarnation::key_rule_changed(config, &recovered) {
-        tracing::warn!(
-            "the rule that makes click keys has changed, or is not known of all: what is older than the newest click in the log is refused as too old"
-        );
-    }
     for table in &mut tables {
         incarnation::keep_horizon(table, config, &recovered, now(started_at));
+    }
+    if incarnation::key_rule_changed(config, &recovered) {
+        let horizon_ms = tables.iter().map(dedup::Table::horizon_ms).max().unwrap_or(i64::MIN);
+        tracing::warn!(
+            "--dedup-key has changed, or is not known of all of the log: the ids of its clicks are of no use, so clicks of before {} are refused \
+             as too_old, whether they were counted or not; while that time is ahead of the clock, all are shed",
+            utc(horizon_ms)
+        );
     }
     let nonces = recovered.iter().flat_map(|log| log.nonces.iter().copied()).collect();
     let (logs, idle) = share_logs(config, data_dir, recovered)?;

@@ -51,6 +51,30 @@ pub fn about_seconds(seconds: f64) -> String {
     }
 }
 
+/// Milliseconds since 1970 as RFC 3339, in UTC: `2026-01-31T08:05:00.250Z`. What no four digits of a year can say is left as it is.
+pub fn utc(ms: i64) -> String {
+    const YEAR_10000_MS: i64 = 253_402_300_800_000;
+    if !(0..YEAR_10000_MS).contains(&ms) {
+        return format!("{ms} ms");
+    }
+    let (second, ms) = (ms / 1000, ms % 1000);
+    let ((year, month, day), of_day) = (civil_date(second / 86_400), second % 86_400);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month from 1, and day of a day since 1970-01-01: by 400-year eras that begin on 1 March, so that a leap day ends its year.
+pub fn civil_date(days: i64) -> (i64, i64, i64) {
+    let from_era = days + 719_468;
+    let (era, day_of_era) = (from_era / 146_097, from_era % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    (era * 400 + year_of_era + i64::from(month < 3), month, day)
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -107,6 +131,20 @@ mod tests {
     fn a_duration_without_its_unit_is_refused() {
         for text in ["", "10", "10min", "1.5s", "-1s", "s"] {
             assert!(parse_duration_us(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_in_utc() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_868_799_001, "2000-02-29T23:59:59.001Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "253402300800000 ms"),
+            (-1, "-1 ms"),
+        ] {
+            assert_eq!(utc(ms), text);
         }
     }
 

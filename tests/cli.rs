@@ -38,7 +38,7 @@ fn what_kafka_cannot_be_told_stops_with_one_line_and_64() {
         let with = |more: &[&str]| run(&[&[command], &KAFKA[..], more].concat(), &[]);
         refused(&with(&["--kafka-set", "foo=bar"]), &["--kafka-set", "foo", "No such configuration property"]);
         refused(&with(&["--kafka-set", "acks=1"]), &["--kafka-set", "acks is decided by the protocol"]);
-        refused(&with(&["--kafka-set", "linger.ms"]), &["--kafka-set", "key=value"]);
+        refused(&with(&["--kafka-set", "linger.ms"]), &["--kafka-set", "has no =", "key=value"]);
         refused(&with(&["--kafka-set", "linger.ms=soon"]), &["--kafka-set", "linger.ms"]);
         refused(&with(&["--kafka-topic-partials", "a b"]), &["--kafka-topic-partials", "\"a b\""]);
         refused(&run(&[&[command], &KAFKA[..4]].concat(), &[]), &["--edge-id"]);
@@ -48,6 +48,17 @@ fn what_kafka_cannot_be_told_stops_with_one_line_and_64() {
     }
     refused(&run(&[&["up"], &KAFKA[..]].concat(), &[]), &["tollgate serve --sink kafka"]);
     refused(&run(&["topics", "check"], &[]), &["--kafka-brokers"]);
+    // One topic cannot be two things, whoever is told so.
+    let (partials, checkpoints) = ("clicks.partials", "clicks.checkpoints");
+    for (flag, topic, other) in [
+        ("--raw-topic", partials, "--kafka-topic-partials"),
+        ("--raw-topic", checkpoints, "--kafka-topic-checkpoints"),
+        ("--kafka-topic-checkpoints", partials, "--kafka-topic-partials"),
+    ] {
+        for command in [&[&["serve"], &KAFKA[..]].concat()[..], &["topics", "create", KAFKA[2], KAFKA[3]]] {
+            refused(&run(&[command, &[flag, topic]].concat(), &[]), &[flag, topic, other]);
+        }
+    }
     refused(&run(&["topics", "check", "--kafka-brokers", "127.0.0.1:9", "--kafka-set", "foo=bar"], &[]), &["foo"]);
 }
 

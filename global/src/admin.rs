@@ -20,6 +20,7 @@ use crate::http;
 use crate::keeper::RoomSeen;
 use crate::metrics::Meter;
 use crate::query_side::QuerySide;
+use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::Store;
 
 /// What the port tells of.
@@ -82,7 +83,7 @@ async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
     if away {
         notes.push("Kafka does not answer: nothing is consumed".to_owned());
     }
-    notes.extend(room.short());
+    notes.extend(room.short(WAY_OUT_OF_GLOBAL));
     notes.extend(side.notes());
     Ok(Json(json!({ "reason": "ready", "note": notes })).into_response())
 }

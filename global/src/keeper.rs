@@ -28,8 +28,14 @@ impl RoomSeen {
     }
 }
 
-/// Keeps the store until the sender of `stop` is used or gone, or the store fails.
-pub fn keep(store: &Store, path: &Path, seen: &Arc<RoomSeen>, stop: &Receiver<()>) -> Result<(), StoreError> {
+/// Keeps the store until the sender of `stop` is used or gone, or the store fails. `way_out`: what is said where its disk fills up.
+pub fn keep(
+    store: &Store,
+    path: &Path,
+    seen: &Arc<RoomSeen>,
+    way_out: &str,
+    stop: &Receiver<()>,
+) -> Result<(), StoreError> {
     let (mut watch, mut looked, mut told) = (RoomWatch::new(path), None::<Instant>, false);
     loop {
         let more = store.keep_up(wall_ms())?;
@@ -37,7 +43,7 @@ pub fn keep(store: &Store, path: &Path, seen: &Arc<RoomSeen>, stop: &Receiver<()
         if looked.is_none_or(|at| now.duration_since(at) > ROOM_EVERY) {
             looked = Some(now);
             let room = watch.look(now);
-            let short = room.short();
+            let short = room.short(way_out);
             if let Some(text) = short.as_ref().filter(|_| !told) {
                 tracing::warn!("{text}");
             }

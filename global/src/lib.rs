@@ -66,7 +66,7 @@ pub use question::{
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
 };
 pub use records::{Place, Trouble};
-pub use room::{Room, RoomWatch};
+pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};
 pub use service::{Addresses, STORE_FILE, ServiceConfig, ServiceError, run};
 pub use snapshot::{Count, QuestionError, ROWS_MAX, Snapshot};
 pub use store::{MEMORY_BYTES_MAX, Options, Store};

@@ -19,8 +19,8 @@ enum Command {
     /// Sends clicks, checks every reply, and reports rates and latencies.
     ///
     /// Exit status: 0 all well; 1 a reply or a count differs from what was sent; 2 nothing differs, but clicks were given
-    /// up whose outcome is unknown; 3 the run is invalid, because the schedule of --rate was not kept; 64 wrong usage; 69 the
-    /// server cannot be reached.
+    /// up whose outcome is unknown, as where the server stopped; 3 neither, but the run is invalid, because the schedule of --rate
+    /// was not kept; 64 wrong usage; 69 the server cannot be reached.
     #[command(args_override_self = true)]
     Run(commands::run::RunArgs),
     /// Starts the system, feeds it, has every ad's count verified, and says what that took.

@@ -20,6 +20,7 @@ use crate::click::EventTime;
 use crate::cut::{LogId, Position};
 use crate::exit::Exit;
 use crate::export::positions;
+use crate::units::utc;
 use crate::wal::record::{Record, UUID_TEXT_BYTES};
 use crate::wal::recover::{Progress, Walked, walk_log};
 use crate::wal::replay::{ReplayedFrame, hex, totals_with};
@@ -301,12 +302,14 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(from_ms) = report.compared_from_ms {
         writeln!(
             out,
-            "the log no longer holds everything: of panes before {from_ms} it holds at most what the store does"
+            "the log no longer holds everything: of panes before {} it holds at most what the store does",
+            utc(from_ms)
         )?;
     }
     for found in &report.differences {
         let Difference { ad_id, pane_start_ms, class, log, store } = found;
-        writeln!(out, "DIFFERENT: ad {ad_id:?}, pane {pane_start_ms}, class {class}: log {log}, store {store}")?;
+        let pane = utc(*pane_start_ms);
+        writeln!(out, "DIFFERENT: ad {ad_id:?}, pane {pane}, class {class}: log {log}, store {store}")?;
     }
     print_verdict(report, out)
 }
@@ -316,5 +319,19 @@ fn print_verdict(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "CONTRADICTION: {text}")?;
     }
     let same = report.differences.is_empty() && report.contradictions.is_empty();
-    writeln!(out, "{}", if same { "the same" } else { "NOT the same: keep the directory as it is" })
+    if !same {
+        return writeln!(out, "NOT the same: keep the directory as it is");
+    }
+    match (report.clicks_exported, report.clicks_behind) {
+        (_, 0) => writeln!(out, "the same"),
+        (0, behind) => writeln!(
+            out,
+            "nothing was compared: {behind} clicks of the log are not known to be exported, and no others are in it; the next start exports \
+             them, and with --until-exported takes no others"
+        ),
+        (_, behind) => writeln!(
+            out,
+            "the same; {behind} clicks of the log are not known to be exported, and were not compared: the next start exports them"
+        ),
+    }
 }

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::config::{Config, DEDUP_BYTES_PER_KEY, RECORD_BYTES_TYPICAL, RECOVERY_CLICKS_PER_SECOND};
+use crate::config::{
+    Config, DEDUP_BYTES_PER_KEY, MEMORY_TOUCHED_BYTES_PER_SECOND, RECORD_BYTES_TYPICAL, RECOVERY_CLICKS_PER_SECOND,
+};
 use crate::exit::Exit;
 use crate::flags::{Loaded, Role};
 use crate::machine::Machine;
@@ -14,6 +16,9 @@ use crate::units::about_bytes;
 
 /// Click rates that the report says how long ids are remembered at.
 const RATES: [u64; 6] = [1_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
+
+/// What a start takes at most, memory and log aside.
+const START_SECONDS: f64 = 1.0;
 
 /// What ends the span of remembered ids at a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,8 +45,12 @@ pub struct Capacity {
     pub clicks_per_second_for_window_min: u64,
     /// What limits beyond the first of these rates.
     pub limited_by: LimitedBy,
-    /// After a kill at any rate that is not shed: reading back the clicks that window and retention keep in the log.
+    /// After a kill at any rate that is not shed: the sum of the two below and of what a start takes anyway.
     pub seconds_to_ready: f64,
+    /// Touching the memory for remembered ids.
+    pub seconds_to_take_memory: f64,
+    /// Reading back the clicks that window and retention keep in the log.
+    pub seconds_to_read_back: f64,
 }
 
 /// How long ids are remembered at a rate.
@@ -102,13 +111,18 @@ impl Capacity {
         let retained =
             a_second(config.dedup.window_min_ms).saturating_mul(config.log.retention_ms.unsigned_abs()) / 1000;
         let read_back = clicks.max(retained.min(clicks_in_log));
+        let memory_bytes = config.dedup_mapping_bytes_a_core() * u64::from(config.cores());
+        let seconds_to_take_memory = memory_bytes as f64 / MEMORY_TOUCHED_BYTES_PER_SECOND as f64;
+        let seconds_to_read_back = read_back as f64 / RECOVERY_CLICKS_PER_SECOND as f64;
         Capacity {
             keys_in_memory,
             clicks_in_log,
             clicks_per_second_for_window: a_second(config.dedup.window_ms),
             clicks_per_second_for_window_min: a_second(config.dedup.window_min_ms),
             limited_by: if keys_in_memory <= clicks_in_log { LimitedBy::Memory } else { LimitedBy::Log },
-            seconds_to_ready: read_back as f64 / RECOVERY_CLICKS_PER_SECOND as f64,
+            seconds_to_ready: START_SECONDS + seconds_to_take_memory + seconds_to_read_back,
+            seconds_to_take_memory,
+            seconds_to_read_back,
         }
     }
 
@@ -167,21 +181,33 @@ impl Report {
         let (sum, granted) = (about_bytes(self.memory_bytes), about_bytes(self.machine_memory_bytes));
         line(&mut out, format_args!("  {:<24} {sum:>10}   of {granted} that this machine grants", "sum"));
         self.write_dedup(&mut out);
-        let seconds = self.dedup.seconds_to_ready;
-        let at = grouped(RECOVERY_CLICKS_PER_SECOND);
-        line(
-            &mut out,
-            format_args!("\nready after a kill: within {seconds:.1} s, {at} clicks of the log read back a second"),
-        );
+        self.write_ready(&mut out);
         out
+    }
+
+    fn write_ready(&self, out: &mut String) {
+        let Capacity { seconds_to_ready, seconds_to_take_memory, seconds_to_read_back, .. } = self.dedup;
+        let (pace, clicks) = (about_bytes(MEMORY_TOUCHED_BYTES_PER_SECOND), grouped(RECOVERY_CLICKS_PER_SECOND));
+        line(out, format_args!("\nready after a kill: within {seconds_to_ready:.1} s"));
+        line(out, format_args!("  {START_SECONDS:>6.1} s   the start itself"));
+        line(
+            out,
+            format_args!("  {seconds_to_take_memory:>6.1} s   memory for ids is touched, at {pace} a second at least"),
+        );
+        line(
+            out,
+            format_args!(
+                "  {seconds_to_read_back:>6.1} s   the log is read back, at {clicks} clicks a second at least"
+            ),
+        );
     }
 
     fn write_dedup(&self, out: &mut String) {
         let dedup = &self.dedup;
         let (what, flag) = match dedup.limited_by {
-            LimitedBy::Memory => ("memory", "--dedup-memory-bytes"),
-            LimitedBy::Log => ("the log's bytes", "--wal-bytes-max"),
-            LimitedBy::Window => ("the window", "--dedup-window"),
+            LimitedBy::Memory => ("memory limits", "--dedup-memory-bytes"),
+            LimitedBy::Log => ("the log's bytes limit", "--wal-bytes-max"),
+            LimitedBy::Window => ("the window limits", "--dedup-window"),
         };
         out.push_str("\ndedup window\n");
         let (keys, clicks) = (grouped(dedup.keys_in_memory), grouped(dedup.clicks_in_log));
@@ -189,7 +215,7 @@ impl Report {
         line(out, format_args!("  the log holds {clicks} clicks of {RECORD_BYTES_TYPICAL} B, as is typical"));
         let (whole, least) =
             (grouped(dedup.clicks_per_second_for_window), grouped(dedup.clicks_per_second_for_window_min));
-        line(out, format_args!("  the whole window is held up to {whole} clicks/s; beyond, {what} limits it ({flag})"));
+        line(out, format_args!("  the whole window is held up to {whole} clicks/s; beyond, {what} it ({flag})"));
         line(out, format_args!("  clicks are shed beyond {least} clicks/s, where --dedup-window-min no longer fits"));
         for held in &self.held {
             let by = match held.limited_by {
@@ -252,13 +278,23 @@ mod tests {
     fn what_retention_keeps_is_read_back_too() {
         let mut config = Config::default();
         config.dedup.memory_bytes = 19 * 600_000;
-        assert_eq!(Capacity::of(&config).seconds_to_ready, 0.2);
+        assert_eq!(Capacity::of(&config).seconds_to_read_back, 0.2);
         // 10,000 a second are the most that are not shed.
         config.log.retention_ms = 300_000;
-        assert_eq!(Capacity::of(&config).seconds_to_ready, 1.0);
+        assert_eq!(Capacity::of(&config).seconds_to_read_back, 1.0);
         config.log.retention_ms = i64::MAX;
         let capacity = Capacity::of(&config);
-        assert_eq!(capacity.seconds_to_ready, capacity.clicks_in_log as f64 / 3e6, "the log's bytes bound it");
+        assert_eq!(capacity.seconds_to_read_back, capacity.clicks_in_log as f64 / 3e6, "the log's bytes bound it");
+    }
+
+    /// The rule of `docs/OPERATING.md`.
+    #[test]
+    fn a_start_takes_memory_and_reads_the_log_back() {
+        let mut config = Config::default();
+        config.dedup.memory_bytes = 1000 << 20;
+        let capacity = Capacity::of(&config);
+        assert_eq!(capacity.seconds_to_take_memory, 5.0);
+        assert_eq!(capacity.seconds_to_ready, 1.0 + 5.0 + capacity.seconds_to_read_back);
     }
 
     #[test]
@@ -267,6 +303,9 @@ mod tests {
         config.log.wal_bytes_max = 4 * config.log.segment_bytes;
         let capacity = Capacity::of(&config);
         assert_eq!(capacity.limited_by, LimitedBy::Log);
+        let mut text = String::new();
+        Report { dedup: capacity, ..report() }.write_dedup(&mut text);
+        assert!(text.contains("beyond, the log's bytes limit it (--wal-bytes-max)"), "{text}");
         assert_eq!(capacity.held(&config, 100_000).limited_by, LimitedBy::Log);
     }
 

@@ -39,15 +39,16 @@ impl Exported {
     }
 }
 
-/// Up to where the counts are in the store, or in Kafka as far as this directory remembers. What cannot be known is said, and
-/// nothing is taken for exported.
+/// Up to where the counts are in the store, or in Kafka as far as this directory remembers.
+pub fn exported_positions_or_why(dir: &Path) -> Result<Vec<Position>, CommandError> {
+    let _lock = DataDir::open(dir)?;
+    Ok(Exported::read(dir)?.checkpoint.as_ref().map_or(Vec::new(), positions))
+}
+
+/// The same; what cannot be known is said, and nothing is taken for exported.
 pub fn exported_positions(dir: &Path) -> Result<Vec<Position>, CommandError> {
     logs_of(dir)?;
-    let read = || -> Result<Vec<Position>, CommandError> {
-        let _lock = DataDir::open(dir)?;
-        Ok(Exported::read(dir)?.checkpoint.as_ref().map_or(Vec::new(), positions))
-    };
-    read().or_else(|error| {
+    exported_positions_or_why(dir).or_else(|error| {
         eprintln!("tollgate: what was exported is not known: {error}");
         Ok(Vec::new())
     })

@@ -91,10 +91,12 @@ impl Meter {
         self.asked_ns.store(NOT_ASKED, Ordering::Relaxed);
     }
 
-    /// Neither did the last try find that it does not, nor has it been silent for long.
+    /// It has answered once, neither did the last try find that it does not, nor has it been silent for long.
     pub fn sink_answers(&self, now: Now) -> bool {
         let silent_ns = now.mono_ns.saturating_sub(self.asked_ns.load(Ordering::Relaxed));
-        !self.sink_away.load(Ordering::Relaxed) && silent_ns <= SINK_SILENCE_MS_MAX * 1_000_000
+        self.answered_ns.load(Ordering::Relaxed) > 0
+            && !self.sink_away.load(Ordering::Relaxed)
+            && silent_ns <= SINK_SILENCE_MS_MAX * 1_000_000
     }
 
     /// Adds to what the core shows of the export.
@@ -313,8 +315,9 @@ mod tests {
             meter.show(at(seconds), &mut shown);
             (shown.sink_answers, shown.sink_away_ns / SECOND)
         };
-        assert_eq!(show(100), (true, 0), "nobody asked");
+        assert_eq!(show(99), (false, 99), "nobody asked it yet");
         meter.ask(at(100));
+        assert_eq!(show(100), (false, 100), "it has not answered yet");
         meter.answer(at(101));
         assert_eq!(show(200), (true, 0), "it owes nothing");
         meter.ask(at(200));

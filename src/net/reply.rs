@@ -12,6 +12,7 @@ use super::fault::{self, Fault};
 use crate::click::Refusal;
 use crate::config::ERRORS_LISTED_MAX;
 use crate::metrics::Shed;
+use crate::units::civil_date;
 
 /// A reserved place in a connection's queue of replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -287,18 +288,10 @@ fn http_date(second: i64) -> [u8; 29] {
     // Four digits are all that the format has for a year.
     let second = second.clamp(0, 253_402_300_799);
     let (days, of_day) = (second / 86_400, second % 86_400);
-    // Days to civil date by 400-year eras that begin on 1 March, so that a leap day ends its year.
-    let from_era = days + 719_468;
-    let (era, day_of_era) = (from_era / 146_097, from_era % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12;
-    let year = era * 400 + year_of_era + i64::from(month < 2);
+    let (year, month, day) = civil_date(days);
     let weekdays = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (weekday, month) = (weekdays[(days % 7) as usize], months[month as usize]);
+    let (weekday, month) = (weekdays[(days % 7) as usize], months[(month - 1) as usize]);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     let mut date = [0; 29];
     write!(&mut date[..], "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")

@@ -1,4 +1,4 @@
-//! Drives. Every port of the process, taken before anything else is begun.
+//! Drives. Every port of the process, taken before anything is read or begun.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -21,19 +21,26 @@ pub(super) struct Listeners {
     pub admin: TcpListener,
 }
 
-/// Every port, before anything else is begun; and what the ready line says of them.
+/// Every port, and what the ready line says of them. Those that are not to be had are named all at once.
 pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String), Failure> {
     let query = match config.export.sink {
-        SinkKind::Embedded => Some(bind_tcp("--query-listen", config.query_listen)?),
-        SinkKind::Kafka => None,
+        SinkKind::Embedded => bind_tcp("--query-listen", config.query_listen).map(Some),
+        SinkKind::Kafka => Ok(None),
     };
-    let admin = bind_tcp("--admin-listen", config.admin_listen)?;
+    let admin = bind_tcp("--admin-listen", config.admin_listen);
     let clicks = match work {
-        Work::Serve => bind_clicks(config.listen, config.cores(), &ListenTuning::of(config))?,
+        Work::Serve => bind_clicks(config.listen, config.cores(), &ListenTuning::of(config)),
         // A client, or a balancer, sees at once that nobody is here; and another edge may have the address by now.
-        Work::ExportAll => Vec::new(),
+        Work::ExportAll => Ok(Vec::new()),
     };
-    let listeners = Listeners { clicks, query, admin };
+    let listeners = match (clicks, query, admin) {
+        (Ok(clicks), Ok(query), Ok(admin)) => Listeners { clicks, query, admin },
+        (clicks, query, admin) => {
+            let refused = [clicks.err(), query.err(), admin.err()];
+            let text = refused.into_iter().flatten().collect::<Vec<_>>().join("; ");
+            return Err(Failure { exit: Exit::Unavailable, text });
+        }
+    };
     let mut addresses: Vec<String> =
         listeners.clicks.first().iter().map(|clicks| format!("listen={}", clicks.address())).collect();
     for (name, listener) in [("query", listeners.query.as_ref()), ("admin", Some(&listeners.admin))] {
@@ -45,7 +52,7 @@ pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String),
 }
 
 /// Waits a moment for an address that is in use: it may be our own, of before a kill.
-fn bind_clicks(address: SocketAddr, cores: u16, tuning: &ListenTuning) -> Result<Vec<Bound>, Failure> {
+fn bind_clicks(address: SocketAddr, cores: u16, tuning: &ListenTuning) -> Result<Vec<Bound>, String> {
     let until = Instant::now() + ADDRESS_WAIT;
     loop {
         match listener::bind(address, cores, tuning) {
@@ -58,15 +65,12 @@ fn bind_clicks(address: SocketAddr, cores: u16, tuning: &ListenTuning) -> Result
     }
 }
 
-fn bind_tcp(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+fn bind_tcp(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).map_err(|error| bind_failed(flag, address, &error))
 }
 
-fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failure {
-    Failure {
-        exit: Exit::Unavailable,
-        text: format!("cannot listen on {address}: {error}; name another address with {flag}"),
-    }
+fn bind_failed(flag: &str, address: SocketAddr, error: &std::io::Error) -> String {
+    format!("cannot listen on {address}: {error}; name another address with {flag}")
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ impl Threads {
         let slots = config.connections_a_core() + SLOTS_BEYOND;
         let core = Core::new(config.clone(), home, idle, slots, crate::worker::now(self.started_at));
         let (ring_config, cpu) = (config.ring.clone(), config.cpus.get(usize::from(links.core)).copied());
+        let own = links.core;
         let (told, pacing, started_at) = (self.told.clone(), Pacing::new(config.export.interval_ms), self.started_at);
         spawn(name, move || {
             // The ring belongs to the thread that made it.
@@ -156,7 +157,7 @@ impl Threads {
                     links.mesh.open(ring.descriptor());
                     let _ = ready.send(Ok(()));
                     let exit = Worker::new(core, ring, links, pacing, started_at).run();
-                    let _ = told.send(Told::WorkerEnded(exit));
+                    let _ = told.send(Told::WorkerEnded(own, exit));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

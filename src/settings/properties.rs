@@ -49,6 +49,15 @@ pub fn properties(text: &str) -> Vec<(String, String)> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
+/// As a message may show what was said: a text without `=` may be a secret whose key was forgotten.
+pub fn quoted(text: &str) -> String {
+    if text.lines().all(|line| line.contains('=')) {
+        format!("{:?}", shown(&properties(text)))
+    } else {
+        "(one has no =, and is not shown: it may be a secret)".to_owned()
+    }
+}
+
 /// As `tollgate check` shows them.
 pub fn shown(properties: &[(String, String)]) -> String {
     let shown = |(key, value): &(String, String)| {
@@ -76,5 +85,7 @@ mod tests {
         let set = properties("linger.ms=5\nsasl.password=p=q");
         assert_eq!(set[1], ("sasl.password".to_owned(), "p=q".to_owned()));
         assert_eq!(shown(&set), "linger.ms=5,sasl.password=(hidden)");
+        assert_eq!(quoted("linger.ms=5"), "\"linger.ms=5\"");
+        assert!(quoted("linger.ms=5\nhush").contains("has no =") && !quoted("hush").contains("hush"));
     }
 }

@@ -264,7 +264,7 @@ pub static SETTINGS: &[Setting] = &[
         DedupKey,
         click.dedup_key,
         "Which field names a click. auto: the first of request_id, click_id, impression_id, else a hash of all fields. \
-         Another rule over a live log refuses what is older than the newest click in it"
+         Another rule over a live log: the start warns and goes on, and clicks that are not newer than the newest in the log are refused as too_old"
     ),
     number!(
         "clock-skew",

@@ -1,10 +1,27 @@
-//! Pure. Whether every log is here that the last checkpoint known lists.
+//! Drives. Whether the logs are here that a start cannot do without: any at all, and every one that the last checkpoint known lists.
+
+use std::path::Path;
 
 use tollgate_wire::Checkpoint;
 
 use super::Failure;
+use crate::exit::Exit;
 use crate::export::{Halt, Mirror};
 use crate::wal::recover::RecoveredLog;
+use crate::wal::segments::list_logs;
+
+/// For a start that takes no clicks: a directory that was never served is a mistyped one, and says nothing of what another holds.
+pub fn a_log_is_there(data_dir: &Path) -> Result<(), Failure> {
+    let logs = data_dir.join("logs");
+    if logs.is_dir() && !list_logs(data_dir)?.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "--until-exported: {} holds no log, so there is nothing to export, and nothing was made there; name the edge's directory with --data-dir",
+        data_dir.display()
+    );
+    Err(Failure { exit: Exit::Usage, text })
+}
 
 /// A log that is gone takes its ids with it: what was accepted into it would be accepted again. So it is missed before the first click,
 /// not when the sink is first asked, which may be hours later.

@@ -1,13 +1,16 @@
 //! A directory that was not there, and `tollgate up` with no setting but its ports: what it takes of time, disk, memory and,
 //! while nothing comes, of a CPU.
 
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::client::{Client, Connection, Shape};
-use crate::server::{PATIENCE, Server, binary};
+use crate::server::{PATIENCE, Server, answer, binary, status_json, wait_until};
 
 const GIB: u64 = 1 << 30;
 const READY: Duration = Duration::from_secs(2);
@@ -36,6 +39,44 @@ fn disk_bytes(folder: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// Seconds without a word would look like a hang: how much memory is touched is said, and `/readyz` says how far that is.
+#[test]
+fn a_large_memory_is_announced_and_readyz_says_how_far_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin = free.local_addr().expect("an address");
+    drop(free);
+    let flags = ["--dedup-memory-bytes", "1GiB", "--admin-listen", &admin.to_string()];
+    let mut server = Server::spawn(&data_dir, &flags);
+    let mut seen = None;
+    wait_until("memory is taken", || {
+        let Ok(connected) = TcpStream::connect(admin) else { return false };
+        drop(connected);
+        let body: serde_json::Value = serde_json::from_str(&answer(admin, "/readyz").1).expect("JSON");
+        let taking = body["reason"] == "taking memory" && body["bytes_done"].as_u64().is_some_and(|done| done > 0);
+        if taking {
+            seen = Some((body, status_json(admin)));
+        }
+        taking
+    });
+    let (body, (code, status)) = seen.expect("it was seen");
+    assert!(body["bytes_total"] == GIB && body["seconds_left"].as_f64().is_some(), "{body}");
+    assert!(
+        code == Some(0) && ["taking_memory", "recovering", "ready"].contains(&status["state"].as_str().expect("text")),
+        "{status}"
+    );
+    assert!(server.ready_within(PATIENCE), "not ready");
+    server.signal(Signal::TERM);
+    let ended = server.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    assert!(
+        ended.errors.contains("taking 1.0 GiB of memory for remembered ids and touching all of it: about "),
+        "{}",
+        ended.errors
+    );
 }
 
 #[test]

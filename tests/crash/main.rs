@@ -12,6 +12,7 @@
 //! 1   an_edge_that_sheds_needs_somebody_and_one_that_is_gone_is_not_reached            status
 //! 1   a_topic_of_checkpoints_that_is_not_compacted_ends_serve_until_it_is              topics check
 //! 64  a_wrong_value_64_and_a_port_in_use_69
+//! 64  a_directory_without_a_log_is_not_exported_64                                     --until-exported
 //! 69  a_wrong_value_64_and_a_port_in_use_69
 //! 70  a_kernel_that_refuses_the_ring_ends_the_process_with_70_and_a_start_goes_on
 //! 71  a_flipped_bit_halts_and_the_printed_commands_go_on                               what is not exported: --accept-loss
@@ -28,6 +29,7 @@
 //! 76  a_broken_store_76
 //! 76  kafka_away_at_a_start_keeps_only_counts_waiting_and_costs_next_to_nothing        a stop
 //! 76  a_host_is_taken_out_though_kafka_is_away                                         --until-exported and a signal
+//! 76  a_stop_while_starting_ends_at_once_with_76_and_the_next_start_goes_on
 //! 77  a_topic_of_checkpoints_that_is_not_compacted_ends_serve_until_it_is
 //! 77  a_topic_whose_limit_no_batch_fits_ends_a_start_until_one_of_them_is_changed
 //! 77  another_cluster_is_refused_with_77_before_anything_is_sent

@@ -1,5 +1,7 @@
 //! What an operator does at night: looks at an edge on one screen, and takes a host out with nothing left in its log.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::client::{Client, Connection, Shape, send_one_by_one, while_sending};
@@ -54,7 +56,10 @@ fn an_edge_that_sheds_needs_somebody_and_one_that_is_gone_is_not_reached() {
     let (code, json) = status_json(server.admin);
     assert_eq!((code, &json["state"]), (Some(1), &"shedding".into()), "{json}");
     assert!(json["needs"][0].as_str().is_some_and(|need| need.contains("--wal-bytes-max")), "{json}");
-    assert!(status(server.admin, &[]).1.contains("NEEDS    shedding"));
+    assert_eq!((&json["log"]["full"], &json["log"]["hours_to_full"]), (&true.into(), &0.0.into()), "{json}");
+    let (_, text) = status(server.admin, &[]);
+    assert!(text.contains("NEEDS    shedding") && text.contains("FULL: clicks are shed"), "{text}");
+    assert!(!text.contains("not filling"), "{text}");
     // What it says to do: free space.
     std::fs::remove_file(data_dir.join("logs/ballast")).expect("removed");
     wait_until("clicks are taken", || answer(server.admin, "/readyz").0.starts_with("HTTP/1.1 200"));
@@ -84,6 +89,11 @@ fn what_a_killed_edge_left_is_exported_without_taking_a_click_and_then_it_ends()
     let (code, text) = tollgate(&data_dir, &["audit"]);
     assert!(code == Some(0) && text.contains("behind the checkpoint 0"), "{text}");
     assert!(Connection::open(was).is_err(), "nobody listens for clicks");
+    let (code, text) = tollgate(&data_dir, &["wal", "inspect"]);
+    assert!(
+        code == Some(0) && text.contains("stopped cleanly, exported up to LSN") && text.contains(", 0 records behind"),
+        "{text}"
+    );
     // Nothing is left: it ends at once; and a start goes on as ever.
     assert_eq!(Server::spawn(&data_dir, &flags).ended_within(PATIENCE).code, Some(0));
     let server = Server::start(&data_dir, &EXPORTS);
@@ -91,4 +101,36 @@ fn what_a_killed_edge_left_is_exported_without_taking_a_click_and_then_it_ends()
     server.signal(Signal::TERM);
     assert_eq!(server.ended_within(PATIENCE).code, Some(0));
     audited(&data_dir);
+}
+
+/// A sink that was never heard of is not said to answer, and a log that was not exported not to have stopped well, or to be the same.
+#[test]
+fn what_was_never_exported_is_said_to_be_so_by_status_inspect_and_audit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    // Nobody listens there.
+    let kafka = ["--sink", "kafka", "--kafka-brokers", "127.0.0.1:9", "--edge-id", "e1"];
+    let server = Server::start(&data_dir, &kafka);
+    send_one_by_one(server.clicks, 0, 7);
+    let (_, text) = status(server.admin, &[]);
+    assert!(text.contains("kafka HAS NOT ANSWERED since the start") && !text.contains("kafka answers"), "{text}");
+    let (_, json) = status_json(server.admin);
+    let export = &json["export"];
+    assert_eq!((&export["answers"], &export["never_answered"]), (&false.into(), &true.into()), "{json}");
+    let (code, text) = tollgate(&data_dir, &["wal", "inspect"]);
+    assert!(code == Some(0) && text.contains("is not known: ") && text.contains("in use by another process"), "{text}");
+    assert!(!text.contains("stopped cleanly"), "{text}");
+    server.signal(Signal::TERM);
+    let ended = server.ended_within(Duration::from_secs(40));
+    assert_eq!(ended.code, Some(76), "{}", ended.errors);
+    let (code, text) = tollgate(&data_dir, &["wal", "inspect"]);
+    assert!(code == Some(0) && text.contains("stopped before all was exported, exported up to LSN 0"), "{text}");
+    let today = text.split("newest frame ").nth(1).and_then(|rest| rest.split('\n').next()).expect("a time");
+    assert!(today.len() == 24 && today.starts_with("20") && today.ends_with('Z'), "{today}");
+    let (code, text) = tollgate(&data_dir, &["audit"]);
+    assert!(
+        code == Some(0) && text.contains("nothing was compared: 7 clicks of the log are not known to be exported"),
+        "{text}"
+    );
+    assert!(!text.contains("the same"), "{text}");
 }

@@ -162,12 +162,15 @@ impl Server {
 
     /// The id of its thread of that name.
     pub fn thread(&self, name: &str) -> i32 {
+        self.find_thread(name).unwrap_or_else(|| panic!("no thread {name}"))
+    }
+
+    pub fn find_thread(&self, name: &str) -> Option<i32> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
         let named =
             |path: &Path| std::fs::read_to_string(path.join("comm")).is_ok_and(|found| found.trim_end() == name);
         let found = threads.flatten().map(|thread| thread.path()).find(|path| named(path));
-        let id = found.as_ref().and_then(|path| path.file_name()?.to_str()?.parse().ok());
-        id.unwrap_or_else(|| panic!("no thread {name}"))
+        found.as_ref().and_then(|path| path.file_name()?.to_str()?.parse().ok())
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -1,12 +1,14 @@
 //! SIGTERM under load, and a disk budget that is used up.
 
+use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::campaign::{check_counts, load};
 use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, verdicts, while_sending};
-use crate::server::{PATIENCE, Server, answer, audited, now_ms, wait_until};
+use crate::server::{EXPORTS, PATIENCE, Server, answer, audited, now_ms, wait_until};
 
 #[test]
 fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
@@ -101,6 +103,44 @@ fn requests_that_wait_for_the_disk_at_a_stop_are_all_answered() {
     assert!(waiting, "everything was on disk when the signal came");
     let server = Server::start(&data_dir, &[]);
     assert_eq!(server.gross(None), 81);
+}
+
+/// A log may take long to be read back: a stop does not wait for it, and does not say that all is exported.
+#[test]
+fn a_stop_while_starting_ends_at_once_with_76_and_the_next_start_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let server = Server::start(&data_dir, &["--export-interval", "1m"]);
+    send_one_by_one(server.clicks, 0, 20);
+    server.kill();
+    // Recovery waits for the lock of each segment: a write of a dead process may be in flight.
+    let held = hold_segments(&data_dir);
+    for flags in [&[][..], &["--until-exported"]] {
+        let server = Server::spawn(&data_dir, flags);
+        wait_until("it starts", || server.find_thread("start").is_some());
+        let told = Instant::now();
+        server.signal(Signal::TERM);
+        let ended = server.ended_within(PATIENCE);
+        assert!(ended.code == Some(76) && ended.errors.contains("while starting"), "{ended:?}");
+        assert!(told.elapsed() < Duration::from_secs(5), "it waited for the log: {:?}", told.elapsed());
+    }
+    drop(held);
+    let server = Server::start(&data_dir, &EXPORTS);
+    server.wait_for_gross(20);
+    server.stop();
+    audited(&data_dir);
+}
+
+fn hold_segments(data_dir: &Path) -> Vec<File> {
+    let files =
+        |path: &Path| std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let segments = files(&data_dir.join("logs")).flat_map(|log| files(&log).collect::<Vec<_>>());
+    let locked = |path| {
+        let file = File::open(path).expect("a segment");
+        file.lock().expect("nobody has it for ever");
+        file
+    };
+    segments.map(locked).collect()
 }
 
 #[test]

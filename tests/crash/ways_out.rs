@@ -34,6 +34,11 @@ fn a_wrong_value_64_and_a_port_in_use_69() {
     for flag in ["--listen", "--query-listen", "--admin-listen"] {
         start_ends(&data_dir, &[flag, &address], 69, &[flag, &address, "in use"]);
     }
+    // All at once.
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin = other.local_addr().expect("a port").to_string();
+    let flags = ["--listen", &address, "--admin-listen", &admin];
+    start_ends(&data_dir, &flags, 69, &["with --listen;", "with --admin-listen", &address, &admin]);
     // Corrected, and free.
     drop(taken);
     let server = Server::start(&data_dir, &[&EXPORTS[..], &["--frame-bytes", "64KiB", "--listen", &address]].concat());
@@ -51,6 +56,9 @@ fn a_second_process_on_a_directory_73_and_the_first_goes_on() {
     send_one_by_one(first.clicks, 0, 5);
     let shown = data_dir.display().to_string();
     start_ends(&data_dir, &EXPORTS, 73, &[&shown, "in use by another process", "--data-dir"]);
+    let admin = first.admin.to_string();
+    let beside = ["--until-exported", "--admin-listen", &admin];
+    start_ends(&data_dir, &beside, 73, &[&shown, "in use by another process"]);
     for arguments in [&["audit"][..], &["wal", "repair", "--accept-loss", "x:1-2", "--yes"]] {
         let (code, text) = tollgate(&data_dir, arguments);
         assert!(code == Some(73) && text.contains("in use by another process"), "{arguments:?}: {code:?} {text}");
@@ -62,6 +70,21 @@ fn a_second_process_on_a_directory_73_and_the_first_goes_on() {
     first.wait_for_gross(10);
     first.stop();
     audited(&data_dir);
+}
+
+/// A mistyped directory must not be told to be exported.
+#[test]
+fn a_directory_without_a_log_is_not_exported_64() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (missing, empty) = (folder.path().join("missing"), folder.path().join("empty"));
+    start_ends(&missing, &["--until-exported"], 64, &[&missing.display().to_string(), "holds no log", "--data-dir"]);
+    assert!(!missing.exists(), "nothing was made");
+    std::fs::create_dir(&empty).expect("made");
+    start_ends(&empty, &["--until-exported"], 64, &[&empty.display().to_string(), "holds no log"]);
+    assert_eq!(std::fs::read_dir(&empty).expect("a directory").count(), 0, "nothing was made");
+    stopped(&empty, 0, 3);
+    let ended = Server::spawn(&empty, &["--until-exported"]).ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
 }
 
 #[test]

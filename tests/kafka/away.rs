@@ -8,7 +8,7 @@ use crate::broker::{Broker, Setup};
 use crate::client::sums;
 use crate::edge::{Edge, wait_for_export};
 use crate::sending::{client, said, send, set};
-use crate::server::{Server, answer};
+use crate::server::{Server, answer, status};
 use crate::shared;
 use crate::wait::{let_pass, wait_until};
 
@@ -40,6 +40,8 @@ fn kafka_away_at_a_start_keeps_only_counts_waiting_and_costs_next_to_nothing() {
     wait_until("it says why counts wait", || said(&edge.data_dir).contains("counts wait in the log"));
     assert!(said(&edge.data_dir).contains("Connection refused"), "{}", said(&edge.data_dir));
     assert!(answer(server.admin, "/readyz").0.starts_with("HTTP/1.1 200"), "clicks are taken");
+    let (_, shown) = status(server.admin, &[]);
+    assert!(shown.contains("kafka HAS NOT ANSWERED since the start"), "{shown}");
     let before = cpu_time(&server);
     let_pass(WATCHED);
     let used = cpu_time(&server).saturating_sub(before);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use tollgate::cli::{Cli, default_text};
+use tollgate::click::Reason;
 use tollgate::metrics::Snapshot;
 use tollgate::metrics_text;
 use tollgate::settings::SETTINGS;
@@ -187,6 +188,15 @@ fn operating_names_every_metric_and_no_other() {
 }
 
 /// Of each `Cargo.toml`: a dependency whose name no source beside it says is built for nothing.
+#[test]
+fn operating_says_of_every_reason_what_it_means() {
+    let operating = read("docs/OPERATING.md");
+    let table = operating.split("Why a click is refused").nth(1).expect("the table of reasons");
+    let rows = table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
+    let found: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert_eq!(found, Reason::ALL.map(Reason::name), "the table of reasons in docs/OPERATING.md against src/click.rs");
+}
+
 #[test]
 fn every_dependency_is_used() {
     for package in ["", "wire/", "global/", "loadgen/", "bench/"] {

@@ -122,11 +122,12 @@ pub fn run(args: &RunArgs) -> Result<i32, Failure> {
         write(path, &format!("{json:#}\n"))?;
     }
     let differs = outcome.totals.wrong > 0 || differences.is_some_and(|found| !found.is_empty());
-    Ok(match (differs, invalid) {
-        (true, _) => EXIT_DIFFERENCE,
-        (false, Some(_)) => EXIT_INVALID,
-        (false, None) if outcome.ledger.unknown() > 0 => EXIT_UNKNOWN,
-        (false, None) => 0,
+    // What became of clicks goes before how they were timed: a server that went away leaves both open.
+    Ok(match (differs, outcome.ledger.unknown(), invalid) {
+        (true, ..) => EXIT_DIFFERENCE,
+        (false, 1.., _) => EXIT_UNKNOWN,
+        (false, 0, Some(_)) => EXIT_INVALID,
+        (false, 0, None) => 0,
     })
 }
 

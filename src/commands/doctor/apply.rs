@@ -9,6 +9,8 @@ use crate::host::Root;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Applied {
+    /// The finding's name.
+    pub name: String,
     pub change: Change,
     pub undo: String,
     /// Why it could not be set.
@@ -16,11 +18,11 @@ pub struct Applied {
 }
 
 pub(super) fn apply(root: &Root, findings: &[Finding]) -> Vec<Applied> {
-    let changes = findings.iter().flat_map(|finding| finding.changes.iter().cloned());
+    let changes = findings.iter().flat_map(|finding| finding.changes.iter().map(|change| (&finding.name, change)));
     changes
-        .map(|change| {
+        .map(|(name, change)| {
             let error = fs::write(root.path(&change.path), &change.new).err().map(|error| error.to_string());
-            Applied { undo: change.undo(), change, error }
+            Applied { name: name.clone(), undo: change.undo(), change: change.clone(), error }
         })
         .collect()
 }

@@ -49,6 +49,15 @@ fn allowed(patient: &Patient, finding: Finding, changes: Vec<Change>) -> Finding
     if patient.config.tuning.nic.is_empty() { finding } else { finding.changing(changes) }
 }
 
+/// Where no worker is pinned, no CPU is a worker's to keep interrupts off, or to send them to.
+fn for_pinned(patient: &Patient, finding: Finding) -> Finding {
+    let cpus = format_list(&patient.plan.workers);
+    Finding {
+        why: format!("no worker is pinned: where this should be is a question with --cpus, such as {cpus}"),
+        ..finding
+    }
+}
+
 fn queues(patient: &Patient, nic: &Nic) -> Finding {
     let (receive, send, driver) = (nic.receive.len(), nic.send.len(), nic.driver.as_deref().unwrap_or("software"));
     let asked =
@@ -97,6 +106,9 @@ fn interrupts(patient: &Patient, nic: &Nic, irqs: &[Irq]) -> Option<Finding> {
     if changes.is_empty() {
         return Some(finding);
     }
+    if !patient.plan.pinned {
+        return Some(for_pinned(patient, finding));
+    }
     let wanted = changes.iter().map(Change::command).collect::<Vec<_>>().join("; ");
     let why = match patient.plan.layout {
         Layout::Aligned => "a queue's packets are taken in on the CPU of one worker, each worker's turn",
@@ -133,13 +145,23 @@ fn set_masks(queues: &[Queue], wanted: impl Fn(usize) -> Vec<usize>) -> Vec<Chan
     queues.iter().enumerate().filter_map(change).collect()
 }
 
+fn spread_over(queues: &[Queue]) -> String {
+    if queues.iter().all(|queue| queue.cpus.as_ref().is_some_and(Vec::is_empty)) {
+        return "off: packets stay on the CPU of their queue's interrupt".to_owned();
+    }
+    format!("packets spread over CPUs {}", masks(queues))
+}
+
 fn receive_spread(patient: &Patient, nic: &Nic) -> Option<Finding> {
     let cpus = patient.plan.receive_cpus();
     let spread = nic.receive.len() < cpus.len();
     let changes = set_masks(&nic.receive, |_| if spread { cpus.to_vec() } else { Vec::new() });
-    let finding = Finding::ok(AREA, title(nic, "RPS"), format!("packets spread over CPUs {}", masks(&nic.receive)), "");
+    let finding = Finding::ok(AREA, title(nic, "RPS"), spread_over(&nic.receive), "");
     if nic.receive.is_empty() || changes.is_empty() {
         return (!nic.receive.is_empty()).then_some(finding);
+    }
+    if !patient.plan.pinned {
+        return Some(for_pinned(patient, finding));
     }
     let why = if spread {
         "fewer queues than CPUs to take packets in: the kernel spreads the flows over these"
@@ -160,6 +182,9 @@ fn send_spread(patient: &Patient, nic: &Nic) -> Option<Finding> {
     let finding = Finding::ok(AREA, title(nic, "XPS"), format!("queues sent by from CPUs {}", masks(&nic.send)), "");
     if changes.is_empty() {
         return Some(finding);
+    }
+    if !patient.plan.pinned {
+        return Some(for_pinned(patient, finding));
     }
     let wanted = changes.iter().map(Change::command).collect::<Vec<_>>().join("; ");
     Some(allowed(

@@ -250,6 +250,34 @@ fn what_is_applied_is_set_and_can_be_put_back() {
     assert!(apply(&root, &look()).is_empty(), "nothing is left to set");
 }
 
+/// Interrupts are kept off workers' CPUs: where none is pinned, there are no such.
+#[test]
+fn an_edge_whose_workers_are_not_pinned_is_not_told_where_interrupts_go() {
+    let mut case = sound();
+    case.config.cpus = Vec::new();
+    case.file("proc/irq/41/smp_affinity_list", "0-1\n");
+    case.file("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000003\n");
+    let of_nic = |case: &Case| {
+        let of = |finding: &Finding| finding.name == "eth0 interrupts" || finding.name == "eth0 RPS";
+        case.examine().into_iter().filter(of).collect::<Vec<_>>()
+    };
+    let findings = of_nic(&case);
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok && finding.changes.is_empty()), "{findings:#?}");
+    assert!(findings.iter().all(|finding| finding.why.contains("--cpus")), "{findings:#?}");
+    case.file("sys/class/net/eth0/queues/rx-0/rps_cpus", "0\n");
+    assert!(of_nic(&case).iter().any(|finding| finding.found.starts_with("off: ")), "{:#?}", of_nic(&case));
+}
+
+#[test]
+fn a_dry_run_marks_what_apply_would_set() {
+    let mut case = sound();
+    case.file("proc/sys/net/core/somaxconn", "128\n");
+    let text = screen::text(&case.examine(), &[], false);
+    assert!(text.contains("set (or --apply): echo 4096 > /proc/sys/net/core/somaxconn"), "{text}");
+    assert!(screen::text(&sound().examine(), &[], true).contains("nothing is set"));
+}
+
 #[test]
 fn what_cannot_be_set_is_said() {
     let mut case = sound();
@@ -260,7 +288,10 @@ fn what_cannot_be_set_is_said() {
     let applied = apply(&root, &findings);
     assert!(applied[0].error.is_some());
     let text = screen::text(&findings, &applied, true);
-    assert!(text.contains("NOT set /proc/sys/net/core/somaxconn to \"4096\"") && text.contains("0 of 1 set"), "{text}");
+    assert!(
+        text.contains(": NOT set /proc/sys/net/core/somaxconn to \"4096\"") && text.contains("0 of 1 set"),
+        "{text}"
+    );
 }
 
 #[test]
