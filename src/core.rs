@@ -6,6 +6,7 @@
 //!
 //! `lanes` is the receiving side of a core, `home` the deciding one. The same upkeep runs after every turn.
 
+pub mod ahead;
 pub mod clock;
 pub mod cuts;
 pub mod home;
@@ -24,8 +25,9 @@ mod waiting;
 
 use crate::chunk::CoreIndex;
 use crate::config::Config;
+use crate::core::ahead::Lookahead;
 use crate::core::clock::Clock;
-use crate::core::home::{Home, Lookahead};
+use crate::core::home::Home;
 use crate::core::idle::IdleLog;
 use crate::core::inbound::Inbound;
 use crate::core::intake::Intake;

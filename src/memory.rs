@@ -8,8 +8,8 @@ use crate::config::{
     KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, STAGING_BYTES_MAX, SinkKind, TABLE_ROWS_MAX,
     TABLE_USERS_MAX,
 };
+use crate::core::ahead::AHEAD_BYTES;
 use crate::core::cuts::SPARE_TABLES;
-use crate::core::home::AHEAD_BYTES;
 use crate::core::lanes::Lane;
 use crate::core::staging::StagedRequest;
 use crate::dedup;

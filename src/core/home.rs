@@ -1,10 +1,9 @@
 //! Pure. A core as the home of clicks: it alone remembers their keys, ends the log and counts them. One click is one step:
 //! room, horizon, look-up, log, merge, key; all of it or nothing.
 
-use std::collections::VecDeque;
-
 use crate::chunk::{CoreIndex, Tally};
 use crate::click::{EventTime, Reason, Refusal};
+use crate::core::ahead::{Ahead, Lookahead};
 use crate::core::cuts::Cuts;
 use crate::cut::{Cut, CutTable};
 use crate::dedup::{Hashed, Table as Dedup, Verdict};
@@ -68,46 +67,6 @@ pub struct Home {
     idle_sealed: bool,
     idle_frames: u64,
 }
-
-/// A record that will be judged, and the key of a click as it will be looked up.
-#[derive(Clone, Copy, Debug)]
-struct Ahead {
-    hashed: Option<Hashed>,
-    length: u32,
-    /// Where its partial probably is.
-    sighted: u32,
-    /// Its home.
-    to: CoreIndex,
-}
-
-/// Records of one source that have been looked ahead at and not been judged, in order.
-#[derive(Debug, Default)]
-pub struct Lookahead {
-    queue: VecDeque<Ahead>,
-    /// Those at the front whose lines are on their way.
-    fetched: usize,
-}
-
-impl Lookahead {
-    pub fn with_capacity(records: usize) -> Lookahead {
-        Lookahead { queue: VecDeque::with_capacity(records), fetched: 0 }
-    }
-
-    /// The next record's home, and its bytes.
-    pub fn next(&self) -> Option<(CoreIndex, usize)> {
-        self.queue.front().map(|ahead| (ahead.to, ahead.length as usize))
-    }
-
-    /// The next record is judged, or on its way to another home.
-    #[inline]
-    pub fn pass(&mut self) {
-        self.queue.pop_front();
-        self.fetched = self.fetched.saturating_sub(1);
-    }
-}
-
-/// What is kept of a record that waits to be judged, beside itself.
-pub const AHEAD_BYTES: usize = size_of::<Ahead>();
 
 /// Raw bytes of dead letters that may still be kept this hour.
 struct HourlyBudget {

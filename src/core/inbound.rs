@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 use crate::chunk::{Chunk, CoreIndex, Refused};
-use crate::core::home::{Bench, Home, Lookahead};
+use crate::core::ahead::Lookahead;
+use crate::core::home::{Bench, Home};
 use crate::event::{Action, Actions, Now};
 use crate::metrics::Ledger;
 

@@ -129,9 +129,9 @@ impl Sender {
             let sending = Instant::now();
             while !self.answered(&mut connection, door, &text, lines.len() as u64) {
                 assert!(sending.elapsed() < PATIENCE, "no edge takes it");
-                std::thread::park_timeout(Duration::from_millis(20));
+                let_pass(Duration::from_millis(20));
             }
-            std::thread::park_timeout(PAUSE);
+            let_pass(PAUSE);
         }
     }
 
