@@ -192,7 +192,9 @@ impl Report {
         line(out, format_args!("  {START_SECONDS:>6.1} s   the start itself"));
         line(
             out,
-            format_args!("  {seconds_to_take_memory:>6.1} s   memory for ids is touched, at {pace} a second at least"),
+            format_args!(
+                "  {seconds_to_take_memory:>6.1} s   memory for ids is touched, where the host gives {pace} a second"
+            ),
         );
         line(
             out,

@@ -17,6 +17,7 @@ use super::{halted, named, store_text};
 use crate::cli::WalCommand;
 use crate::cut::Position;
 use crate::exit::Exit;
+use crate::units::utc;
 use crate::wal::extent::{Extent, Finding, Verified, verify_log};
 use crate::wal::record::{ClickRecord, DeadLetter, Record, UUID_TEXT_BYTES};
 use crate::wal::recover::{Progress, Tail, walk_log};
@@ -125,7 +126,7 @@ pub fn print_extent(
     };
     writeln!(out, "    {}", lost_sentence(damage.lsn, extent))?;
     for ((ad, pane_ms), clicks) in &extent.named {
-        writeln!(out, "    still readable: ad {ad:?}, pane {pane_ms}: {clicks} clicks")?;
+        writeln!(out, "    still readable: ad {ad:?}, pane {}: {clicks} clicks", utc(*pane_ms))?;
     }
     let (id, from, dir) = (hex(&damage.log_id), damage.lsn + 1, named(dir));
     let to = extent.to_lsn;

@@ -9,6 +9,7 @@ use super::wal::{CommandError, logs_of, print_extent};
 use crate::config::CLOCK_SKEW_MS_MAX;
 use crate::cut::Position;
 use crate::exit::Exit;
+use crate::units::utc;
 use crate::wal::extent::{Extent, Finding, repair as repair_of, verify_log};
 use crate::wal::replay::hex;
 use crate::wal::segments::{DataDir, LogDir, write_synced};
@@ -77,7 +78,7 @@ pub fn repair(
         };
         writeln!(out, "    the log {way}, after LSN {}", plan.extent.to_lsn)?;
         if plan.horizon_ms > i64::MIN {
-            writeln!(out, "    clicks with an event time before {} are refused as too old then", plan.horizon_ms)?;
+            writeln!(out, "    clicks with an event time before {} are refused as too old then", utc(plan.horizon_ms))?;
         }
         if plan.horizon_ms > now_ms {
             let seconds = (plan.horizon_ms - now_ms) / 1_000;

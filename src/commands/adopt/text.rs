@@ -5,6 +5,7 @@ use std::io::{Result, Write};
 use crate::export::Halt;
 use crate::export::adoption::{Conflict, Held, Plan, Seen, Way};
 use crate::export::mirror::Place;
+use crate::units::utc;
 use crate::wal::replay::hex;
 use tollgate_wire::Checkpoint;
 
@@ -44,7 +45,7 @@ fn placed(place: &Place) -> String {
 fn checkpoint(checkpoint: &Checkpoint, now_ms: i64, out: &mut dyn Write) -> Result<()> {
     let Checkpoint { txn_seq, written_ms, nonce, .. } = checkpoint;
     let age = age(*written_ms, now_ms);
-    writeln!(out, "  transaction {txn_seq}, written at {written_ms} ({age}), nonce {}", hex(nonce))?;
+    writeln!(out, "  transaction {txn_seq}, written at {} ({age}), nonce {}", utc(*written_ms), hex(nonce))?;
     checkpoint.logs.iter().try_for_each(|log| {
         let (id, lsn, clicks) = (hex(&log.log_uuid), log.lsn, log.clicks_total);
         writeln!(out, "  log {id} exported up to LSN {lsn}, {clicks} clicks")
@@ -62,10 +63,10 @@ fn held(log: &Held, now_ms: i64, out: &mut dyn Write) -> Result<()> {
     for began in &log.began[shown..] {
         let (lsn, age) = (began.before.lsn, age(began.started_ms, now_ms));
         let clicks = log.end.clicks - began.before.clicks;
-        let (incarnation, started_ms) = (began.incarnation, began.started_ms);
+        let (incarnation, started) = (began.incarnation, utc(began.started_ms));
         writeln!(
             out,
-            "  after LSN {lsn}: incarnation {incarnation}, begun at {started_ms} ({age}), {clicks} clicks from there on"
+            "  after LSN {lsn}: incarnation {incarnation}, begun at {started} ({age}), {clicks} clicks from there on"
         )?;
     }
     Ok(())
