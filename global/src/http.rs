@@ -36,6 +36,7 @@ use axum::{Extension, Router};
 use tokio::sync::{oneshot, watch};
 
 pub use access::Access;
+pub use names::{AGENTS, CLASSES, DEVICES};
 pub use problem::Problem;
 
 use crate::store::Store;

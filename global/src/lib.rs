@@ -42,7 +42,7 @@ pub use backup::{BackupError, restore};
 pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
 pub use consumer::{Consumer, Stopped};
 pub use edges::{EdgeState, Presence, TroubleKind};
-pub use http::{Access, serve};
+pub use http::{AGENTS, Access, CLASSES, DEVICES, serve};
 pub use kafka::KafkaSettings;
 pub use keeper::{RoomSeen, keep};
 pub use key::PANE_MS;
