@@ -38,6 +38,7 @@ use axum::serve::ListenerExt;
 use tokio::sync::{oneshot, watch};
 
 pub use access::Access;
+pub use names::{AGENTS, CLASSES, DEVICES};
 pub use problem::Problem;
 
 use crate::guard::{self, Guard};

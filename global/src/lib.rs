@@ -55,7 +55,7 @@ pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
 pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFile, Owner};
 pub use consumer::{Consumer, Stopped};
 pub use edges::{EdgeState, Presence, TroubleKind};
-pub use http::{Access, serve};
+pub use http::{AGENTS, Access, CLASSES, DEVICES, serve};
 pub use kafka::KafkaSettings;
 pub use keeper::{RoomSeen, keep};
 pub use key::PANE_MS;

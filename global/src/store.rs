@@ -56,12 +56,19 @@ impl Default for Options {
     }
 }
 
+/// What is in memory of the file. While a commit is on its way to the file there are two, and a reader takes the one of the file
+/// that it sees: the last step of a commit may take tens of milliseconds.
+#[derive(Clone)]
+struct Moments {
+    last: Arc<Moment>,
+    next: Option<Arc<Moment>>,
+}
+
 /// The store. Shared by who commits, who keeps it in order, and the query side.
 pub struct Store {
     pub(crate) database: Database,
     pub(crate) options: Options,
-    /// Replaced at the end of every commit, after the file.
-    moment: RwLock<Arc<Moment>>,
+    moments: RwLock<Moments>,
     /// Held through a commit.
     writer: Mutex<Writer>,
     failed: AtomicBool,
@@ -90,7 +97,7 @@ impl Store {
         Ok(Store {
             database,
             options,
-            moment: RwLock::new(Arc::new(moment)),
+            moments: RwLock::new(Moments { last: Arc::new(moment), next: None }),
             writer: Mutex::new(Writer::new(edges)),
             failed: AtomicBool::new(false),
             since_ms: AtomicI64::new(0),
@@ -216,20 +223,21 @@ impl Store {
     /// What is committed, for one question after another.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         loop {
-            let moment = self.moment();
+            let Moments { last, next } = self.moments.read().unwrap_or_else(PoisonError::into_inner).clone();
             let file = begin_read(&self.database)?;
             let generation = {
                 let state = file.open_table(STATE).map_err(redb::Error::from)?;
                 state_value(&state, GENERATION)?.unwrap_or(0)
             };
-            if generation == moment.generation {
+            let of_file = [Some(last), next].into_iter().flatten().find(|moment| moment.generation == generation);
+            if let Some(moment) = of_file {
                 let idle = (self.options.idle_after_ms, self.since_ms.load(Ordering::Acquire));
                 return Ok(Snapshot::new(file, moment, idle, self.catalogue()));
             }
             if self.failed.load(Ordering::Acquire) {
                 return Err(StoreError::Failed);
             }
-            // A commit is between the file and the memory: a few instructions apart.
+            // A commit began after the moments were read.
             std::thread::yield_now();
         }
     }
@@ -255,7 +263,7 @@ impl Store {
     }
 
     pub(crate) fn moment(&self) -> Arc<Moment> {
-        self.moment.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.moments.read().unwrap_or_else(PoisonError::into_inner).last.clone()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Writer> {
@@ -294,13 +302,14 @@ impl Store {
         let done = change(&mut commit)?;
         let mismatches = commit.mismatches;
         let (moment, edges) = commit.finish()?;
+        let (generation, moment) = (moment.generation, Arc::new(moment));
+        self.moments.write().unwrap_or_else(PoisonError::into_inner).next = Some(moment.clone());
         commit_file(file)?;
         if let Some(catalogue) = self.catalogue.get() {
             catalogue.count_mismatches(mismatches);
         }
         writer.edges.extend(edges);
-        let generation = moment.generation;
-        *self.moment.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(moment);
+        *self.moments.write().unwrap_or_else(PoisonError::into_inner) = Moments { last: moment, next: None };
         self.committed.send_replace(generation);
         Ok(done)
     }

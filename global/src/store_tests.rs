@@ -366,3 +366,22 @@ fn killed_while_committing_nothing_is_lost_or_doubled() {
         assert_equal(&store, &model, START_MS, START_MS + 6 * PANE_MS);
     }
 }
+
+/// What was counted ever is what was committed, also after the store was opened again; a replay adds nothing.
+#[test]
+fn clicks_by_class_are_counted_for_ever() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("store");
+    let store = Store::open(&path).expect("a new store");
+    let sent = transaction("e", 1, 20_000, vec![partial("a", 0, 0, 5, &[]), partial("b", 10_000, 2, 3, &[])]);
+    store.commit(&sent).expect("commit");
+    assert!(store.commit(&sent).is_err());
+    store
+        .commit(&transaction("e", 2, 90_000, vec![partial("a", 0, 0, 4, &[]), partial("a", 0, 7, 1, &[])]))
+        .expect("late");
+    let expected = BTreeMap::from([(0, 9), (2, 3), (7, 1)]);
+    assert_eq!(store.snapshot().expect("snapshot").counted(), &expected);
+    drop(store);
+    let again = Store::open(&path).expect("the same store");
+    assert_eq!(again.snapshot().expect("snapshot").counted(), &expected);
+}

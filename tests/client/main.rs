@@ -1,5 +1,5 @@
-//! The binary as a client in another language sees it. The client is Python with nothing but its standard library, and shares
-//! no code with tollgate; each test here runs one file of it against the binary.
+//! The binary as a client in another language sees it. The client is Python with nothing but its standard library (one test runs
+//! Schemathesis), and shares no code with tollgate; each test here runs one file of it against the binary.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +10,7 @@ fn passes(module: &str) {
     // -B: leaves no compiled files in the repository.
     python.args(["-B", "-W", "error", "-m", "unittest", "-v", module]).current_dir(folder);
     let output = python.env("TOLLGATE_BINARY", env!("CARGO_BIN_EXE_tollgate")).output();
-    let output =
-        output.expect("python3 is not there: the client's tests need Python 3.9 or later, and nothing else of it");
+    let output = output.expect("python3 is not there: the client's tests need Python 3.10 or later");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{module} of tests/client: {}\n{said}", output.status);
     assert!(said.contains("\nRan ") && !said.contains("Ran 0 tests"), "{module} has no tests\n{said}");

@@ -217,6 +217,18 @@ fn every_dependency_is_used() {
     }
 }
 
+/// The global tier shares no code with the edge, and shows codes by the same names.
+#[test]
+fn the_query_api_names_what_clicks_carry_as_the_edge_does() {
+    use tollgate::click::{Agent, Class, Device};
+    assert_eq!(Class::ALL.map(Class::name), tollgate_global::CLASSES);
+    assert_eq!(Device::ALL.map(Device::name), tollgate_global::DEVICES);
+    assert_eq!(Agent::ALL.map(Agent::name), tollgate_global::AGENTS);
+    assert!(Class::ALL.iter().zip(0..).all(|(class, code)| *class as u8 == code));
+    assert!(Device::ALL.iter().zip(0..).all(|(device, code)| *device as u8 == code));
+    assert!(Agent::ALL.iter().zip(0..).all(|(agent, code)| *agent as u8 == code));
+}
+
 #[test]
 fn every_decision_is_in_the_index() {
     let index = read("docs/decisions/README.md");

@@ -261,3 +261,103 @@ pub fn rank_name(by: RankBy) -> &'static str {
         RankBy::Gross => "gross",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PANE_MS;
+    use crate::window::{DAY_MS, HOUR_MS, MINUTE_MS};
+
+    const NOW_MS: i64 = 1_712_912_405_678;
+    const COUNT: &[Parameter] = crate::http::routes::TOTALS.parameters;
+    const GROUPS: &[GroupBy] = crate::http::routes::TOTALS.groups;
+
+    /// Parameters as they stand in a URL.
+    type Given = &'static [(&'static str, &'static str)];
+
+    fn read(given: Given) -> Result<Asked, BadParameter> {
+        let owned: Vec<_> = given.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Asked::read(&owned, COUNT, GROUPS)
+    }
+
+    fn span(given: Given) -> Result<(i64, i64), BadParameter> {
+        read(given)?.span(NOW_MS).map(|span| (span.start_ms, span.end_ms))
+    }
+
+    /// Each pair gives this span, widened to panes, with a granularity to its windows.
+    #[test]
+    fn spans() {
+        let cases: &[(Given, i64, i64)] = &[
+            (&[], 1_712_908_800_000, 1_712_912_410_000),
+            (&[("from", "1712908800")], 1_712_908_800_000, 1_712_912_410_000),
+            (&[("to", "1712908800")], 1_712_905_200_000, 1_712_908_800_000),
+            (&[("from", "1712908800"), ("to", "1712908801")], 1_712_908_800_000, 1_712_908_810_000),
+            (&[("to", "1712908809999"), ("from", "1712908809998")], 1_712_908_800_000, 1_712_908_810_000),
+            (&[("from", "1712908800000"), ("to", "1712908810001")], 1_712_908_800_000, 1_712_908_820_000),
+            (&[("from", "0"), ("to", "1")], 0, PANE_MS),
+            (&[("to", "5")], 0, PANE_MS),
+            (&[("from", "61"), ("to", "62"), ("granularity", "1m")], MINUTE_MS, 2 * MINUTE_MS),
+            (&[("from", "299"), ("to", "301"), ("granularity", "5m")], 0, 10 * MINUTE_MS),
+            (&[("from", "3600"), ("to", "3601"), ("granularity", "1h")], HOUR_MS, 2 * HOUR_MS),
+            (&[("from", "86399"), ("to", "86400"), ("granularity", "1d")], 0, DAY_MS),
+            (&[("from", "60"), ("to", "691260"), ("granularity", "1m")], MINUTE_MS, 11_521 * MINUTE_MS),
+        ];
+        for &(given, from_ms, to_ms) in cases {
+            assert_eq!(span(given), Ok((from_ms, to_ms)), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn refused_spans() {
+        let cases: &[(Given, &str, &str)] = &[
+            (&[("from", "10"), ("to", "10")], "to", "after from, which is 1970-01-01T00:00:10Z"),
+            (&[("to", "0")], "to", "after from"),
+            (&[("from", "1712912405678")], "from", "before now"),
+            (&[("from", "60"), ("to", "691261"), ("granularity", "1m")], "granularity", "at most 11520"),
+            (&[("from", "0"), ("granularity", "1h")], "granularity", "at most 11520"),
+        ];
+        for &(given, parameter, allowed) in cases {
+            let refused = span(given).expect_err(&format!("{given:?}"));
+            assert_eq!(refused.parameter, parameter, "{given:?}");
+            assert!(refused.allowed.contains(allowed), "{given:?}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_read() {
+        let asked = read(&[
+            ("granularity", "1h"),
+            ("filter_region", "US-CA"),
+            ("filter_user_agent", "ie"),
+            ("group_by", "ad"),
+            ("limit", "10000"),
+            ("cursor", "ab"),
+            ("format", "csv"),
+        ]);
+        let expected = Asked {
+            granularity: Some(Granularity::Hour),
+            region: Some("US-CA".to_owned()),
+            user_agent: Some(("ie", UserAgent::Agent(6))),
+            group_by: Some(GroupBy::Ad),
+            limit: LIMIT_MAX,
+            cursor: Some("ab".to_owned()),
+            format: Format::Csv,
+            ..Asked::default()
+        };
+        assert_eq!(asked, Ok(expected));
+        let none = read(&[("filter_region", "unknown")]).map(|asked| asked.filter(None).region);
+        assert_eq!(none, Ok(Some(String::new())), "clicks that name no region");
+        let shown = read(&[(
+            "granularity",
+            "no such thing, and longer than anybody would want to see it come back to them in an answer, ever again",
+        )]);
+        assert_eq!(shown.map_err(|bad| bad.given.len()), Err(GIVEN_CHARACTERS_MAX));
+    }
+
+    #[test]
+    fn an_id_is_1_to_64_characters() {
+        for (id, fits) in [("", false), ("a", true), (&"é".repeat(64), true), (&"a".repeat(65), false)] {
+            assert_eq!(check_id("ad_id", id).is_ok(), fits, "{id:?}");
+        }
+    }
+}

@@ -254,27 +254,34 @@ fn rows_are_told_apart_by_window_and_group() {
 fn pages_add_up_to_the_whole() {
     let served = served();
     let now = wall_ms();
-    let now = now - now % HOUR_MS;
-    let partials =
-        (0..25).map(|at| partial(&format!("ad {at:02}"), now - (at % 5 + 1) * MINUTE_MS, 0, 1 + at as u64, &[]));
-    served.commits(2, now, partials.collect());
+    let now = now - now % MINUTE_MS;
+    let of = |at: i64| partial(&format!("ad {at:02}"), now - (at % 5 + 1) * MINUTE_MS, 0, 1 + at as u64, &[]);
+    served.commits(2, now, (0..25).map(of).collect());
     for path in ["/v1/totals?group_by=ad&granularity=1m", "/v1/totals?group_by=class&granularity=1m"] {
-        // Until the hour is over, whenever that is: the last minutes of it are in the hour up to now.
-        let whole = served.get(path);
-        let (mut rows, mut next) = (Vec::new(), Some(format!("{path}&limit=3")));
+        let first = served.get(&format!("{path}&limit=3"));
+        let time = |name: &str| first[name].as_str().expect("a time").to_owned();
+        let whole = served.get(&format!("{path}&from={}&to={}", time("from"), time("to")));
+        let cursor = first["next_cursor"].as_str().expect("more than three");
+        let mut rows = first["rows"].as_array().expect("rows").clone();
+        let mut next = Some(format!("{path}&limit=3&cursor={cursor}"));
         while let Some(path) = next.take() {
             let reply = served.request("GET", &path, "");
             assert_eq!(reply.status, 200, "{}", reply.text);
             let page = reply.body["rows"].as_array().expect("rows");
             assert!(page.len() <= 3);
             rows.extend(page.iter().cloned());
-            assert_eq!(reply.body["from"], whole["from"], "all pages are of one span");
+            assert_eq!(
+                fields(&reply.body, &["from", "to"]),
+                fields(&first, &["from", "to"]),
+                "all pages are of one span"
+            );
             let link = reply
                 .field("link")
                 .map(|link| link.trim_start_matches('<').split_once('>').expect("a target").0.to_owned());
             assert_eq!(link.is_some(), reply.body.get("next_cursor").is_some());
             next = link;
         }
+        assert!(rows.len() > 3);
         assert_eq!(json!(rows), whole["rows"], "{path}");
     }
 }
@@ -583,6 +590,12 @@ fn a_scope_holds_on_every_route() {
     assert_eq!(
         served.get("/v1/ads/top_k")["top_ads"],
         json!([{"ad_id": "ad 1", "click_count": 11, "gross": 11, "net": 11}])
+    );
+    let of_another = served.get("/v1/ads/ad_2/aggregated_count?from=1712908800&to=1712908860");
+    assert_eq!(
+        fields(&of_another, &["state", "version"]),
+        [json!("closed"), json!(1)],
+        "its corrections are not shown"
     );
     let history = served.get("/v1/ads/ad_2/history?from=1712908800&to=1712908920");
     assert_eq!(history["corrections"], json!([]), "another's ad");
