@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, stat};
 
-use crate::server::{EXPORTS, Server, now_ms, status, tollgate, wait_until};
+use crate::server::{EXPORTS, Server, binary, now_ms, status, tollgate, wait_until};
 use crate::{Reply, accepted, ask, click, gross, send, token};
 
 /// An edge with five clicks of campaign `a`, of advertiser `x`, and seven of campaign `b`.
@@ -215,4 +215,52 @@ fn a_port_beyond_the_loopback_needs_a_token() {
     let ended = Server::spawn(&data_dir, &[]).ended_within(crate::server::PATIENCE);
     assert!(ended.code == Some(73) && ended.errors.contains("tokens.json"), "{ended:?}");
     assert_eq!(tollgate(&data_dir, &["token", "create", "--all"]).0, Some(73), "nothing is written over it");
+}
+
+/// `tollgate global` lets in as an edge does, and tells of the same files; no broker is needed for that.
+#[test]
+fn the_global_tier_asks_for_tokens_too() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (data_dir, ads) = (folder.path().join("global"), folder.path().join("ads.csv"));
+    std::fs::write(&ads, "ad_id,campaign_id\nad,c\n").expect("written");
+    let all = token(&data_dir, &["--all"]);
+    let mut command = std::process::Command::new(binary());
+    command.args([
+        "global",
+        "--kafka-brokers",
+        "127.0.0.1:1",
+        "--query-listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
+    command.arg("--ads").arg(&ads);
+    let mut server = Server::spawn_command(command, &data_dir);
+    assert!(server.ready_within(crate::server::PATIENCE), "no ready line");
+    let statuses =
+        [None, Some(&all[1..]), Some(all.as_str())].map(|token| ask(server.query, "/v1/totals", token).status);
+    assert_eq!(statuses, [401, 401, 200]);
+    let text = ask(server.admin, "/metrics", None).body;
+    for line in ["tollgate_global_catalogue_ads 1", "tollgate_global_tokens{state=\"valid\"} 1"] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+    }
+    std::fs::write(&ads, "ad_id,campaign_id\nad,c\nad,d\n").expect("written");
+    wait_until("the break is told of", || {
+        ask(server.admin, "/readyz", None).body.contains("--ads file cannot be used")
+    });
+    assert_eq!(tollgate(&data_dir, &["token", "revoke", &tokens_of(&data_dir)[0]]).0, Some(0));
+    wait_until("it is revoked", || ask(server.query, "/v1/totals", Some(&all)).status == 401);
+}
+
+/// The ids, as a program reads them.
+fn tokens_of(data_dir: &Path) -> Vec<String> {
+    let (code, text) = tollgate(data_dir, &["token", "list", "--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    list["tokens"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|token| token["id"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
