@@ -29,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Edge, embedded global tier and query API in one process; needs no flag: the way to try it
-    Up(ServeArgs),
+    Up(UpArgs),
     /// The edge on a machine of its own: a quarter of the memory remembers ids
     Serve(ServeArgs),
     /// Checks a configuration; prints every value in force, the memory they add up to, the click rate that the
@@ -59,6 +59,16 @@ pub enum Command {
     Backup(BackupArgs),
     /// Puts a backup where no store is
     Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Sends itself some 300 clicks a second that nobody made, so that the dashboard has something to show. They are counted like any
+    /// others and stay in the data directory: their ads, campaigns and advertisers begin with demo_
+    #[arg(long, conflicts_with = "until_exported")]
+    pub demo: bool,
+    #[command(flatten)]
+    pub serve: ServeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -391,6 +401,7 @@ mod tests {
     fn every_command_is_read() {
         for line in [
             "tollgate up",
+            "tollgate up --demo --data-dir d",
             "tollgate serve --listen 0.0.0.0:80 --cpus 3",
             "tollgate check --for up --json --recv-buffers 64",
             "tollgate doctor --nic eth0 --cpus 0,1 --data-dir d --json --apply",
@@ -425,6 +436,8 @@ mod tests {
         for (line, want) in [
             ("tollgate", "subcommand"),
             ("tollgate fly", "'fly'"),
+            ("tollgate serve --demo", "'--demo'"),
+            ("tollgate up --demo --until-exported", "cannot be used with"),
             ("tollgate up --lisen 1", "'--lisen'"),
             ("tollgate up --listen", "--listen"),
             ("tollgate wal repair --raise-horizon --accept-loss 1:1-2", "cannot be used with"),
@@ -468,6 +481,6 @@ mod tests {
     #[test]
     fn flags_reach_the_configuration() {
         let Ok(Read::Command(Command::Up(args))) = parse("tollgate up --headers-max 77") else { panic!("parses") };
-        assert_eq!(args.settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
+        assert_eq!(args.serve.settings.load(Role::Up, &Machine::read()).unwrap().config.http.headers_max, 77);
     }
 }

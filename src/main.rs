@@ -49,8 +49,11 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             let config = args.settings.load(Role::Serve, &machine)?.config;
             Ok(ended(commands::doctor::run(&config, &machine, asked, &mut std::io::stdout().lock())))
         }
-        Command::Up(args) => serve(args, Role::Up, &machine),
-        Command::Serve(args) => serve(args, Role::Serve, &machine),
+        Command::Up(args) => {
+            let work = if args.demo { Work::Demo } else { work_of(&args.serve) };
+            serve(&args.serve, Role::Up, work, &machine)
+        }
+        Command::Serve(args) => serve(args, Role::Serve, work_of(args), &machine),
         Command::Wal(args) => {
             let dir = args.log.data_dir()?;
             Ok(ended(commands::wal::run(&args.command, &dir, wall_ms(), &mut std::io::stdout().lock())))
@@ -130,8 +133,11 @@ fn loaded(args: &SettingArgs, role: Role, machine: &Machine) -> Result<Loaded, U
     Ok(loaded)
 }
 
-fn serve(args: &ServeArgs, role: Role, machine: &Machine) -> Result<Exit, UsageError> {
-    let work = if args.until_exported { Work::ExportAll } else { Work::Serve };
+fn work_of(args: &ServeArgs) -> Work {
+    if args.until_exported { Work::ExportAll } else { Work::Serve }
+}
+
+fn serve(args: &ServeArgs, role: Role, work: Work, machine: &Machine) -> Result<Exit, UsageError> {
     Ok(tollgate::run::run(&loaded(&args.settings, role, machine)?.config, work))
 }
 

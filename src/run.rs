@@ -5,10 +5,12 @@
 //!           ├─ keeper     segments ahead of need, disk budget
 //!           ├─ exporter   cuts → transactions → store
 //!           ├─ rollup     hours of the store, what is older than its retention
-//!           ├─ query      counts over HTTP
+//!           ├─ query      counts over HTTP, dashboard
 //!           ├─ files      tokens and ad catalogue, when they change
+//!           ├─ demo       clicks that nobody made, with `up --demo`
 //!           └─ admin      /metrics, /healthz, /readyz
 
+mod demo;
 mod ports;
 pub mod queries;
 mod threads;
@@ -23,7 +25,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tollgate_global::{Store, WAY_OUT_OF_AN_EDGE};
+use tollgate_global::{Page, Store, WAY_OUT_OF_AN_EDGE};
 
 use crate::admin::{self, Phase, Readiness, ScrapeSender};
 use crate::chunk::CoreIndex;
@@ -34,6 +36,7 @@ use crate::export::thread::Meter;
 use crate::inbox::{Inbound, Inbox};
 use crate::machine::Machine;
 use crate::meters::Meters;
+use crate::net::listener::Bound;
 use crate::probe;
 use crate::run::ports::listen;
 use crate::run::threads::{Bells, Threads};
@@ -59,6 +62,8 @@ const CANNOT_GO_ON: &str = "the exporter cannot go on";
 pub enum Work {
     /// Clicks, until a signal.
     Serve,
+    /// The same, and it sends itself some.
+    Demo,
     /// `--until-exported`: no clicks; what the log holds is exported, however long that takes, and then it ends.
     ExportAll,
 }
@@ -112,8 +117,9 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let mut started = start_unless_stopped(config, &data_dir, started_at, &readiness, &told)?;
     started.exporter.meter = Arc::clone(&meter);
     let inboxes: Arc<[Inbox]> = bells.iter().map(|bells| bells.inbox.clone()).collect();
+    let page = Page { demo: work == Work::Demo };
     let querying = match (&started.store, queries, listeners.query) {
-        (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, port)?),
+        (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, page, port)?),
         (None, ..) | (_, None, _) | (.., None) => None,
     };
     let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
@@ -127,10 +133,11 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
         disk,
         started_at,
     };
+    let clicks_at = listeners.clicks.first().map(Bound::address);
     // The workers' threads listen before it is said to have started.
     threads.start(config, started, bells, listeners.clicks)?;
     match work {
-        Work::Serve => {
+        Work::Serve | Work::Demo => {
             readiness.set(Phase::Ready);
             println!("ready {addresses}");
         }
@@ -146,6 +153,7 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
 
+    demo::start(work, clicks_at)?;
     let progress = (work == Work::ExportAll).then(|| Progress { meter, started_at, said_at: Instant::now() });
     let exit = wait(config, &told, &inboxes, &readiness, &heartbeats, progress);
     readiness.set(Phase::Draining);

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tollgate_global::{
-    Batch, DAY_MS, Delivered, Delivery, Filter, Options, Place, QuerySide, QuerySideConfig, Question, Store, Subject,
-    Window,
+    Batch, DAY_MS, Delivered, Delivery, Filter, Options, Page, Place, QuerySide, QuerySideConfig, Question, Store,
+    Subject, Window,
 };
 use tollgate_wire::users::Users;
 use tollgate_wire::{EndRecord, LogRange, Partial, crc_of};
@@ -146,7 +146,7 @@ fn ask_by_http(
     std::thread::spawn(move || {
         // It serves as long as the process lives.
         let (_stop, stopped) = oneshot::channel();
-        runtime.block_on(tollgate_global::serve(store, side, listener, stopped))
+        runtime.block_on(tollgate_global::serve(store, side, Page::default(), listener, stopped))
     });
     let clients = (0..CONNECTIONS).map(|client| {
         let (asked, mut connection) = (asked.clone(), BufReader::new(TcpStream::connect(address)?));

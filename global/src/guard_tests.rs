@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tollgate_wire::Partial;
 
+use crate::dashboard::Page;
 use crate::fixture::{partial, transaction};
 use crate::guard::{self, Guard};
 use crate::http::{serve, serve_router};
@@ -64,7 +65,7 @@ fn served() -> Served {
     };
     let partials = vec![of("ad_a", "a", 5), of("ad_b", "b", 70)];
     store.commit(&transaction("e", 1, START_MS, partials)).expect("committed");
-    with(folder, move |side, listener, stopped| serve(store, side, listener, stopped))
+    with(folder, move |side, listener, stopped| serve(store, side, Page::default(), listener, stopped))
 }
 
 fn with<F: Future<Output = std::io::Result<()>>>(

@@ -40,7 +40,9 @@ use tokio::sync::{oneshot, watch};
 pub use access::Access;
 pub use names::{AGENTS, CLASSES, DEVICES};
 pub use problem::Problem;
+pub use validator::answered;
 
+use crate::dashboard::{self, Page};
 use crate::guard::{self, Guard};
 use crate::query_side::QuerySide;
 use crate::session;
@@ -61,17 +63,19 @@ pub struct Shared {
     pub live: Arc<Live>,
 }
 
-/// Serves the query API until told to stop (or until the sender is gone), then ends what is under way.
+/// Serves the query API and the dashboard until told to stop (or until the sender is gone), then ends what is under way.
 /// Wants a runtime with I/O and time; a current-thread one will do. Requests are let in by the tokens of `side`.
 pub async fn serve(
     store: Arc<Store>,
     side: Arc<QuerySide>,
+    page: Page,
     listener: TcpListener,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let on_loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
     let (ending, ended) = watch::channel(());
-    let router = guarded(routes(store, Arc::new(Live::new(ended))), Guard::new(side, on_loopback));
+    let router = guarded(routes(store, Arc::new(Live::new(ended))), Guard::new(side, on_loopback))
+        .merge(dashboard::routes(page));
     let stopped = async {
         let _ = stop.await;
         // Live streams have no end of their own.

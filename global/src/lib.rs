@@ -10,6 +10,7 @@ mod catalogue;
 mod catalogue_tests;
 mod commit;
 mod consumer;
+mod dashboard;
 mod edges;
 #[cfg(test)]
 mod fixture;
@@ -54,6 +55,7 @@ pub use backup::{BackupError, restore};
 pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
 pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFile, Owner};
 pub use consumer::{Consumer, Stopped};
+pub use dashboard::Page;
 pub use edges::{EdgeState, Presence, TroubleKind};
 pub use http::{AGENTS, Access, CLASSES, DEVICES, serve};
 pub use kafka::KafkaSettings;

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{self, Admin};
 use crate::consumer::{Consumer, Stopped};
+use crate::dashboard::Page;
 use crate::kafka::KafkaSettings;
 use crate::keeper::{self, RoomSeen};
 use crate::metrics::Meter;
@@ -84,7 +85,8 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (stop_admin, admin_stopped) = oneshot::channel();
     let (queried, let_in) = (store.clone(), side.clone());
     let admin = Admin { store: store.clone(), meter: meter.clone(), room: room.clone(), side: side.clone() };
-    let query_thread = serve("query", move || crate::http::serve(queried, let_in, query, queries_stopped))?;
+    let query_thread =
+        serve("query", move || crate::http::serve(queried, let_in, Page::default(), query, queries_stopped))?;
     let admin_thread = serve("admin", move || admin::serve(admin, admin_port, admin_stopped))?;
 
     let (stop_keeper, keeper_stopped) = mpsc::channel();

@@ -29,7 +29,7 @@ pub(super) fn listen(config: &Config, work: Work) -> Result<(Listeners, String),
     };
     let admin = bind_tcp("--admin-listen", config.admin_listen);
     let clicks = match work {
-        Work::Serve => bind_clicks(config.listen, config.cores(), &ListenTuning::of(config)),
+        Work::Serve | Work::Demo => bind_clicks(config.listen, config.cores(), &ListenTuning::of(config)),
         // A client, or a balancer, sees at once that nobody is here; and another edge may have the address by now.
         Work::ExportAll => Ok(Vec::new()),
     };

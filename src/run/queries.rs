@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
 use tokio::sync::oneshot;
-use tollgate_global::{QuerySide, QuerySideConfig, Store};
+use tollgate_global::{Page, QuerySide, QuerySideConfig, Store};
 
 use crate::commands::query_side_exit;
 use crate::config::{Config, SinkKind};
@@ -46,7 +46,12 @@ fn side_of(config: &Config) -> QuerySideConfig {
 }
 
 /// Answers queries on a thread of its own, and looks after the files on another.
-pub(super) fn serve(store: &Arc<Store>, side: &Arc<QuerySide>, port: TcpListener) -> Result<Querying, Failure> {
+pub(super) fn serve(
+    store: &Arc<Store>,
+    side: &Arc<QuerySide>,
+    page: Page,
+    port: TcpListener,
+) -> Result<Querying, Failure> {
     store.use_catalogue(Arc::clone(&side.catalogue));
     let (stop_port, port_stopped) = oneshot::channel();
     let (stop_files, files_stopped) = mpsc::channel();
@@ -56,7 +61,7 @@ pub(super) fn serve(store: &Arc<Store>, side: &Arc<QuerySide>, port: TcpListener
         .map_err(Failure::unavailable("the query runtime"))?;
     let (store, guarded, watched) = (Arc::clone(store), Arc::clone(side), Arc::clone(side));
     spawn("query", move || {
-        if let Err(error) = runtime.block_on(tollgate_global::serve(store, guarded, port, port_stopped)) {
+        if let Err(error) = runtime.block_on(tollgate_global::serve(store, guarded, page, port, port_stopped)) {
             tracing::error!("the query port failed: {error}");
         }
     })?;

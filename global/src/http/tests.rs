@@ -13,6 +13,7 @@ use tollgate_wire::Partial;
 use super::live::{CLIENTS_MAX, Live};
 use super::{Access, routes, serve, serve_until};
 use crate::consumer::wall_ms;
+use crate::dashboard::Page;
 use crate::fixture::{partial, transaction};
 use crate::key::PANE_MS;
 use crate::query_side::{QuerySide, QuerySideConfig};
@@ -63,7 +64,7 @@ fn served() -> Served {
         let listen = listener.local_addr().expect("address");
         let side =
             QuerySide::open(&QuerySideConfig { data_dir, ads: None, listen }).expect("no tokens, on the loopback");
-        serve(serving, Arc::new(side), listener, stopped)
+        serve(serving, Arc::new(side), Page::default(), listener, stopped)
     })
 }
 
