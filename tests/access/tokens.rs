@@ -250,6 +250,10 @@ fn the_global_tier_asks_for_tokens_too() {
     });
     assert_eq!(tollgate(&data_dir, &["token", "revoke", &tokens_of(&data_dir)[0]]).0, Some(0));
     wait_until("it is revoked", || ask(server.query, "/v1/totals", Some(&all)).status == 401);
+    std::fs::write(data_dir.join("tokens.json"), "{").expect("written");
+    let broken = || ask(server.admin, "/metrics", None).body.contains("\ntollgate_global_tokens_broken 1\n");
+    wait_until("the break is told of", broken);
+    assert_eq!(ask(server.query, "/v1/totals", Some(&all)).status, 401, "what was revoked stays so");
 }
 
 /// The ids, as a program reads them.
