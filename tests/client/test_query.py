@@ -4,7 +4,10 @@ import csv
 import datetime
 import io
 import json
+import os
 import random
+import re
+import subprocess
 import time
 import unittest
 import urllib.parse
@@ -14,6 +17,7 @@ import uuid
 from edge import PATIENCE_S, Edge, now_ms, request
 from oracle import AGENTS, LENGTHS_MS, Oracle
 
+DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "QUERY.md")
 SEED = 20_240_412
 ADS = [f"ad {at}" for at in range(9)]
 REGIONS = ["DE", "US", "other", None]
@@ -213,6 +217,20 @@ class Query(unittest.TestCase):
             urllib.request.urlopen(again, timeout=PATIENCE_S)
         self.assertEqual(refused.exception.code, 304)
         refused.exception.close()
+
+    def test_document(self):
+        """The commands of docs/QUERY.md, as pasted; what it refuses, and nothing else, is refused."""
+        with open(DOCUMENT, encoding="utf-8") as file:
+            blocks = re.findall(r"^```sh\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
+        blocks = [block for block in blocks if "/v1/live" not in block]
+        self.assertGreaterEqual(len(blocks), 5)
+        for block in blocks:
+            commands = block.replace("127.0.0.1:8090", f"127.0.0.1:{self.edge.query}")
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], capture_output=True, text=True, timeout=PATIENCE_S)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), block)
+            self.assertEqual('"status":400' in done.stdout, "granularity=2m" in block, done.stdout)
+            if "If-None-Match" in block:
+                self.assertEqual(done.stdout, "304\n", block)
 
 
 if __name__ == "__main__":
