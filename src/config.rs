@@ -258,10 +258,6 @@ pub const RECORD_BYTES_TYPICAL: u64 = 110;
 /// Clicks a second that a core reads back from its log at least; a test of recovery holds it to that.
 pub const RECOVERY_CLICKS_PER_SECOND: u64 = 3_000_000;
 
-/// Memory for remembered keys that a start touches in a second. A guest whose host has to find it first was seen at that, and at half
-/// of it beside others that kept both CPUs busy; a host with free memory of its own is some times as fast.
-pub const MEMORY_TOUCHED_BYTES_PER_SECOND: u64 = 200 * MIB;
-
 /// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table.
 pub const EXPORT_CREDITS: u32 = 4;
 
