@@ -1,10 +1,9 @@
 //! Pure. How far apart cuts are. Each cut costs the exporter something for every row, whatever the clicks in it; where that is
 //! much beside what the worker does, cuts are made rarer, up to ten times, and denser again when it no longer is.
 
-/// Cuts become rarer while the exporter uses more than one part in so many of the worker's CPU, 5 %, ...
+/// Cuts become rarer while the exporter uses more than one part in so many, 5 %, of the workers' CPU, and of the time that
+/// passed: where the workers have time to spare, counts are not shown later to save a little of it.
 const SHARE: u64 = 20;
-/// ... and of the time that passed, 2 %: an idle edge is not made slower for the sake of little.
-const SHARE_OF_TIME: u64 = 50;
 /// They become denser again below half of that: a denser cut may cost twice as much.
 const BACK: u64 = 2;
 
@@ -23,7 +22,7 @@ pub struct Spent {
 /// The interval to go on with. `base_ms` is `--export-interval`.
 pub fn next_interval_ms(interval_ms: u64, base_ms: u64, spent: Spent) -> u64 {
     let Spent { export_cpu_ns, worker_cpu_ns, elapsed_ns } = spent;
-    let above = |cpu_ns: u64| cpu_ns * SHARE > worker_cpu_ns && cpu_ns * SHARE_OF_TIME > elapsed_ns;
+    let above = |cpu_ns: u64| cpu_ns * SHARE > worker_cpu_ns.max(elapsed_ns);
     let most_ms = (base_ms * 10).min(INTERVAL_MS_MAX).max(base_ms);
     if above(export_cpu_ns) {
         (interval_ms * 2).min(most_ms)
@@ -82,10 +81,13 @@ mod tests {
             (2, 100, 8_000, 4_000),
             (2, 100, 1_500, 1_000),
             (0, 0, 1_000, 1_000),
-            (3, 50, 1_000, 2_000),
-            // Much beside an idle worker, and little all the same.
-            (2, 1, 1_000, 1_000),
-            (1, 1, 4_000, 2_000),
+            (6, 50, 1_000, 2_000),
+            // Much beside workers that have time to spare, and little all the same.
+            (4, 20, 1_000, 1_000),
+            (2, 1, 4_000, 2_000),
+            // Several workers.
+            (9, 200, 1_000, 1_000),
+            (11, 200, 1_000, 2_000),
         ] {
             let percent = |of: u64| of * SECOND / 100;
             let spent = Spent { export_cpu_ns: percent(export), worker_cpu_ns: percent(worker), elapsed_ns: SECOND };
