@@ -68,6 +68,13 @@ pub enum Work {
     ExportAll,
 }
 
+impl Work {
+    /// What the dashboard says of it.
+    fn page(self) -> Page {
+        Page { demo: self == Work::Demo }
+    }
+}
+
 /// What the main thread waits for.
 enum Told {
     Signal(i32),
@@ -117,9 +124,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let mut started = start_unless_stopped(config, &data_dir, started_at, &readiness, &told)?;
     started.exporter.meter = Arc::clone(&meter);
     let inboxes: Arc<[Inbox]> = bells.iter().map(|bells| bells.inbox.clone()).collect();
-    let page = Page { demo: work == Work::Demo };
     let querying = match (&started.store, queries, listeners.query) {
-        (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, page, port)?),
+        (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, work.page(), port)?),
         (None, ..) | (_, None, _) | (.., None) => None,
     };
     let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
@@ -136,6 +142,19 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let clicks_at = listeners.clicks.first().map(Bound::address);
     // The workers' threads listen before it is said to have started.
     threads.start(config, started, bells, listeners.clicks)?;
+    begin(work, &addresses, &readiness, &inboxes);
+    demo::start(work, clicks_at)?;
+    let progress = (work == Work::ExportAll).then(|| Progress { meter, started_at, said_at: Instant::now() });
+    let exit = wait(config, &told, &inboxes, &readiness, &heartbeats, progress);
+    readiness.set(Phase::Draining);
+    // The query side ends by itself when nobody listens any more.
+    drop(querying);
+    drop(data_dir);
+    Ok(exit)
+}
+
+/// Says that everything runs, to whoever waits for that.
+fn begin(work: Work, addresses: &str, readiness: &Readiness, inboxes: &[Inbox]) {
     match work {
         Work::Serve | Work::Demo => {
             readiness.set(Phase::Ready);
@@ -147,20 +166,11 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
             tracing::info!(
                 "no clicks are taken: what the log holds is exported, however long that takes; then this ends"
             );
-            tell_all(&inboxes, || Inbound::Stop { patience: Patience::UntilExported });
+            tell_all(inboxes, || Inbound::Stop { patience: Patience::UntilExported });
         }
     }
     // A reader that went away must not end the service.
     let _ = std::io::stdout().flush();
-
-    demo::start(work, clicks_at)?;
-    let progress = (work == Work::ExportAll).then(|| Progress { meter, started_at, said_at: Instant::now() });
-    let exit = wait(config, &told, &inboxes, &readiness, &heartbeats, progress);
-    readiness.set(Phase::Draining);
-    // The query side ends by itself when nobody listens any more.
-    drop(querying);
-    drop(data_dir);
-    Ok(exit)
 }
 
 /// A start takes memory and reads the log back, for as long as that takes: on a thread of its own, so that a signal does not wait. It is then
