@@ -92,7 +92,9 @@ async function serverDies(view) {
   const before = await ledger(view);
   await ask("kill");
   await until("it is said", async () => (await view.text("#stream")) === "no connection, trying again");
-  assert.match(await view.text("#ledger .stale-note"), /^stale: as of \d\d:\d\d:\d\d$/);
+  for (const section of ["#rates", "#top", "#subject", "#edges", "#ledger"]) {
+    assert.match(await view.text(`${section} .stale-note`), /^stale: as of \d\d:\d\d:\d\d$/, section);
+  }
   assert.deepEqual(await ledger(view), before);
   await view.accessible("without a connection");
   await ask("start");
