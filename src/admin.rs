@@ -17,6 +17,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::oneshot;
+use tollgate_global::{Port, PortLimits};
 
 use crate::chunk::CoreIndex;
 use crate::meters::Meters;
@@ -220,7 +221,6 @@ pub fn serve(
     meters: Meters,
     readiness: Arc<Readiness>,
 ) -> io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -228,8 +228,7 @@ pub fn serve(
         .route("/readyz", get(readyz))
         .with_state(Arc::new(Shared { scrapes, meters, readiness }));
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        let served =
-            runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await });
+        let served = runtime.block_on(async { axum::serve(Port::new(listener, PortLimits::ADMIN)?, router).await });
         if let Err(error) = served {
             tracing::error!(%error, "the admin port ended; clicks go on");
         }

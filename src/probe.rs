@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tollgate_global::PortLimits;
 
 use crate::config::Config;
 use crate::net::ring_probe::{self, RingFailure};
@@ -15,8 +16,9 @@ use crate::net::ring_probe::{self, RingFailure};
 /// The oldest kernel with DEFER_TASKRUN, and one that is still maintained.
 const KERNEL_MIN: (u32, u32) = (6, 1);
 
-/// Descriptors beside the connections': log, store, admin and query side, standard streams.
-const FILES_BESIDE_CONNECTIONS: u64 = 256;
+/// Descriptors beside the connections': those of the query and the admin port, log, store, standard streams.
+const FILES_BESIDE_CONNECTIONS: u64 =
+    (PortLimits::QUERY.connections_max + PortLimits::ADMIN.connections_max) as u64 + 256;
 
 /// One thing that is missing, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

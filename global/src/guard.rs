@@ -5,6 +5,7 @@
 //! pages and the description of the API, which are nobody's secret: they are served, and see nothing of the store.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -56,7 +57,7 @@ impl Guard {
     /// Whom a request with these fields is from.
     pub fn asker(&self, fields: &HeaderMap) -> Result<Asker, Turned> {
         if self.side.tokens.now().is_empty() && self.on_loopback {
-            return Ok(Asker::Anybody);
+            return if is_of_this_host(fields) { Ok(Asker::Anybody) } else { Err(self.turn(Refused::Host, 0)) };
         }
         let given = bearer(fields).map_err(|()| self.turn(Refused::BadToken, 0))?;
         let given = given.or_else(|| session::cookie(fields)).ok_or_else(|| self.turn(Refused::NoToken, 0))?;
@@ -132,6 +133,20 @@ pub async fn let_in(State(guard): State<Guard>, mut request: Request, next: Next
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(guard.revoked(asker)))))
 }
 
+/// Whether a request names an address or `localhost`. A page of another site can point a name of its own at the loopback, and would
+/// read all that a browser on this host can (DNS rebinding); but the name stays in the field.
+fn is_of_this_host(fields: &HeaderMap) -> bool {
+    // No browser leaves it out.
+    let Some(host) = fields.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
 /// The token of `Authorization: Bearer`; Err: the field says something else.
 fn bearer(fields: &HeaderMap) -> Result<Option<&str>, ()> {
     let mut given = fields.get_all(header::AUTHORIZATION).iter();
@@ -163,14 +178,20 @@ impl IntoResponse for Turned {
                 "faster than this token may ask: Retry-After says when to come again",
                 "",
             ),
+            Refused::Host => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "without tokens this port is asked by address or as localhost, not by another name, which any web page could \
+                 give it; make a token with `tollgate token create`",
+                "",
+            ),
         };
         let mut response = Problem::new(status, detail).into_response();
         let fields = response.headers_mut();
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if challenge.is_empty() {
+        if self.why == Refused::Rate {
             let seconds = self.after_ms.div_ceil(1_000).max(1);
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        } else {
+        } else if !challenge.is_empty() {
             fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response

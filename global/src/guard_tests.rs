@@ -106,7 +106,7 @@ impl Served {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n"
         );
         stream.write_all((head + body).as_bytes()).expect("sent");
         stream
@@ -170,6 +170,27 @@ fn the_loopback_is_open_until_there_is_a_token_and_then_everybody_needs_one() {
         let line = format!("tollgate_global_queries_refused_total{{reason=\"{}\"}} {count}\n", why.name());
         assert!(text.contains(&line), "{line}{text}");
     }
+}
+
+/// A page of another site can give the loopback a name of its own; it keeps that name.
+#[test]
+fn without_tokens_it_is_asked_by_address_or_as_localhost() {
+    let served = served();
+    let ask = |host: &str| {
+        let mut stream = TcpStream::connect(served.address).expect("connect");
+        write!(stream, "GET /v1/totals HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("a reply");
+        text
+    };
+    for own in ["localhost", "LOCALHOST:8090", "127.0.0.1", "127.0.0.1:8090", "[::1]:8090", "[::1]"] {
+        assert!(ask(own).starts_with("HTTP/1.1 200"), "{own}");
+    }
+    for foreign in ["evil.example", "evil.example:8090", "localhost.evil.example", "127.0.0.1.evil.example:80", ""] {
+        let text = ask(foreign);
+        assert!(text.starts_with("HTTP/1.1 421") && text.contains("tollgate token create"), "{foreign}: {text}");
+    }
+    assert!(served.side.text().contains("tollgate_global_queries_refused_total{reason=\"host\"} 5\n"));
 }
 
 #[test]
@@ -246,9 +267,10 @@ fn what_is_no_trade_is_refused() {
         assert!(!refused.body.contains(&token), "{}", refused.body);
     }
     served.ask("DELETE", "/v1/session", &["Sec-Fetch-Site: cross-site"], "").refused(403);
-    for fields in
-        [&[json, "Origin: http://x"][..], &[json, "Sec-Fetch-Site: same-origin", "Origin: https://behind.a.proxy"]]
-    {
+    for fields in [
+        &[json, "Origin: http://localhost"][..],
+        &[json, "Sec-Fetch-Site: same-origin", "Origin: https://behind.a.proxy"],
+    ] {
         assert_eq!(served.ask("POST", "/v1/session", fields, &body).status, 200, "{fields:?}");
     }
 }

@@ -13,6 +13,7 @@ mod methodology;
 mod names;
 mod openapi;
 mod parameters;
+mod port;
 mod problem;
 mod reads;
 mod request;
@@ -34,11 +35,11 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use tokio::sync::{oneshot, watch};
 
 pub use access::Access;
 pub use names::{AGENTS, CLASSES, DEVICES};
+pub use port::{Port, PortLimits};
 pub use problem::Problem;
 pub use validator::answered;
 
@@ -52,8 +53,6 @@ use reads::Reads;
 
 /// How long answers under way may take once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(2);
-/// A peer that takes nothing of what it is sent for so long is cut off, whether it reads slowly or is gone.
-const STALL_MS: u32 = 10_000;
 
 /// What every route has at hand.
 #[derive(Clone)]
@@ -81,7 +80,7 @@ pub async fn serve(
         // Live streams have no end of their own.
         drop(ending);
     };
-    serve_until(router, listener, stopped, STALL_MS).await
+    serve_until(router, listener, stopped, PortLimits::QUERY).await
 }
 
 /// Routes that are reached through a guard, and the one by which browsers get past it.
@@ -90,27 +89,22 @@ pub fn guarded(routes: Router, guard: Guard) -> Router {
     routes.route(session::PATH, session).layer(middleware::from_fn_with_state(guard, guard::let_in))
 }
 
-/// Serves any routes in the same way.
+/// Serves the routes of an admin port in the same way.
 pub async fn serve_router(router: Router, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
     let stopped = async {
         // A sender that is gone means the same as its message.
         let _ = stop.await;
     };
-    serve_until(router, listener, stopped, STALL_MS).await
+    serve_until(router, listener, stopped, PortLimits::ADMIN).await
 }
 
 async fn serve_until(
     router: Router,
     listener: TcpListener,
     stopped: impl Future<Output = ()>,
-    stall_ms: u32,
+    limits: PortLimits,
 ) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(move |stream| {
-        // On a connection that is broken already, what is read next says so.
-        let _ = stream.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, stall_ms);
-    });
+    let listener = Port::new(listener, limits)?;
     let (drain, draining) = oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
         let _ = draining.await;

@@ -50,16 +50,19 @@ pub enum Refused {
     BadToken,
     /// Faster than its token may ask.
     Rate,
+    /// Where no token is needed: by a name that is not the loopback's.
+    Host,
 }
 
 impl Refused {
-    pub const ALL: [Refused; 3] = [Refused::NoToken, Refused::BadToken, Refused::Rate];
+    pub const ALL: [Refused; 4] = [Refused::NoToken, Refused::BadToken, Refused::Rate, Refused::Host];
 
     pub fn name(self) -> &'static str {
         match self {
             Refused::NoToken => "no_token",
             Refused::BadToken => "bad_token",
             Refused::Rate => "rate",
+            Refused::Host => "host",
         }
     }
 }
@@ -68,7 +71,7 @@ impl Refused {
 pub struct QuerySide {
     pub catalogue: Arc<CatalogueFile>,
     pub tokens: TokenFile,
-    refused: [AtomicU64; 3],
+    refused: [AtomicU64; 4],
 }
 
 impl QuerySide {

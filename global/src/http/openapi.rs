@@ -168,6 +168,7 @@ fn responses(route: &Route) -> Value {
         "401": problem("A token is needed, or this is none that counts."),
         "404": problem("There is no such path."),
         "405": problem("The path is read with GET or HEAD."),
+        "421": problem("Where no token is needed: the Host is neither an address nor localhost."),
         "429": problem("Faster than the token may ask: Retry-After says when to come again."),
         "503": problem("Ask again in a moment: Retry-After says when."),
     });

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tollgate_wire::Partial;
 
 use super::live::{CLIENTS_MAX, Live};
-use super::{Access, routes, serve, serve_until};
+use super::{Access, PortLimits, routes, serve, serve_until};
 use crate::consumer::wall_ms;
 use crate::dashboard::Page;
 use crate::fixture::{partial, transaction};
@@ -79,7 +79,7 @@ fn served_to(access: Access, clients_max: usize, stall_ms: u32) -> (Served, Arc<
             let _ = stopped.await;
             drop(ending);
         };
-        serve_until(router, listener, stopped, stall_ms).await
+        serve_until(router, listener, stopped, PortLimits { stall_ms, ..PortLimits::QUERY }).await
     });
     (served, live)
 }
@@ -118,7 +118,8 @@ impl Served {
     fn request(&self, method: &str, path: &str, fields: &str) -> Reply {
         let mut stream = TcpStream::connect(self.address).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n").expect("send");
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n")
+            .expect("send");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("reply");
         let (head, text) = text.split_once("\r\n\r\n").expect("a head");
@@ -617,7 +618,7 @@ fn nothing_is_answered_where_nobody_said_what_may_be_seen() {
         let stopped = async {
             let _ = stopped.await;
         };
-        serve_until(router, listener, stopped, 10_000).await
+        serve_until(router, listener, stopped, PortLimits::QUERY).await
     });
     for route in routes::ALL {
         let reply = served.request("GET", &route.path.replace(['{', '}'], ""), "");
@@ -635,7 +636,7 @@ impl Events {
     fn of(served: &Served) -> Events {
         let mut stream = TcpStream::connect(served.address).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        write!(stream, "GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+        write!(stream, "GET /v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("send");
         let mut events = Events { stream, received: String::new() };
         let head = events.until("\r\n\r\n");
         assert!(head.contains("200 OK") && head.contains("content-type: text/event-stream"), "{head}");
@@ -723,7 +724,7 @@ fn a_client_that_does_not_read_is_cut_off() {
     let (served, _) = served_to(Access::All, 1, 300);
     let mut stream = TcpStream::connect(served.address).expect("connect");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    let asking = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    let asking = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let ended = std::iter::repeat_with(|| stream.write_all(asking.as_bytes())).find_map(Result::err);
     let kind = ended.map(|error| error.kind());
     assert!(matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)), "{kind:?}");

@@ -29,7 +29,7 @@ pub enum TokenError {
     #[error("{}: {error}; it must be readable to who serves, and writable to who makes tokens", path.display())]
     Io { path: PathBuf, error: io::Error },
     /// No file of ours, or one that was changed by hand.
-    #[error("{}: {why}; put the file back as `tollgate token` wrote it, or take it away: then there are no tokens", path.display())]
+    #[error("{}: {why}; put the file back as `tollgate token` wrote it; or stop, and take it away: then there are no tokens", path.display())]
     Unreadable { path: PathBuf, why: String },
     /// What was asked for cannot be done.
     #[error("{0}")]
@@ -69,7 +69,8 @@ impl TokenFile {
         self.changed.subscribe()
     }
 
-    /// Reads the file again where it has changed. One that cannot be read changes nothing: what was revoked stays so.
+    /// Reads the file again where it has changed. One that cannot be read changes nothing: what was revoked stays so. Nor does
+    /// one that is gone, until the next start: a port that wanted tokens is not opened to everybody by a file that is moved.
     pub fn look(&self) {
         let found = fs::metadata(&self.path).map(|file| Signature::of(&file));
         let found = match found {
@@ -80,7 +81,12 @@ impl TokenFile {
         if *seen == found && !self.is_broken() {
             return;
         }
-        match read(&self.path) {
+        let gone = || TokenError::Unreadable { path: self.path.clone(), why: "it is gone".to_owned() };
+        let found = read(&self.path).and_then(|found| match found {
+            (_, None) if !self.now().is_empty() => Err(gone()),
+            found => Ok(found),
+        });
+        match found {
             Ok((tokens, signature)) => {
                 self.broken.store(false, Ordering::Relaxed);
                 *seen = signature;
@@ -190,7 +196,8 @@ mod tests {
         assert!(file.now().find(&text).is_none() && file.now().find(&other).is_some());
         fs::remove_file(data_dir.join(TOKENS_FILE)).expect("taken away");
         file.look();
-        assert!(file.now().is_empty());
+        assert!(file.now().find(&other).is_some() && file.is_broken(), "those of before hold until the next start");
+        assert!(TokenFile::open(&data_dir).expect("none").now().is_empty());
         assert!(TokenFile::revoke(&data_dir, "a", 4).expect_err("none").to_string().contains("no tokens"));
     }
 
