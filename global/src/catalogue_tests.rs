@@ -188,3 +188,64 @@ fn a_campaign_of_very_many_ads_has_the_same_sums() {
     let both = Scope { campaigns: ["big".to_owned(), "c2".to_owned()].into(), ..Scope::default() };
     assert_eq!([fixed.gross(Subject::All, Some(&both)), fixed.gross(ad("silent"), Some(&both))], [202, 0]);
 }
+
+/// Corrections are kept by ad, whoever its clicks are of: a click that names another's ad and one's own campaign shows none.
+#[test]
+fn corrections_are_seen_only_of_ads_that_are_wholly_ones_own() {
+    let mut fixed = Fixed::filled("ad_id,campaign_id,advertiser_id\ntold,c9,adv9\nhalf,c1,\n");
+    fixed.sends(START_MS + 2 * MINUTE_MS, vec![clicks("victim", "c2", "adv2", START_MS, 8)]);
+    // The asker's own click, of its own campaign, with the ad of another; then the other's corrections.
+    fixed.sends(START_MS + 3 * MINUTE_MS, vec![clicks("victim", "c1", "", START_MS + 2 * MINUTE_MS, 1)]);
+    fixed.sends(START_MS + 3 * MINUTE_MS, vec![clicks("half", "c1", "adv2", START_MS, 1)]);
+    for ad_id in ["victim", "told", "told"] {
+        fixed.sends(START_MS + 3 * MINUTE_MS, vec![clicks(ad_id, "c2", "adv2", START_MS, 4)]);
+    }
+    fixed.sends(START_MS + 11 * MINUTE_MS, Vec::new());
+    let version = |subject: Subject, scope: Option<&Scope>| {
+        fixed.snapshot().count(&question(subject, scope)).expect("counted").total.version
+    };
+    let (c1, c9) = (of_campaign("c1"), of_campaign("c9"));
+    assert_eq!(fixed.gross(ad("victim"), Some(&c1)), 1, "its own click it does see");
+    assert_eq!([version(ad("victim"), None), version(ad("victim"), Some(&c1))], [2, 1]);
+    assert_eq!(
+        [version(ad("half"), None), version(ad("half"), Some(&c1))],
+        [2, 1],
+        "of which the catalogue knows half"
+    );
+    assert_eq!(
+        [version(ad("told"), Some(&c9)), version(Subject::All, Some(&c9))],
+        [3, 3],
+        "of the catalogue's ads all"
+    );
+    let campaign = |id: &str| Subject::Campaign(id.to_owned());
+    assert_eq!([version(campaign("c9"), Some(&c9)), version(campaign("c1"), Some(&c1))], [3, 1]);
+    assert_eq!(version(Subject::All, Some(&c1)), 1);
+    let both = Scope { campaigns: ["c1".to_owned(), "c9".to_owned()].into(), ..Scope::default() };
+    assert_eq!([version(Subject::All, Some(&both)), version(campaign("c9"), Some(&both))], [1, 3]);
+    let rows = Question { granularity: Some(Granularity::Minute), ..question(ad("victim"), Some(&c1)) };
+    let rows = fixed.snapshot().count(&rows).expect("counted").rows;
+    assert!(rows.iter().all(|row| row.version == 1), "{rows:?}");
+}
+
+/// With very many ads, too, versions count the corrections of these ads and no others.
+#[test]
+fn a_campaign_of_very_many_ads_has_its_own_versions() {
+    let mut ads = "ad_id,campaign_id,advertiser_id\ntold,big,adv\nother,c2,adv2\n".to_owned();
+    (0..crate::whose::LOOKED_UP_MAX).for_each(|n| ads.push_str(&format!("never clicked {n},big,adv\n")));
+    let mut fixed = Fixed::filled(&ads);
+    fixed.sends(START_MS + 2 * MINUTE_MS, Vec::new());
+    fixed.sends(START_MS + 3 * MINUTE_MS, vec![clicks("told", "", "", START_MS, 3)]);
+    for _ in 0..4 {
+        fixed.sends(START_MS + 3 * MINUTE_MS, vec![clicks("other", "", "", START_MS, 3)]);
+    }
+    fixed.sends(START_MS + 11 * MINUTE_MS, Vec::new());
+    let (scope, campaign) = (of_campaign("big"), Subject::Campaign("big".to_owned()));
+    let asked = [(campaign.clone(), None), (campaign, Some(&scope)), (Subject::All, Some(&scope))];
+    for (subject, scope) in asked {
+        let minutes = Question { granularity: Some(Granularity::Minute), ..question(subject, scope) };
+        let counts = fixed.snapshot().count(&minutes).expect("counted");
+        assert_eq!((counts.total.version, counts.rows[0].version), (2, 2), "{:?}", minutes.subject);
+    }
+    let everything = fixed.snapshot().count(&question(Subject::All, None)).expect("counted");
+    assert_eq!(everything.total.version, 6);
+}

@@ -262,7 +262,7 @@ impl Snapshot {
             return Ok(());
         }
         match ads {
-            Ads::Every => self.visit_every_ad(grain, span, each),
+            Ads::Every | Ads::Many(_) => self.visit_every_ad(grain, span, each),
             Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_ad(ad_id, grain, span, each)),
         }
     }
@@ -326,7 +326,31 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How often the question's ads were corrected, by start of the window (of the span, without a granularity).
+    /// Shows the history of these ads in one pass over that of all: it is there for corrected minutes alone.
+    fn visit_history_of_many(
+        &self,
+        ads: &BTreeSet<String>,
+        span: Window,
+        each: &mut dyn FnMut(Window, History),
+    ) -> Result<(), StoreError> {
+        let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
+        let from_ms = floor(span.start_ms, Grain::Minute.ms());
+        let first = key::bucket_start(floor(from_ms, Grain::Minute.bucket_ms()));
+        let end = key::bucket_start(span.end_ms);
+        for entry in table.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
+            let (stored, value) = entry.map_err(redb::Error::from)?;
+            let row_key = key::unstored(stored.value()).1;
+            let start_ms = key::window_start(row_key);
+            let wanted = std::str::from_utf8(key::ad_id(row_key)).is_ok_and(|ad_id| ads.contains(ad_id));
+            if wanted && (from_ms..span.end_ms).contains(&start_ms) {
+                each(Window::of(start_ms, Grain::Minute.ms()), decode(value.value())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// How often the question's ads were corrected, by start of the window (of the span, without a granularity). With a scope nothing
+    /// of it, unless all of the ads are its own.
     fn corrections_by_window(
         &self,
         ads: &Ads,
@@ -334,16 +358,21 @@ impl Snapshot {
         span: Window,
     ) -> Result<BTreeMap<i64, u64>, StoreError> {
         let mut found: BTreeMap<i64, u64> = BTreeMap::new();
-        let all = BTreeSet::from([String::new()]);
-        let ads = match ads {
-            Ads::These(ads) => ads,
-            Ads::Every => &all,
+        let shown = question.filter.scope.as_ref().is_none_or(|scope| {
+            // Those of all together are nobody's own.
+            ads.named().is_some_and(|ads| ads.iter().all(|ad_id| self.owns(scope, ad_id)))
+        });
+        if !shown {
+            return Ok(found);
+        }
+        let mut add = |minute: Window, history: History| {
+            let start_ms = window_of(question, span, minute.start_ms).start_ms;
+            *found.entry(start_ms).or_default() += history.corrections;
         };
-        for ad_id in ads {
-            self.visit_history(ad_id, span, &mut |minute, history| {
-                let start_ms = window_of(question, span, minute.start_ms).start_ms;
-                *found.entry(start_ms).or_default() += history.corrections;
-            })?;
+        match ads {
+            Ads::Every => self.visit_history("", span, &mut add)?,
+            Ads::Many(ads) => self.visit_history_of_many(ads, span, &mut add)?,
+            Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_history(ad_id, span, &mut add))?,
         }
         Ok(found)
     }

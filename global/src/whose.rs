@@ -13,7 +13,19 @@ pub const LOOKED_UP_MAX: usize = 20_000;
 pub enum Ads {
     /// All but the rows of all ads together.
     Every,
+    /// Too many to be looked up: their rows are picked out of all.
+    Many(BTreeSet<String>),
     These(BTreeSet<String>),
+}
+
+impl Ads {
+    /// None: whatever ads there are.
+    pub fn named(&self) -> Option<&BTreeSet<String>> {
+        match self {
+            Ads::Every => None,
+            Ads::Many(ads) | Ads::These(ads) => Some(ads),
+        }
+    }
 }
 
 impl Snapshot {
@@ -57,6 +69,15 @@ impl Snapshot {
         Ok(clicked("c", owner.campaign_id, &scope.campaigns)? || clicked("a", owner.advertiser_id, &scope.advertisers)?)
     }
 
+    /// Whether every click of the ad is this scope's, whatever clicks say: the catalogue gives it a campaign and an advertiser, and one
+    /// of them is in the scope. Corrections are kept by ad, so of other ads they may be those of somebody else's clicks.
+    pub fn owns(&self, scope: &Scope, ad_id: &str) -> bool {
+        self.catalogue().owner(ad_id).is_some_and(|owner| {
+            let said = !owner.campaign_id.is_empty() && !owner.advertiser_id.is_empty();
+            said && scope.takes(owner.campaign_id, owner.advertiser_id)
+        })
+    }
+
     fn ads_of(&self, kind: &str, id: &str) -> Result<BTreeSet<String>, StoreError> {
         let table = self.file.open_table(ADS).map_err(redb::Error::from)?;
         let mut ads = BTreeSet::new();
@@ -77,7 +98,7 @@ fn differs(said: &str, wanted: &str) -> bool {
     !said.is_empty() && said != wanted
 }
 
-/// The ads of a question. With a scope, none that it may not see: not even how often it was corrected is told of those.
+/// The ads of a question. With a scope, none that it may not see.
 pub fn ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreError> {
     let scope = question.filter.scope.as_ref();
     let mut ads = match (&question.subject, scope) {
@@ -107,5 +128,5 @@ pub fn ads(snapshot: &Snapshot, question: &Question) -> Result<Ads, StoreError> 
         ads = seen;
     }
     // One scan of everything is cheaper than a look-up of each.
-    Ok(if ads.len() > LOOKED_UP_MAX { Ads::Every } else { Ads::These(ads) })
+    Ok(if ads.len() > LOOKED_UP_MAX { Ads::Many(ads) } else { Ads::These(ads) })
 }

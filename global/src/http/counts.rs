@@ -152,13 +152,7 @@ async fn read(shared: &Shared, question: Question) -> Result<(Question, Counts),
     shared
         .reads
         .read(&shared.store, lane, move |snapshot| match snapshot.count(&question) {
-            Ok(mut counts) => {
-                if question.filter.scope.is_some() && counts.total.sums.gross() == 0 {
-                    // Corrections are kept by ad, whoever its clicks are of: somebody else's are not shown.
-                    counts.total.version = counts.total.version.min(1);
-                }
-                Ok((question, counts))
-            }
+            Ok(counts) => Ok((question, counts)),
             Err(QuestionError::TooWide) => Err(too_wide(&question)),
             Err(error) => Err(error.into()),
         })

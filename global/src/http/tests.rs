@@ -601,6 +601,14 @@ fn a_scope_holds_on_every_route() {
     );
     let history = served.get("/v1/ads/ad_2/history?from=1712908800&to=1712908920");
     assert_eq!(history["corrections"], json!([]), "another's ad");
+    // One click of one's own campaign that names an ad opens nothing of what others' clicks corrected.
+    let path = "/v1/ads/ad%201/aggregated_count?from=1712908800&to=1712908920";
+    let before = served.request("GET", path, "");
+    served.commits(4, START_MS + 2 * MINUTE_MS, vec![partial("ad 1", START_MS, 0, 1, &[])]);
+    let after = served.request("GET", path, "");
+    assert_eq!((&after.body["version"], after.field("etag")), (&json!(1), before.field("etag")));
+    let history = served.get("/v1/ads/ad%201/history?from=1712908800&to=1712908920");
+    assert_eq!(history["corrections"], json!([]), "an ad of which it has one click");
     let edge = &served.get("/v1/edges")["edges"][0];
     assert_eq!((edge["presence"].as_str(), edge.get("clicks")), (Some("silent"), None));
     let (state, _) = Events::of(&served).next();
