@@ -295,9 +295,14 @@ pub fn get(address: SocketAddr, path: &str) -> String {
 
 /// Head and body of whatever is answered.
 pub fn answer(address: SocketAddr, path: &str) -> (String, String) {
+    answer_with(address, path, "")
+}
+
+/// With more fields, each ended by CRLF.
+pub fn answer_with(address: SocketAddr, path: &str, fields: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers");

@@ -5,10 +5,15 @@ use std::path::Path;
 
 use crate::client::send_one_by_one;
 use crate::namespace::Namespace;
-use crate::server::{Server, binary};
+use crate::server::{Server, answer_with, binary, tollgate, wait_until};
 
-/// Serves within, with these flags.
-fn start(namespace: &Namespace, data_dir: &Path, flags: &[&str]) -> Server {
+/// Serves within, with these flags; and the field by which its counts are asked for: beyond the loopback nobody is answered without
+/// a token.
+fn start(namespace: &Namespace, data_dir: &Path, flags: &[&str]) -> (Server, String) {
+    let (code, token) = tollgate(data_dir, &["token", "create", "--all"]);
+    assert_eq!(code, Some(0), "{token}");
+    let token = token.split_whitespace().find(|word| word.starts_with("tgt_")).expect("it is printed");
+    let field = format!("Authorization: Bearer {token}\r\n");
     let mut command = namespace.command(binary());
     let any = format!("{}:0", namespace.address);
     command.args(["up", "--listen", &any, "--query-listen", &any, "--admin-listen", &any]);
@@ -17,7 +22,13 @@ fn start(namespace: &Namespace, data_dir: &Path, flags: &[&str]) -> Server {
         .args(flags);
     let mut server = Server::spawn_command(command, data_dir);
     assert!(server.ready_within(crate::server::PATIENCE), "{}", said(data_dir));
-    server
+    (server, field)
+}
+
+/// A click over the veth is counted.
+fn counts_one(server: &Server, field: &str) {
+    send_one_by_one(server.clicks, 0, 1);
+    wait_until("the click is counted", || answer_with(server.query, "/v1/totals", field).1.contains("\"gross\":1,"));
 }
 
 fn said(data_dir: &Path) -> String {
@@ -29,9 +40,8 @@ fn said(data_dir: &Path) -> String {
 fn counts(namespace: &Namespace, flags: &[&str], lines: &[&str]) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let data_dir = folder.path().join("data");
-    let server = start(namespace, &data_dir, flags);
-    send_one_by_one(server.clicks, 0, 1);
-    server.wait_for_gross(1);
+    let (server, field) = start(namespace, &data_dir, flags);
+    counts_one(&server, &field);
     server.stop();
     let text = said(&data_dir);
     for line in lines {
@@ -95,13 +105,12 @@ fn huge_pages_of_each_kind_or_their_want_is_said() {
 fn other_threads_stay_on_the_housekeeping_cpus() {
     let Some(namespace) = Namespace::new() else { return };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let server = start(&namespace, &folder.path().join("data"), &["--cpus", "0", "--housekeeping-cpus", "1"]);
+    let (server, field) = start(&namespace, &folder.path().join("data"), &["--cpus", "0", "--housekeeping-cpus", "1"]);
     for (thread, cpu) in [("worker", "0"), ("exporter", "1"), ("keeper", "1"), ("query", "1")] {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.thread(thread))).unwrap();
         let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
         assert_eq!(list.trim(), cpu, "{thread}");
     }
-    send_one_by_one(server.clicks, 0, 1);
-    server.wait_for_gross(1);
+    counts_one(&server, &field);
     server.stop();
 }

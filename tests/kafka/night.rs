@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::client::{Client, Connection, Shape, sums};
 use crate::edge::{Edge, wait_for_export};
-use crate::reader::create_topic;
+use crate::reader::alter_topic;
 use crate::rules::{Action, Api, Rule, When};
 use crate::server::{Server, answer, status_json};
 use crate::shared;
@@ -114,8 +114,8 @@ fn a_commit_that_gets_no_answer_shows_before_it_is_in_doubt() {
 fn a_kafka_that_a_person_must_mend_is_not_waited_for() {
     let broker = shared::broker();
     let mut edge = Edge::new("lax", &broker.direct(), &broker.direct());
-    edge.topics.checkpoints = "lax.not-compacted".to_owned();
-    create_topic(&broker.direct(), &edge.topics.checkpoints, 1, &[]);
+    edge.exports(&mut Client::new(1, Shape::Lines(20), 1), 1);
+    alter_topic(&broker.direct(), &edge.topics.checkpoints, &["cleanup.policy=delete"]);
     edge.flags.push(EXPORT_ALL.to_owned());
-    edge.halts(77, &["lax.not-compacted", "compact"]);
+    edge.halts(77, &["lax.checkpoints", "compact"]);
 }
