@@ -94,6 +94,8 @@ async fn count(
         let cursor = cursor.filter(|cursor| !said_span || cursor.span == question.span);
         let allowed = "next_cursor of an answer to the very same question, its limit and format aside";
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
+        // It is not signed: its span is bounded like one that is said.
+        asked.check_windows(cursor.span).map_err(|_| BadParameter::new("cursor", text, allowed))?;
         (question.span, question.after) = (cursor.span, Some(cursor.after));
     }
     let asked_span = question.span;

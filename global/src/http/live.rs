@@ -24,6 +24,8 @@ use crate::consumer::wall_ms;
 
 /// Clients at a time, of some 20 KB each.
 pub const CLIENTS_MAX: usize = 256;
+/// Of those, with one scope: some screens.
+pub const CLIENTS_OF_A_SCOPE_MAX: usize = 16;
 /// Between two states; the next is then told with the next commit, or after [`WAIT`] without one.
 const PACE: Duration = Duration::from_millis(800);
 const WAIT: Duration = Duration::from_millis(400);
@@ -71,20 +73,24 @@ impl Live {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Listens to the state of what may be seen; begins to compute it where nobody listened before.
-    fn listen(shared: &Shared, access: Access) -> watch::Receiver<Told> {
+    /// Listens to the state of what may be seen; begins to compute it where nobody listened before. None: as many of this scope
+    /// listen as may.
+    fn listen(shared: &Shared, access: Access) -> Option<watch::Receiver<Told>> {
         let mut feeds = shared.live.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(feed) = feeds.iter().find(|feed| feed.access == access) {
+            if !access.is_all() && feed.told.receiver_count() >= CLIENTS_OF_A_SCOPE_MAX {
+                return None;
+            }
             let mut receiver = feed.told.subscribe();
             // What stands already is news to this one.
             receiver.mark_changed();
-            return receiver;
+            return Some(receiver);
         }
         let told = watch::Sender::new(None);
         let receiver = told.subscribe();
         feeds.push(Feed { access: access.clone(), told });
         tokio::spawn(compute(shared.clone(), access));
-        receiver
+        Some(receiver)
     }
 
     /// Tells a state. False: nobody listens any more, and the feed is gone.
@@ -107,8 +113,12 @@ pub async fn live(State(shared): State<Shared>, access: Access, given: Given) ->
             "{CLIENTS_MAX} clients listen already, which is as many as may; ask again later"
         )));
     };
-    let (told, ended) = (Live::listen(&shared, access), shared.live.ended.clone());
-    let listener = Listener { told, ended, _place: place };
+    let Some(told) = Live::listen(&shared, access) else {
+        return Err(Problem::busy(format!(
+            "{CLIENTS_OF_A_SCOPE_MAX} clients listen already with this token's scope, which is as many as may; end one first"
+        )));
+    };
+    let listener = Listener { told, ended: shared.live.ended.clone(), _place: place };
     let events = stream::unfold(listener, |mut listener| async {
         let state = listener.next().await?;
         Some((Ok::<_, Infallible>(Event::default().event("state").retry(RETRY).data(state)), listener))
@@ -143,9 +153,10 @@ async fn compute(shared: Shared, access: Access) {
     loop {
         committed.mark_unchanged();
         let (seen, before) = (access.clone(), samples.front().cloned());
-        let read = shared
-            .reads
-            .read(&shared.store, Lane::Short, move |snapshot| state(snapshot, &seen, before.as_ref(), wall_ms()));
+        // Of a scope, all of its ads are looked at.
+        let lane = access.scope().map_or(Lane::Short, Lane::LongOf);
+        let read =
+            shared.reads.read(&shared.store, lane, move |snapshot| state(snapshot, &seen, before.as_ref(), wall_ms()));
         let told = match read.await {
             Ok((text, sample)) => {
                 samples.push_back(sample);

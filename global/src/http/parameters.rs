@@ -185,21 +185,26 @@ impl Asked {
             return Err(BadParameter::new(named, &format_time(given), than));
         }
         let span = Question::widened(from_ms, to_ms, self.granularity);
-        if let Some(granularity) = self.granularity {
-            let windows = (span.end_ms - span.start_ms) / granularity.ms();
-            if windows > WINDOWS_MAX {
-                let detail = format!(
-                    "from {} to {} there are {windows} windows of {}; at most {WINDOWS_MAX} are answered: ask for a coarser granularity \
-                     or a shorter span",
-                    format_time(span.start_ms),
-                    format_time(span.end_ms),
-                    granularity.name()
-                );
-                let allowed = format!("one that the span has at most {WINDOWS_MAX} windows of");
-                return Err(BadParameter { detail, ..BadParameter::new("granularity", granularity.name(), allowed) });
-            }
-        }
+        self.check_windows(span)?;
         Ok(span)
+    }
+
+    /// Whether the span has no more windows than are answered.
+    pub fn check_windows(&self, span: Window) -> Result<(), BadParameter> {
+        let Some(granularity) = self.granularity else { return Ok(()) };
+        let windows = (span.end_ms - span.start_ms) / granularity.ms();
+        if windows <= WINDOWS_MAX {
+            return Ok(());
+        }
+        let detail = format!(
+            "from {} to {} there are {windows} windows of {}; at most {WINDOWS_MAX} are answered: ask for a coarser granularity or a \
+             shorter span",
+            format_time(span.start_ms),
+            format_time(span.end_ms),
+            granularity.name()
+        );
+        let allowed = format!("one that the span has at most {WINDOWS_MAX} windows of");
+        Err(BadParameter { detail, ..BadParameter::new("granularity", granularity.name(), allowed) })
     }
 
     /// Which rows count, of what the scope lets be seen.

@@ -1,13 +1,14 @@
 //! Reads of the store, on threads that may block. Two lanes: a short read never waits for long ones, and long ones together take no
-//! more than two threads of the edge's machine.
+//! more than two threads of the edge's machine. Of one scope there is one long read at a time, so that nobody who asks much keeps
+//! both from everybody else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
-use crate::question::{Question, Subject};
+use crate::question::{Question, Scope, Subject};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -21,10 +22,12 @@ const SHORT_WINDOWS_MAX: i64 = 3_000;
 /// How long a question waits for its turn before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lane {
     Short,
     Long,
+    /// For somebody who may see this alone.
+    LongOf(Scope),
 }
 
 impl Lane {
@@ -37,25 +40,66 @@ impl Lane {
         let windows = (question.span.end_ms - question.span.start_ms) / grain_ms;
         match question.subject {
             Subject::Ad(_) if windows <= SHORT_WINDOWS_MAX => Lane::Short,
-            Subject::Ad(_) | Subject::All | Subject::Campaign(_) | Subject::Advertiser(_) => Lane::Long,
+            Subject::Ad(_) | Subject::All | Subject::Campaign(_) | Subject::Advertiser(_) => {
+                Lane::long(question.filter.scope.clone())
+            }
         }
     }
+
+    pub fn long(scope: Option<Scope>) -> Lane {
+        scope.map_or(Lane::Long, Lane::LongOf)
+    }
 }
+
+/// The one turn of each scope that somebody reads or waits for.
+type ScopeTurns = Vec<(Scope, Weak<Semaphore>)>;
 
 /// Turns, by lane.
 #[derive(Clone)]
 pub struct Reads {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
+    scopes: Arc<Mutex<ScopeTurns>>,
 }
 
 impl Default for Reads {
     fn default() -> Reads {
-        Reads { short: Arc::new(Semaphore::new(SHORT_MAX)), long: Arc::new(Semaphore::new(LONG_MAX)) }
+        let (short, long) = (Arc::new(Semaphore::new(SHORT_MAX)), Arc::new(Semaphore::new(LONG_MAX)));
+        Reads { short, long, scopes: Arc::default() }
     }
 }
 
+/// A place in a lane, and before it in the line of a scope.
+struct Turn {
+    _lane: OwnedSemaphorePermit,
+    _scope: Option<OwnedSemaphorePermit>,
+}
+
+async fn place(semaphore: Arc<Semaphore>) -> OwnedSemaphorePermit {
+    semaphore.acquire_owned().await.expect("the semaphore is never closed")
+}
+
 impl Reads {
+    fn of_scope(&self, scope: Scope) -> Arc<Semaphore> {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.retain(|(_, turn)| turn.strong_count() > 0);
+        let found = scopes.iter().find(|(other, _)| *other == scope).and_then(|(_, turn)| turn.upgrade());
+        found.unwrap_or_else(|| {
+            let turn = Arc::new(Semaphore::new(1));
+            scopes.push((scope, Arc::downgrade(&turn)));
+            turn
+        })
+    }
+
+    async fn turn(&self, lane: Lane) -> Turn {
+        let (lane, scope) = match lane {
+            Lane::Short => (&self.short, None),
+            Lane::Long => (&self.long, None),
+            Lane::LongOf(scope) => (&self.long, Some(place(self.of_scope(scope)).await)),
+        };
+        Turn { _lane: place(lane.clone()).await, _scope: scope }
+    }
+
     /// Reads what is committed now.
     pub async fn read<T, E>(
         &self,
@@ -67,18 +111,13 @@ impl Reads {
         T: Send + 'static,
         Problem: From<E>,
     {
-        let turns = match lane {
-            Lane::Short => &self.short,
-            Lane::Long => &self.long,
-        };
         // Held by the read itself: it goes on when the client that asked has gone.
-        let Ok(turn) = tokio::time::timeout(PATIENCE, turns.clone().acquire_owned()).await else {
+        let Ok(turn) = tokio::time::timeout(PATIENCE, self.turn(lane)).await else {
             return Err(Problem::busy(format!(
                 "other questions have been read for {} s; ask again",
                 PATIENCE.as_secs()
             )));
         };
-        let turn = turn.expect("the semaphore is never closed");
         let store = store.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -93,5 +132,31 @@ impl Reads {
                 Err(_cancelled) => Err(Problem::busy("the query server is stopping")),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(campaign: &str) -> Lane {
+        Lane::LongOf(Scope { campaigns: [campaign.to_owned()].into(), ..Scope::default() })
+    }
+
+    #[tokio::test]
+    async fn who_may_see_little_never_has_both_long_turns() {
+        let reads = Reads::default();
+        let soon = |lane| tokio::time::timeout(Duration::from_millis(50), reads.turn(lane));
+        let first = soon(scope("a")).await.expect("nobody else reads");
+        assert!(soon(scope("a")).await.is_err(), "one at a time");
+        let other = soon(scope("b")).await.expect("another scope has its own");
+        assert!(soon(Lane::Long).await.is_err(), "both are taken");
+        drop(first);
+        let everything = soon(Lane::Long).await.expect("free again");
+        assert!(soon(Lane::Short).await.is_ok());
+        drop((other, everything));
+        drop(soon(scope("a")).await.expect("free again"));
+        drop(soon(scope("c")).await.expect("free"));
+        assert!(reads.scopes.lock().expect("unpoisoned").len() <= 1, "none is kept for who is gone");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tollgate_wire::Partial;
 
-use super::live::{CLIENTS_MAX, Live};
+use super::live::{CLIENTS_MAX, CLIENTS_OF_A_SCOPE_MAX, Live};
 use super::{Access, PortLimits, routes, serve, serve_until};
 use crate::consumer::wall_ms;
 use crate::dashboard::Page;
@@ -285,6 +285,25 @@ fn pages_add_up_to_the_whole() {
         }
         assert!(rows.len() > 3);
         assert_eq!(json!(rows), whole["rows"], "{path}");
+    }
+}
+
+/// It is not signed: who writes another span into it gets no more than by asking.
+#[test]
+fn a_cursor_with_another_span_is_bounded_like_any_span() {
+    let served = served();
+    let path = "/v1/totals?granularity=1m&group_by=ad";
+    let first = served.get(&format!("{path}&from=1712908800&to=1712908860&limit=1"));
+    let cursor = first["next_cursor"].as_str().expect("two ads");
+    // Behind the version and the question.
+    let spanning = |from_ms: i64, to_ms: i64| format!("{}{from_ms:016x}{to_ms:016x}{}", &cursor[..18], &cursor[50..]);
+    assert_eq!(
+        served.get(&format!("{path}&cursor={}", spanning(START_MS, START_MS + 60_000)))["rows"][0]["ad_id"],
+        json!("ad_2")
+    );
+    for (from_ms, to_ms) in [(0, START_MS), (0, i64::MAX), (i64::MIN, i64::MAX), (START_MS, START_MS)] {
+        let reply = served.request("GET", &format!("{path}&cursor={}", spanning(from_ms, to_ms)), "");
+        assert_eq!((reply.status, &reply.body["parameter"]), (400, &json!("cursor")), "{from_ms} to {to_ms}");
     }
 }
 
@@ -670,6 +689,18 @@ impl Events {
         assert!(event.contains("event: state\n"), "{event}");
         (serde_json::from_str(data).expect("JSON"), Instant::now())
     }
+}
+
+/// One token keeps live events from nobody.
+#[test]
+fn of_one_scope_so_many_listen() {
+    let scope = Scope { campaigns: ["c1".to_owned()].into(), ..Scope::default() };
+    let (served, _) = served_to(Access::Scoped(Arc::new(scope)), CLIENTS_MAX, 10_000);
+    let listening: Vec<Events> = (0..CLIENTS_OF_A_SCOPE_MAX).map(|_| Events::of(&served)).collect();
+    let one_more = served.request("GET", "/v1/live", "");
+    assert_eq!(one_more.status, 503, "{}", one_more.text);
+    assert!(one_more.text.contains("this token's scope"), "{}", one_more.text);
+    drop(listening);
 }
 
 /// The state is told at once, then about once a second, and with what was committed meanwhile; the books balance.
