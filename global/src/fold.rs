@@ -83,10 +83,10 @@ fn add_to_row(before: Option<Row>, delta: &RowDelta<'_>) -> Result<Row, UsersErr
         (_, []) => before.users,
         (true, [only]) => only.to_vec(),
         (_, several) => {
-            let mut sketch = Users::new();
+            let mut sketch = Users::default();
             sketch.merge_bytes(&before.users)?;
             several.iter().try_for_each(|bytes| sketch.merge_bytes(bytes))?;
-            sketch.to_bytes()
+            sketch.into_bytes()
         }
     };
     Ok(Row { clicks, users })

@@ -51,6 +51,8 @@ pub struct RunBuilder<'a> {
     slots: Vec<Slot<'a>>,
     by_key: HashTable<u32>,
     scratch: Vec<u8>,
+    /// Merged sketches, as they are written.
+    merged: Vec<u8>,
 }
 
 struct Slot<'a> {
@@ -65,7 +67,9 @@ struct Slot<'a> {
 enum Sketch<'a> {
     None,
     One(&'a [u8]),
-    Merged(Box<Users>),
+    Several(Users),
+    /// Several, as they lie in the builder's `merged`.
+    Merged(usize, usize),
 }
 
 impl<'a> RunBuilder<'a> {
@@ -106,14 +110,14 @@ impl<'a> RunBuilder<'a> {
         let key = |slot: &Slot<'_>| &self.keys[slot.key.0 as usize..slot.key.1 as usize];
         let mut order: Vec<u32> = (0..self.slots.len() as u32).collect();
         order.sort_unstable_by(|&a, &b| key(&self.slots[a as usize]).cmp(key(&self.slots[b as usize])));
-        let mut bytes = Vec::with_capacity(self.keys.len() + self.slots.len() * 40);
+        let mut bytes = Vec::with_capacity(self.keys.len() + self.slots.len() * 40 + self.merged.len());
         let mut index = Vec::with_capacity(order.len());
         let mut last_pane = None;
         for at in order {
             let slot = &self.slots[at as usize];
             index.push(bytes.len() as u32);
             last_pane = last_pane.max(Some(key::window_start(key(slot))));
-            append_entry(key(slot), slot.clicks, &slot.users, &mut bytes);
+            append_entry(key(slot), slot.clicks, slot.users.bytes(&self.merged), &mut bytes);
             // Checked as it grows: places are of 32 bits.
             if u32::try_from(bytes.len()).is_err() {
                 return Err(RunError::TooLarge(bytes.len()));
@@ -124,18 +128,21 @@ impl<'a> RunBuilder<'a> {
 
     /// Adds the rows of all ads together. All sketches pass here, so one that cannot be read is found before anything is kept.
     fn add_totals(&mut self) -> Result<(), RunError> {
-        let mut total = Vec::new();
-        for at in 0..self.slots.len() {
+        let (mut key, ads) = (Vec::new(), self.slots.len());
+        for at in 0..ads {
             let (from, to) = self.slots[at].key;
             let parts = Parts::read(&self.keys[from as usize..to as usize]).expect("the key was made here");
-            key::of_all_ads(&parts, &mut total);
-            let total_at = self.slot(&total);
-            total.clear();
-            let (ads, totals) = self.slots.split_at_mut(total_at);
-            let (slot, total) = (&ads[at], &mut totals[0]);
+            key::of_all_ads(&parts, &mut key);
+            let total_at = self.slot(&key);
+            key.clear();
+            let (slots, totals) = self.slots.split_at_mut(total_at);
+            let (slot, total) = (&mut slots[at], &mut totals[0]);
             total.clicks += slot.clicks;
-            total.users.add_all(&slot.users).map_err(|source| RunError::Users { entry: at, source })?;
+            slot.users.merge_into(&mut self.merged);
+            let users = slot.users.bytes(&self.merged);
+            total.users.add_read(users).map_err(|source| RunError::Users { entry: at, source })?;
         }
+        self.slots[ads..].iter_mut().for_each(|total| total.users.merge_into(&mut self.merged));
         Ok(())
     }
 }
@@ -146,29 +153,42 @@ impl<'a> Sketch<'a> {
             _ if users.is_empty() => {}
             Sketch::None => *self = Sketch::One(users),
             Sketch::One(first) => {
-                let mut merged = Box::new(Users::new());
-                merged.merge_bytes(first)?;
-                merged.merge_bytes(users)?;
-                *self = Sketch::Merged(merged);
+                let mut several = Users::default();
+                several.merge_bytes(first)?;
+                several.merge_bytes(users)?;
+                *self = Sketch::Several(several);
             }
-            Sketch::Merged(merged) => merged.merge_bytes(users)?,
+            Sketch::Several(several) => several.merge_bytes(users)?,
+            Sketch::Merged(..) => unreachable!("nothing is added to what was merged"),
         }
         Ok(())
     }
 
     /// As [`Sketch::add`], and reads what it adds.
-    fn add_all(&mut self, other: &Sketch<'_>) -> Result<(), UsersError> {
-        if let Sketch::None = other {
-            return Ok(());
+    fn add_read(&mut self, users: &[u8]) -> Result<(), UsersError> {
+        if let Sketch::None = self {
+            *self = Sketch::Several(Users::default());
         }
-        if !matches!(self, Sketch::Merged(_)) {
-            *self = Sketch::Merged(Box::new(Users::new()));
+        let Sketch::Several(several) = self else { unreachable!("a total is of several") };
+        several.merge_bytes(users)
+    }
+
+    /// Several become their bytes, appended to `merged`.
+    fn merge_into(&mut self, merged: &mut Vec<u8>) {
+        if let Sketch::Several(several) = self {
+            let from = merged.len();
+            merged.extend_from_slice(&std::mem::take(several).into_bytes());
+            *self = Sketch::Merged(from, merged.len());
         }
-        let Sketch::Merged(merged) = self else { return Ok(()) };
-        match other {
-            Sketch::None => Ok(()),
-            Sketch::One(bytes) => merged.merge_bytes(bytes),
-            Sketch::Merged(users) => merged.merge_bytes(&users.to_bytes()),
+    }
+
+    /// What is written, once several are merged.
+    fn bytes<'b>(&'b self, merged: &'b [u8]) -> &'b [u8] {
+        match self {
+            Sketch::None => &[],
+            Sketch::One(bytes) => bytes,
+            Sketch::Several(_) => unreachable!("several are merged before they are written"),
+            Sketch::Merged(from, to) => &merged[*from..*to],
         }
     }
 }
@@ -283,20 +303,11 @@ pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: 
     rows
 }
 
-fn append_entry(key: &[u8], clicks: u64, users: &Sketch<'_>, out: &mut Vec<u8>) {
+fn append_entry(key: &[u8], clicks: u64, users: &[u8], out: &mut Vec<u8>) {
     let key_bytes = u16::try_from(key.len()).expect("TEXT_BYTES_MAX keeps four texts and codes under 64 KiB");
     out.extend_from_slice(&key_bytes.to_le_bytes());
     out.extend_from_slice(key);
     out.extend_from_slice(&clicks.to_le_bytes());
-    let merged;
-    let users = match users {
-        Sketch::None => &[][..],
-        Sketch::One(bytes) => bytes,
-        Sketch::Merged(users) => {
-            merged = users.to_bytes();
-            &merged
-        }
-    };
     out.extend_from_slice(&(users.len() as u32).to_le_bytes());
     out.extend_from_slice(users);
 }

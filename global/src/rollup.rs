@@ -157,7 +157,7 @@ impl Rolled {
         for ((grain, row_key), (clicks, users)) in self.rows {
             let table = if grain == Grain::Minute { &mut minutes } else { &mut hours };
             key::stored(&row_key, floor(key::window_start(&row_key), grain.bucket_ms()), &mut stored);
-            let row = Row { clicks, users: users.to_bytes() };
+            let row = Row { clicks, users: users.into_bytes() };
             table.insert(stored.as_slice(), row.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! hand-written twins (no protoc is needed to build), and a test holds the two together.
 
 mod check;
+mod coupons;
 pub mod merge;
 mod messages;
 pub mod users;
