@@ -44,9 +44,8 @@ pub(super) fn uuid_flag(key: &ClickKey, extras: &Extras<'_>) -> u8 {
     if key.hashed {
         return 0;
     }
-    let digits = uuid_digits(&key.bytes);
     let ids = [extras.request_id, extras.click_id, extras.impression_id];
-    match ids.into_iter().position(|id| spells(id, &digits)) {
+    match ids.into_iter().position(|id| spells(id, &key.bytes)) {
         Some(place) => (place as u8 + 1) << FLAG_UUID_SHIFT,
         None => 0,
     }
@@ -137,7 +136,8 @@ pub(super) fn decode_extras<'a>(bytes: &'a [u8], uuid_flag: u8, uuid: &'a [u8]) 
 
 /// The text of a UUID with these bytes, in the lower case that RFC 9562 has them written in.
 pub(super) fn uuid_text(bytes: &[u8; 16]) -> [u8; UUID_TEXT_BYTES] {
-    let [a, b, c, d] = uuid_digits(bytes).map(u64::to_le_bytes);
+    let four = |at: usize| eight_digits([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]).to_le_bytes();
+    let [a, b, c, d] = [four(0), four(4), four(8), four(12)];
     let mut text = [b'-'; UUID_TEXT_BYTES];
     text[..8].copy_from_slice(&a);
     text[9..13].copy_from_slice(&b[..4]);
@@ -148,32 +148,29 @@ pub(super) fn uuid_text(bytes: &[u8; 16]) -> [u8; UUID_TEXT_BYTES] {
     text
 }
 
-/// Whether a text is [`uuid_text`] of the bytes with these digits.
+/// Whether a text is [`uuid_text`] of these bytes. One part after the other: compared as one vector, the parser's halves of the key
+/// and the parts of the text would have to be written to memory and read back at another width, which waits.
 #[inline]
-fn spells(text: &[u8], digits: &[u64; 4]) -> bool {
+fn spells(text: &[u8], bytes: &[u8; 16]) -> bool {
     let Ok(text) = <&[u8; UUID_TEXT_BYTES]>::try_from(text) else { return false };
     let low = |at: usize| u64::from(u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]));
-    let pair = |first, second| low(first) | low(second) << 32;
-    let found = [pair(0, 4), pair(9, 14), pair(19, 24), pair(28, 32)];
-    let dashes = [text[8], text[13], text[18], text[23]];
-    found == *digits && dashes == *b"----"
+    let parts = [(0, 4), (9, 14), (19, 24), (28, 32)];
+    let fours = bytes.as_chunks::<4>().0.iter();
+    fours.zip(parts).all(|(four, (first, middle))| eight_digits(*four) == low(first) | low(middle) << 32)
+        && [text[8], text[13], text[18], text[23]] == *b"----"
 }
 
-/// The 32 hexadecimal digits of 16 bytes, as text in memory order, eight at a time.
+/// The 8 hexadecimal digits of 4 bytes, as text in memory order.
 #[inline]
-fn uuid_digits(bytes: &[u8; 16]) -> [u64; 4] {
+fn eight_digits(bytes: [u8; 4]) -> u64 {
     let each = 0x0101_0101_0101_0101;
-    let mut digits = [0; 4];
-    for (digits, bytes) in digits.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        // A byte every two: its high digit goes where it is, its low one behind it.
-        let spread = u64::from(u32::from_le_bytes(*bytes));
-        let spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF;
-        let spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF;
-        let nibbles = (spread >> 4 | spread << 8) & (each * 0x0F);
-        let letters = ((nibbles + each * 6) >> 4) & each;
-        *digits = nibbles + each * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10);
-    }
-    digits
+    // A byte every two: its high digit goes where it is, its low one behind it.
+    let spread = u64::from(u32::from_le_bytes(bytes));
+    let spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF;
+    let spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF;
+    let nibbles = (spread >> 4 | spread << 8) & (each * 0x0F);
+    let letters = ((nibbles + each * 6) >> 4) & each;
+    nibbles + each * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)
 }
 
 fn tag_of(uuid_flag: u8) -> Option<u8> {
