@@ -11,7 +11,7 @@ use tollgate::wal::segments::LogDir;
 
 use crate::rng::Rng;
 
-const SECTOR_BYTES: usize = 512;
+pub const SECTOR_BYTES: usize = 512;
 
 pub struct Disk {
     pub dir: TempDir,

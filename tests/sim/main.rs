@@ -4,15 +4,18 @@
 //! ```text
 //! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on
+//! SIM_IMAGES=100000 cargo test --test sim images -- --nocapture   so many states that a power cut could leave, and faults of the disk
 //! ```
 // What cannot be unwrapped in a test fails it.
 #![allow(clippy::unwrap_used)]
 
 mod clients;
+mod damage;
 mod disk;
 mod exporting;
 mod faults;
 mod http;
+mod images;
 mod mesh;
 mod network;
 mod options;
@@ -30,6 +33,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 
+use damage::{Kind, Outcomes};
+use images::Images;
 use world::{Verdict, World};
 
 /// Seeds of a normal run.
@@ -106,10 +111,15 @@ fn quiet_panics() {
 }
 
 fn run(seed: u64) -> Result<Verdict, String> {
+    run_with(seed, None)
+}
+
+fn run_with(seed: u64, images: Option<Box<Images>>) -> Result<Verdict, String> {
     quiet_panics();
     let print = std::env::var_os("SIM_TRACE").is_some();
-    std::panic::catch_unwind(AssertUnwindSafe(|| World::new(seed, print).run()))
-        .map_err(|_| PANICKED.with(|text| text.borrow().clone()))
+    let mut world = World::new(seed, print);
+    world.images = images;
+    std::panic::catch_unwind(AssertUnwindSafe(|| world.run())).map_err(|_| PANICKED.with(|text| text.borrow().clone()))
 }
 
 /// Which seeds to run: so many, from which on.
@@ -186,6 +196,30 @@ fn every_seed_keeps_the_promises() {
         println!("situations that no seed met: {missed:?}");
         assert!(missed.is_empty());
     }
+}
+
+/// In worlds without faults of other kinds of the disk, until so many images are read.
+#[test]
+fn all_images_that_a_disk_could_hold_are_read_or_refused() {
+    let least: u64 = std::env::var("SIM_IMAGES").map_or(1_500, |count| count.parse().expect("a whole number"));
+    let (mut seed, mut power_cuts, mut faults) = (0, 0, BTreeMap::<Kind, Outcomes>::new());
+    // A power cut is tried at every write and costs more; a fault once a write.
+    while power_cuts < least || Kind::ALL.iter().any(|kind| faults.get(kind).map_or(0, Outcomes::cases) * 100 < least) {
+        seed += 1;
+        let verdict = run_with(seed, Some(Box::new(Images::new(seed))));
+        let verdict = verdict.unwrap_or_else(|why| {
+            println!("seed {seed} FAILED: {why}");
+            panic!("seed {seed} failed: {why}");
+        });
+        let images = verdict.images.expect("it went in");
+        power_cuts += images.power_cuts;
+        for (kind, outcomes) in images.faults {
+            faults.entry(kind).or_default().add(&outcomes);
+        }
+    }
+    println!("{{\"campaign\":\"images\",\"seeds\":[1,{seed}],\"power_cuts\":{power_cuts},\"faults\":{{");
+    let each = faults.iter().map(|(kind, outcomes)| format!("\"{kind:?}\":{}", outcomes.json()));
+    println!("{}}},\"verdict\":\"pass\"}}", each.collect::<Vec<_>>().join(",\n"));
 }
 
 #[test]

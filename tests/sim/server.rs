@@ -291,6 +291,10 @@ impl World {
         if !self.draining {
             delay_ns += self.stalled_until_ns.saturating_sub(self.now_ns);
         }
+        if self.images.is_some() {
+            let (log, from) = (self.core(core).log.clone(), write.buffer_offset as usize);
+            self.try_power_cuts(&log, &write, &buffer.memory[from..from + write.length as usize]);
+        }
         let life = self.lives;
         let before = self.core(core).write.replace((buffer, write));
         assert!(before.is_none(), "one write of the log at a time: recovery relies on it");
@@ -310,6 +314,10 @@ impl World {
         } else {
             host.write_failed = true;
             self.disk.tear(&host.log, &write, bytes, &mut self.rng);
+        }
+        if ok && self.images.is_some() {
+            let log = host.log.clone();
+            self.try_faults(&log);
         }
         self.note("written", &[core as u64, write.segment, write.file_offset, u64::from(ok)]);
         let end = if ok { WriteEnd::Synced } else { WriteEnd::Failed { errno: 5 } };

@@ -10,6 +10,7 @@ use tollgate_wire::Checkpoint;
 use crate::clients::{Client, Request};
 use crate::disk::Disk;
 use crate::faults::{Ambush, Fault};
+use crate::images::Images;
 use crate::network::Conn;
 use crate::options::Options;
 use crate::oracle::Oracle;
@@ -116,6 +117,8 @@ pub struct World {
     pub last_stop: bool,
     pub finished: bool,
     pub data_dir: [u8; 16],
+    /// What the disk could hold is tried at every write.
+    pub images: Option<Box<Images>>,
 }
 
 /// How a world ended that kept every promise.
@@ -124,6 +127,7 @@ pub struct Verdict {
     pub steps: u64,
     pub clicks: u64,
     pub covered: BTreeMap<&'static str, u64>,
+    pub images: Option<Box<Images>>,
 }
 
 impl World {
@@ -160,6 +164,7 @@ impl World {
             last_stop: false,
             finished: false,
             data_dir,
+            images: None,
         }
     }
 
@@ -188,6 +193,7 @@ impl World {
             steps: self.trace.steps,
             clicks: self.sink.clicks,
             covered: self.trace.covered,
+            images: self.images,
         }
     }
 

@@ -1,0 +1,162 @@
+//! Drives. What a disk could hold. At every write of a world: what a power cut could leave of it, sector by sector; after it, a fault
+//! of the disk in what was synced. Each of these is read by the product's own reading of the log, as a start would, and undone.
+//!
+//! A frame is what the log's reading gives back: its first LSN, its chain, and a hash over the bytes of its records.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use tollgate::cut::Position;
+use tollgate::event::LogWrite;
+use tollgate::export;
+use tollgate::wal::record::Record;
+use tollgate::wal::recover::{Progress, walk_log};
+use tollgate::wal::replay::ReplayedFrame;
+use tollgate::wal::segments::{LogDir, LogError};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::damage::{Kind, Outcomes};
+use crate::disk::SECTOR_BYTES;
+use crate::rng::Rng;
+use crate::world::World;
+
+/// In percent of the writes: where power cuts are tried, and where a fault is. Many worlds show more than one that is tried through.
+const POWER_CUTS: u64 = 2;
+const FAULTS: u64 = 20;
+/// States of one write, where there are more.
+const STATES_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub lsn: u64,
+    pub chain: u64,
+    pub hash: u64,
+}
+
+/// A frame's place in its log.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    pub segment: u64,
+    pub offset: u64,
+    pub bytes: usize,
+}
+
+/// Files and what is in them.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// What is tried in a world, and how it ended.
+pub struct Images {
+    pub rng: Rng,
+    pub power_cuts: u64,
+    pub faults: BTreeMap<Kind, Outcomes>,
+    /// Logs as they were at an earlier write.
+    pub earlier: BTreeMap<PathBuf, Files>,
+}
+
+impl Images {
+    pub fn new(seed: u64) -> Images {
+        Images { rng: Rng::new(!seed), power_cuts: 0, faults: BTreeMap::new(), earlier: BTreeMap::new() }
+    }
+
+    /// Which sectors of a write are there: every choice where they are few, else those that a disk is likeliest to make, and others.
+    fn states(&mut self, sectors: usize) -> Vec<Vec<bool>> {
+        if sectors <= STATES_MAX.ilog2() as usize {
+            let of = |state: usize| (0..sectors).map(|sector| state >> sector & 1 == 1).collect();
+            return (0..1 << sectors).map(of).collect();
+        }
+        let mut states = Vec::new();
+        for cut in 0..=sectors {
+            states.push((0..sectors).map(|sector| sector < cut).collect());
+            states.push((0..sectors).map(|sector| sector >= cut).collect());
+            states.push((0..sectors).map(|sector| sector != cut).collect());
+            states.push((0..sectors).map(|sector| sector == cut).collect());
+        }
+        while states.len() > STATES_MAX {
+            let at = self.rng.index(states.len());
+            states.swap_remove(at);
+        }
+        states.extend((0..8).map(|_| (0..sectors).map(|_| self.rng.percent(50)).collect::<Vec<bool>>()));
+        states
+    }
+
+    /// All that a power cut during this write could leave.
+    fn cut_power(&mut self, log: &LogDir, known: Option<&Position>, write: &LogWrite, bytes: &[u8]) {
+        let file = OpenOptions::new().read(true).write(true).open(log.segment_path(write.segment));
+        let file = file.expect("a segment is prepared before it is written to");
+        let put = |bytes: &[u8]| file.write_all_at(bytes, write.file_offset).expect("the simulated disk takes it");
+        let mut before = vec![0; bytes.len()];
+        file.read_exact_at(&mut before, write.file_offset).expect("a segment has its whole length");
+        let base = read(log, known).unwrap_or_else(|error| panic!("before a write, the log halts: {error}")).0;
+        put(bytes);
+        let all = read(log, known).unwrap_or_else(|error| panic!("after a write, the log halts: {error}")).0;
+        assert!(all.len() == base.len() + 1 && all.starts_with(&base), "a write is one frame more: {all:?}");
+        for kept in self.states(bytes.len() / SECTOR_BYTES) {
+            let mut state = before.clone();
+            for at in kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(sector, _)| sector * SECTOR_BYTES) {
+                state[at..at + SECTOR_BYTES].copy_from_slice(&bytes[at..at + SECTOR_BYTES]);
+            }
+            put(&state);
+            let what = || format!("{write:?} of which these sectors are there: {kept:?}");
+            let found =
+                read(log, known).unwrap_or_else(|error| panic!("a power cut halts the log, {}: {error}", what())).0;
+            let expected = if kept.iter().all(|kept| *kept) { &all } else { &base };
+            let partly = kept.contains(&true);
+            assert!(found == *expected || partly && found == all, "a power cut lost or made records, {}", what());
+            self.power_cuts += 1;
+        }
+        put(&before);
+    }
+}
+
+impl World {
+    /// Tries what could become of the log at this write, if this world is for that.
+    pub fn try_power_cuts(&mut self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
+        let Some(mut images) = self.images.take() else { return };
+        if images.rng.percent(POWER_CUTS) {
+            let known = self.known(log);
+            images.cut_power(log, known.as_ref(), write, bytes);
+        }
+        self.images = Some(images);
+    }
+
+    /// Tries what faults of the disk could make of the log now, if this world is for that.
+    pub fn try_faults(&mut self, log: &LogDir) {
+        let Some(mut images) = self.images.take() else { return };
+        if images.rng.percent(FAULTS) {
+            let known = self.known(log);
+            images.fault(log, known.as_ref());
+        }
+        self.images = Some(images);
+    }
+
+    /// Up to where a start would know the log to be exported.
+    fn known(&self, log: &LogDir) -> Option<Position> {
+        let known = if self.options.remote { &self.mirrored } else { &self.sink.checkpoint };
+        let positions = known.as_ref().map_or(Vec::new(), export::positions);
+        positions.into_iter().find(|position| position.log_id == log.log_id)
+    }
+}
+
+/// What a start would find in a log, and where.
+pub fn read(log: &LogDir, known: Option<&Position>) -> Result<(Vec<Frame>, Vec<Spot>), LogError> {
+    let (mut frames, mut spots) = (Vec::new(), Vec::new());
+    walk_log(log, known, &mut Progress::default(), &mut |_| {}, &mut |segment, offset, frame| {
+        frames.push(Frame { lsn: frame.header.first_lsn, chain: frame.chain, hash: hash(frame) });
+        spots.push(Spot { segment, offset, bytes: frame.header.frame_bytes as usize });
+    })?;
+    Ok((frames, spots))
+}
+
+fn hash(frame: &ReplayedFrame<'_>) -> u64 {
+    let mut hash = Xxh3::new();
+    for record in &frame.records {
+        match record {
+            Record::Click(click) => hash.update(click.bytes()),
+            Record::DeadLetter(letter) => hash.update(&letter.raw()),
+            Record::Start(start) => hash.update(&start.nonce),
+        }
+    }
+    hash.digest()
+}
