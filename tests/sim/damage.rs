@@ -157,7 +157,8 @@ impl Images {
             Ok((mut found, _)) => {
                 if kind == Kind::RolledBack {
                     // What was freed since is there again.
-                    found.retain(|frame| base.first().is_some_and(|first| frame.lsn >= first.lsn));
+                    let freed = found.iter().position(|frame| Some(frame) == base.first());
+                    found.drain(..freed.unwrap_or(found.len()));
                 }
                 let (was, is) = (base.len(), found.len());
                 assert!(base.starts_with(&found), "{kind:?} made records, or changed some: {was} frames, then {is}");
