@@ -109,7 +109,7 @@ impl Asker {
             Asker::Anybody => None,
             Asker::Holder(_, token) => token.scope(),
         };
-        scope.map_or(Access::All, |scope| Access::Scoped(Arc::new(scope)))
+        scope.map_or(Access::All, Access::Scoped)
     }
 }
 

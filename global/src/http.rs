@@ -41,6 +41,7 @@ pub use access::Access;
 pub use names::{AGENTS, CLASSES, DEVICES};
 pub use port::{Port, PortLimits};
 pub use problem::Problem;
+pub use reads::QUESTIONS_BYTES_MAX;
 pub use validator::answered;
 
 use crate::dashboard::{self, Page};
