@@ -23,6 +23,7 @@ mod http;
 mod kafka;
 mod keeper;
 mod key;
+mod load;
 mod metrics;
 mod panes;
 mod private_file;
