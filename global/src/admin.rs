@@ -1,5 +1,6 @@
 //! The admin port of `tollgate global`: metrics, readiness, and what an operator says of edges. For the host's own people: it
-//! listens on the loopback unless told otherwise, and knows no tokens.
+//! listens on the loopback unless told otherwise, and knows no tokens. What is scraped and probed answers to any name, for scrapers come
+//! by names and through proxies; what commands ask and change, to an address and to no page of a browser.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -9,13 +10,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::consumer::wall_ms;
 use crate::edges::{EdgeState, TroubleKind};
+use crate::guard;
 use crate::http;
 use crate::keeper::RoomSeen;
 use crate::metrics::Meter;
@@ -39,16 +41,22 @@ struct To {
 
 /// Serves the port until told to stop.
 pub async fn serve(admin: Admin, listener: TcpListener, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
+    http::serve_router(router(admin), listener, stop).await
+}
+
+fn router(admin: Admin) -> Router {
+    let for_commands = Router::new()
         .route("/edges", get(edges))
         .route("/edges/{edge_id}/retire", post(retire))
         .route("/edges/{edge_id}/accept", post(accept))
         .route("/backup", post(backup))
-        .with_state(admin);
-    http::serve_router(router, listener, stop).await
+        .route_layer(middleware::from_fn(guard::let_operators_in));
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .merge(for_commands)
+        .with_state(admin)
 }
 
 /// Whatever reads or writes the store does so on a thread that may block.
@@ -160,4 +168,65 @@ async fn backup(State(admin): State<Admin>, Query(To { to }): Query<To>) -> Resu
     let named = to.display().to_string();
     let copied = blocking(admin, move |admin| admin.store.backup(&to).map_err(|error| error.to_string()));
     Ok(Json(json!({ "to": named, "bytes": copied.await? })).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{partial, transaction};
+    use crate::query_side::QuerySideConfig;
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+
+    fn ask(address: SocketAddr, line: &str, fields: &str) -> String {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        write!(stream, "{line} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n{fields}\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("a reply");
+        text
+    }
+
+    /// A page of any site that is open in a browser on this host can send what needs no answer, and, with a name of its own that points
+    /// here, read what it gets.
+    #[test]
+    fn no_page_of_a_browser_asks_what_commands_ask() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
+        store.commit(&transaction("e", 1, 20_000, vec![partial("a", 0, 0, 5, &[])])).expect("committed");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let config = QuerySideConfig { data_dir: folder.path().to_owned(), ads: None, listen: address };
+        let side = Arc::new(QuerySide::open(&config).expect("nothing is wrong"));
+        let admin = Admin { store: store.clone(), meter: Arc::default(), room: Arc::default(), side };
+        let (_stop, stopped) = oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(serve(admin, listener, stopped))
+        });
+        let retired = || store.snapshot().and_then(|snapshot| snapshot.edges(30_000)).expect("read")[0].presence;
+        let copy = folder.path().join("copy");
+        let (retire, backup) = ("POST /edges/e/retire", format!("POST /backup?to={}", copy.display()));
+        for line in [retire, "POST /edges/e/accept", &backup, "GET /edges"] {
+            for (fields, status) in [
+                ("Host: evil.example:9465\r\n", "421"),
+                ("Host: 127.0.0.1:9465\r\nOrigin: https://evil.example\r\n", "403"),
+                ("Host: localhost:9465\r\nSec-Fetch-Site: cross-site\r\n", "403"),
+                ("Host: evil.example\r\nOrigin: http://evil.example\r\nSec-Fetch-Site: same-origin\r\n", "421"),
+            ] {
+                let text = ask(address, line, fields);
+                assert!(
+                    text.starts_with(&format!("HTTP/1.1 {status}")) && text.contains("\"error\""),
+                    "{line}: {text}"
+                );
+            }
+        }
+        assert!(!copy.exists() && retired() != crate::edges::Presence::Retired);
+        for path in ["/metrics", "/healthz", "/readyz"] {
+            assert!(ask(address, &format!("GET {path}"), "Host: edge-1.example:9465\r\n").starts_with("HTTP/1.1 200"));
+        }
+        for host in ["127.0.0.1:9465", "[::1]:9465", "localhost", "10.0.0.1"] {
+            assert!(ask(address, retire, &format!("Host: {host}\r\n")).starts_with("HTTP/1.1 200"), "{host}");
+        }
+        assert_eq!(retired(), crate::edges::Presence::Retired);
+    }
 }

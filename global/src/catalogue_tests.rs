@@ -12,6 +12,7 @@ use crate::key::PANE_MS;
 use crate::question::{Filter, Group, GroupBy, Question, RankBy, Scope, Subject, TopQuestion, TopWindow};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::whose::Whose;
 use crate::window::{Granularity, MINUTE_MS, Window};
 
 /// 2024-04-12T08:00:00Z.
@@ -87,7 +88,7 @@ fn question(subject: Subject, scope: Option<&Scope>) -> Question {
         span: Window { start_ms: START_MS, end_ms: START_MS + 10 * MINUTE_MS },
         granularity: None,
         group_by: None,
-        filter: Filter { scope: scope.cloned(), ..Filter::default() },
+        filter: Filter { scope: scope.cloned().map(Arc::new), ..Filter::default() },
         after: None,
         rows_max: 100,
     }
@@ -155,7 +156,10 @@ fn a_scope_sees_what_the_catalogue_gives_it_and_nothing_of_the_rest() {
     assert_eq!([version("told", None).0, version("none", None).0], [2, 1]);
     assert_eq!(version("told", Some(&c1)), version("none", Some(&c1)));
     let may_see = |scope: &Scope| {
-        ["told", "silent", "other", "none"].map(|id| fixed.snapshot().may_see(scope, id).expect("read"))
+        ["told", "silent", "other", "none"].map(|id| {
+            let snapshot = fixed.snapshot();
+            Whose::of(&snapshot).expect("read").may_see(scope, id).expect("read")
+        })
     };
     assert_eq!([may_see(&c1), may_see(&c2)], [[false, true, false, false], [false, false, true, false]]);
 }
@@ -166,7 +170,13 @@ fn the_ranking_is_within_the_scope() {
     fixed.sends(START_MS + MINUTE_MS, Vec::new());
     while fixed.store.keep_up(START_MS + MINUTE_MS).expect("kept") {}
     let top = |scope: Option<Scope>| {
-        let asked = TopQuestion { window: TopWindow::Minute, k: 5, by: RankBy::Gross, region: None, scope };
+        let asked = TopQuestion {
+            window: TopWindow::Minute,
+            k: 5,
+            by: RankBy::Gross,
+            region: None,
+            scope: scope.map(Arc::new),
+        };
         let ads = fixed.snapshot().top(&asked).expect("warm").ads;
         ads.into_iter().map(|ad| (ad.ad_id, ad.gross)).collect::<Vec<_>>()
     };
@@ -187,6 +197,11 @@ fn a_campaign_of_very_many_ads_has_the_same_sums() {
     assert_eq!(fixed.gross(Subject::All, Some(&of_campaign("big"))), 2);
     let both = Scope { campaigns: ["big".to_owned(), "c2".to_owned()].into(), ..Scope::default() };
     assert_eq!([fixed.gross(Subject::All, Some(&both)), fixed.gross(ad("silent"), Some(&both))], [202, 0]);
+    // Of very many own ads those that are somebody's, too: all, one, none.
+    let of_campaigns = ["big", "c2", "c3"].map(|id| fixed.gross(Subject::Campaign(id.to_owned()), Some(&both)));
+    assert_eq!(of_campaigns, [2, 200, 0]);
+    let of_advertisers = ["adv1", "adv2"].map(|id| fixed.gross(Subject::Advertiser(id.to_owned()), Some(&both)));
+    assert_eq!(of_advertisers, [2, 200], "clicks' own word, where the catalogue does not say");
 }
 
 /// Corrections are kept by ad, whoever its clicks are of: a click that names another's ad and one's own campaign shows none.
@@ -240,7 +255,14 @@ fn a_campaign_of_very_many_ads_has_its_own_versions() {
     }
     fixed.sends(START_MS + 11 * MINUTE_MS, Vec::new());
     let (scope, campaign) = (of_campaign("big"), Subject::Campaign("big".to_owned()));
-    let asked = [(campaign.clone(), None), (campaign, Some(&scope)), (Subject::All, Some(&scope))];
+    // An advertiser's token asks about a campaign that is in its scope by its ads alone.
+    let of_advertiser = Scope { advertisers: ["adv".to_owned()].into(), ..Scope::default() };
+    let asked = [
+        (campaign.clone(), None),
+        (campaign.clone(), Some(&scope)),
+        (campaign, Some(&of_advertiser)),
+        (Subject::All, Some(&scope)),
+    ];
     for (subject, scope) in asked {
         let minutes = Question { granularity: Some(Granularity::Minute), ..question(subject, scope) };
         let counts = fixed.snapshot().count(&minutes).expect("counted");

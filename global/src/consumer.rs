@@ -342,3 +342,29 @@ pub fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an edge has not said yet may be in a partition that is behind, or that nobody answers for.
+    #[test]
+    fn windows_close_no_further_than_what_partitions_that_are_behind_have_said() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
+        let settings = KafkaSettings { brokers: String::new(), topic: String::new(), properties: Vec::new() };
+        let mut consumer = Consumer::new(store, settings, Arc::default(), Arc::default());
+        assert_eq!(consumer.closing_cap(), Some(i64::MIN), "nothing is known of any");
+        let read = |watermark_ms| Partition { next_offset: 0, at_end: true, watermark_ms };
+        consumer.partitions = BTreeMap::from([(0, read(Some(5))), (1, read(Some(9)))]);
+        assert_eq!(consumer.closing_cap(), None);
+        consumer.away = true;
+        assert_eq!(consumer.closing_cap(), Some(5), "nobody's silence is believed");
+        consumer.away = false;
+        consumer.partitions.get_mut(&1).expect("it is there").at_end = false;
+        assert_eq!(consumer.closing_cap(), Some(9));
+        // One that was added, and of which nothing is read.
+        consumer.partitions.insert(2, Partition::default());
+        assert_eq!(consumer.closing_cap(), Some(i64::MIN));
+    }
+}

@@ -9,12 +9,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use serde_json::json;
 
 use crate::http::{Access, Problem};
 use crate::query_side::{QuerySide, Refused};
@@ -109,7 +111,7 @@ impl Asker {
             Asker::Anybody => None,
             Asker::Holder(_, token) => token.scope(),
         };
-        scope.map_or(Access::All, |scope| Access::Scoped(Arc::new(scope)))
+        scope.map_or(Access::All, Access::Scoped)
     }
 }
 
@@ -131,6 +133,22 @@ pub async fn let_in(State(guard): State<Guard>, mut request: Request, next: Next
         return response;
     }
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(guard.revoked(asker)))))
+}
+
+/// Lets operators' commands in to what they ask and change on the admin port, and no web page: that port knows no tokens, and a browser
+/// on its host reaches it. A page gives its own name as Host, or says where it is from with whatever it may send to others.
+pub async fn let_operators_in(request: Request, next: Next) -> Response {
+    let fields = request.headers();
+    let (status, error) = if !is_of_this_host(fields) {
+        let error =
+            "this path is asked by address or as localhost, not by another name, which any web page could give it";
+        (StatusCode::MISDIRECTED_REQUEST, error)
+    } else if [header::ORIGIN, session::FETCH_SITE].iter().any(|field| fields.contains_key(field)) {
+        (StatusCode::FORBIDDEN, "this path is for commands; a browser's page has no business here")
+    } else {
+        return next.run(request).await;
+    };
+    (status, Json(json!({ "error": error }))).into_response()
 }
 
 /// Whether a request names an address or `localhost`. A page of another site can point a name of its own at the loopback, and would

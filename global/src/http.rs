@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -41,6 +41,7 @@ pub use access::Access;
 pub use names::{AGENTS, CLASSES, DEVICES};
 pub use port::{Port, PortLimits};
 pub use problem::Problem;
+pub use reads::QUESTIONS_BYTES_MAX;
 pub use validator::answered;
 
 use crate::dashboard::{self, Page};
@@ -74,7 +75,7 @@ pub async fn serve(
     let on_loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
     let (ending, ended) = watch::channel(());
     let router = guarded(routes(store, Arc::new(Live::new(ended))), Guard::new(side, on_loopback))
-        .merge(dashboard::routes(page));
+        .merge(dashboard::routes(page).method_not_allowed_fallback(read_only));
     let stopped = async {
         let _ = stop.await;
         // Live streams have no end of their own.
@@ -136,17 +137,22 @@ fn routes(store: Arc<Store>, live: Arc<Live>) -> Router {
         .route(routes::LIVE.path, get(live::live))
         .route(routes::OPENAPI.path, get(openapi::document))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(read_only)
         .with_state(shared)
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let paths: Vec<_> = routes::ALL.iter().map(|route| route.path).collect();
+    let paths: Vec<_> = routes::ALL.iter().map(|route| route.path).chain([session::PATH]).collect();
     let path: String = uri.path().chars().take(100).collect();
     Problem::new(StatusCode::NOT_FOUND, format!("no such path: {path}; there are {}", paths.join(", ")))
 }
 
-async fn method_not_allowed() -> Response {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is read with GET");
-    ([(header::ALLOW, HeaderValue::from_static("GET,HEAD"))], problem).into_response()
+async fn read_only() -> Response {
+    not_allowed("this path is read with GET", "GET,HEAD")
+}
+
+/// What a method is answered with that a path does not have; `allow` are those that it has.
+pub fn not_allowed(detail: &'static str, allow: &'static str) -> Response {
+    let field: [(HeaderName, &str); 1] = [(header::ALLOW, allow)];
+    (field, Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)).into_response()
 }

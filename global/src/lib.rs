@@ -23,6 +23,7 @@ mod http;
 mod kafka;
 mod keeper;
 mod key;
+mod load;
 mod metrics;
 mod panes;
 mod private_file;
@@ -57,7 +58,7 @@ pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFil
 pub use consumer::{Consumer, Stopped};
 pub use dashboard::Page;
 pub use edges::{EdgeState, Presence, TroubleKind};
-pub use http::{AGENTS, Access, CLASSES, DEVICES, Port, PortLimits, serve};
+pub use http::{AGENTS, Access, CLASSES, DEVICES, Port, PortLimits, QUESTIONS_BYTES_MAX, serve};
 pub use kafka::KafkaSettings;
 pub use keeper::{RoomSeen, keep};
 pub use key::PANE_MS;

@@ -1,6 +1,9 @@
 //! Pure. What can be asked of a snapshot, and what is answered. Routes make a [`Question`] of a URL, and text of [`Counts`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::key::Parts;
 use crate::sums::Sums;
@@ -26,7 +29,8 @@ pub enum UserAgent {
 }
 
 /// Rows that somebody may see: those of these campaigns or of these advertisers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scope {
     pub campaigns: BTreeSet<String>,
     pub advertisers: BTreeSet<String>,
@@ -37,8 +41,8 @@ pub struct Scope {
 pub struct Filter {
     pub region: Option<String>,
     pub user_agent: Option<UserAgent>,
-    /// None: everything may be seen.
-    pub scope: Option<Scope>,
+    /// None: everything may be seen. A token's own, however many ask with it.
+    pub scope: Option<Arc<Scope>>,
 }
 
 impl Filter {
@@ -187,7 +191,7 @@ pub struct TopQuestion {
     pub by: RankBy,
     /// Region and scope; the ranking does not know user agents.
     pub region: Option<String>,
-    pub scope: Option<Scope>,
+    pub scope: Option<Arc<Scope>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::guard::{Asker, Guard};
-use crate::http::Problem;
+use crate::http::{Problem, not_allowed};
 
 pub const PATH: &str = "/v1/session";
 /// Of a body: a token in JSON, with room for an impatient client's spaces.
@@ -20,7 +20,7 @@ pub const BODY_BYTES_MAX: usize = 4 << 10;
 pub const COOKIE: &str = "tollgate_token";
 /// A screen on a wall asks a person once a month.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+pub const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -30,7 +30,8 @@ struct Traded {
 }
 
 pub fn route(guard: Guard) -> MethodRouter {
-    get(shown).post(begun).delete(ended).with_state(guard)
+    let others = async || not_allowed("this path knows GET, POST and DELETE", "GET,HEAD,POST,DELETE");
+    get(shown).post(begun).delete(ended).fallback(others).with_state(guard)
 }
 
 /// The token of the cookie.

@@ -15,4 +15,9 @@ impl Signature {
     pub fn of(file: &Metadata) -> Signature {
         Signature { inode: file.ino(), bytes: file.len(), changed: (file.ctime(), file.ctime_nsec()) }
     }
+
+    /// When it was last written, or put there.
+    pub fn changed_ms(&self) -> i64 {
+        self.changed.0.saturating_mul(1_000).saturating_add(self.changed.1 / 1_000_000)
+    }
 }

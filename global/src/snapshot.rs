@@ -1,6 +1,6 @@
 //! Reading the store at one moment: rows from the file, open panes from memory, and what belongs together of both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
@@ -16,7 +16,7 @@ use crate::sums::{CLASS_VALID, Sums};
 use crate::tables::{EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
-use crate::whose::{self, Ads};
+use crate::whose::{Ads, Whose};
 use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
@@ -141,7 +141,8 @@ impl Snapshot {
         let span = self.moment.progress.widened(question.span);
         let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
         let mut tally = Tally::new(question, span);
-        let ads = whose::ads(self, question)?;
+        let whose = Whose::of(self)?;
+        let ads = whose.ads(question)?;
         for (grain, part) in self.moment.progress.parts(span, length_ms) {
             let mut add =
                 |row: &Parts<'_>, clicks: u64, users: &[u8]| tally.add(&self.catalogue.owned(row), clicks, users);
@@ -150,7 +151,7 @@ impl Snapshot {
         if tally.too_wide {
             return Err(QuestionError::TooWide);
         }
-        let corrections = self.corrections_by_window(&ads, question, span)?;
+        let corrections = self.corrections_by_window(&whose, &ads, question, span)?;
         Ok(tally.answer(self.as_of(), &corrections))
     }
 
@@ -201,7 +202,7 @@ impl Snapshot {
     pub(crate) fn sums(
         &self,
         subject: Subject,
-        scope: Option<Scope>,
+        scope: Option<Arc<Scope>>,
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Sums, StoreError> {
@@ -262,7 +263,7 @@ impl Snapshot {
             return Ok(());
         }
         match ads {
-            Ads::Every | Ads::Many(_) => self.visit_every_ad(grain, span, each),
+            Ads::Every | Ads::Many => self.visit_every_ad(grain, span, each),
             Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_ad(ad_id, grain, span, each)),
         }
     }
@@ -326,11 +327,11 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Shows the history of these ads in one pass over that of all: it is there for corrected minutes alone.
+    /// Shows the history of a question's ads in one pass over that of all: it is there for corrected minutes alone.
     fn visit_history_of_many(
         &self,
-        ads: &BTreeSet<String>,
         span: Window,
+        is_wanted: &mut dyn FnMut(&str) -> Result<bool, StoreError>,
         each: &mut dyn FnMut(Window, History),
     ) -> Result<(), StoreError> {
         let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
@@ -341,28 +342,26 @@ impl Snapshot {
             let (stored, value) = entry.map_err(redb::Error::from)?;
             let row_key = key::unstored(stored.value()).1;
             let start_ms = key::window_start(row_key);
-            let wanted = std::str::from_utf8(key::ad_id(row_key)).is_ok_and(|ad_id| ads.contains(ad_id));
-            if wanted && (from_ms..span.end_ms).contains(&start_ms) {
+            let ad_id = std::str::from_utf8(key::ad_id(row_key)).map_err(|_| damaged_key())?;
+            // Those of all together are in the same table.
+            if !ad_id.is_empty() && (from_ms..span.end_ms).contains(&start_ms) && is_wanted(ad_id)? {
                 each(Window::of(start_ms, Grain::Minute.ms()), decode(value.value())?);
             }
         }
         Ok(())
     }
 
-    /// How often the question's ads were corrected, by start of the window (of the span, without a granularity). With a scope nothing
-    /// of it, unless all of the ads are its own.
+    /// How often the question's ads were corrected, by start of the window (of the span, without a granularity); nothing where that
+    /// is not to be shown.
     fn corrections_by_window(
         &self,
+        whose: &Whose<'_>,
         ads: &Ads,
         question: &Question,
         span: Window,
     ) -> Result<BTreeMap<i64, u64>, StoreError> {
         let mut found: BTreeMap<i64, u64> = BTreeMap::new();
-        let shown = question.filter.scope.as_ref().is_none_or(|scope| {
-            // Those of all together are nobody's own.
-            ads.named().is_some_and(|ads| ads.iter().all(|ad_id| self.owns(scope, ad_id)))
-        });
-        if !shown {
+        if !whose.shows_corrections(ads, question)? {
             return Ok(found);
         }
         let mut add = |minute: Window, history: History| {
@@ -371,7 +370,10 @@ impl Snapshot {
         };
         match ads {
             Ads::Every => self.visit_history("", span, &mut add)?,
-            Ads::Many(ads) => self.visit_history_of_many(ads, span, &mut add)?,
+            Ads::Many => {
+                let mut is_wanted = |ad_id: &str| whose.is_corrected_for(question, ad_id);
+                self.visit_history_of_many(span, &mut is_wanted, &mut add)?;
+            }
             Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_history(ad_id, span, &mut add))?,
         }
         Ok(found)

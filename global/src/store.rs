@@ -6,20 +6,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableTable};
 use tokio::sync::watch;
 use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
 use crate::batch::{Applied, Batch};
 use crate::catalogue::{Catalogue, CatalogueFile};
 use crate::commit::{Commit, Writer};
-use crate::edges::Claims;
-use crate::panes::{Open, Run};
+use crate::load;
 use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
 use crate::tables::{
-    self, CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, OFFSETS, RUNS, SOURCE, STATE, StoreError, TEXTS,
-    begin_read, begin_write, commit_file, decode, read, state_value,
+    self, CHECKPOINTS, EDGES, GENERATION, OFFSETS, SOURCE, STATE, StoreError, TEXTS, begin_read, begin_write,
+    commit_file, decode, read, state_value,
 };
 use crate::tops::{self, Tops};
 use crate::transaction;
@@ -90,9 +89,12 @@ impl Store {
         let database =
             Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(redb::Error::from)?;
         let file = begin_write(&database)?;
-        tables::make(&file)?;
-        let (moment, edges) = load(&file, &options)?;
+        let is_counted = tables::make(&file)?;
+        let (mut moment, edges) = load::load(&file, &options, is_counted)?;
         commit_file(file)?;
+        if !is_counted {
+            moment.counted = load::count_by_class(&database, &moment, &edges)?;
+        }
         let generation = moment.generation;
         Ok(Store {
             database,
@@ -339,43 +341,4 @@ impl Store {
             Ok(())
         })
     }
-}
-
-/// What belongs in memory of a file.
-fn load(file: &WriteTransaction, options: &Options) -> Result<(Moment, BTreeMap<String, Edge>), StoreError> {
-    let progress = tables::read_progress(file)?;
-    let mut runs = Vec::new();
-    let stored = file.open_table(RUNS).map_err(redb::Error::from)?;
-    for entry in stored.iter().map_err(redb::Error::from)? {
-        let (number, bytes) = entry.map_err(redb::Error::from)?;
-        let run = Run::from_bytes(bytes.value().to_vec())
-            .map_err(|error| StoreError::Damaged(format!("run {}: {error}", number.value())))?;
-        runs.push((number.value(), Arc::new(run)));
-    }
-    let mut edges = BTreeMap::new();
-    let table = file.open_table(EDGES).map_err(redb::Error::from)?;
-    for entry in table.iter().map_err(redb::Error::from)? {
-        let (edge_id, bytes) = entry.map_err(redb::Error::from)?;
-        edges.insert(edge_id.value().to_owned(), decode::<Edge>(bytes.value())?);
-    }
-    let mut counted = BTreeMap::new();
-    let table = file.open_table(COUNTED).map_err(redb::Error::from)?;
-    for entry in table.iter().map_err(redb::Error::from)? {
-        let (class, clicks) = entry.map_err(redb::Error::from)?;
-        counted.insert(class.value(), clicks.value());
-    }
-    let state = file.open_table(STATE).map_err(redb::Error::from)?;
-    let committed_ms = state_value(&state, COMMITTED_MS)?;
-    // As of the last commit: whether edges fell silent since then, the next one says.
-    let at_ms = committed_ms.unwrap_or(0);
-    let moment = Moment {
-        generation: state_value(&state, GENERATION)?.unwrap_or(0),
-        committed_ms,
-        claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, at_ms),
-        open: Open { folded_before_ms: progress.folded_before_ms, runs },
-        progress,
-        counted,
-        tops: Tops::default(),
-    };
-    Ok((moment, edges))
 }

@@ -1,7 +1,9 @@
 //! The tables of the store's file, and how their values are read and written.
 
 use prost::Message;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _, WriteTransaction,
+};
 use tollgate_wire::users::UsersError;
 
 use crate::key;
@@ -27,7 +29,7 @@ pub const CHECKPOINTS: TableDefinition<&str, &[u8]> = TableDefinition::new("chec
 pub const EDGES: TableDefinition<&str, &[u8]> = TableDefinition::new("edges");
 /// Partition of the topic of partials to the offset that is read next; with Kafka.
 pub const OFFSETS: TableDefinition<i32, i64> = TableDefinition::new("offsets");
-/// Class to the clicks that were counted of it, ever.
+/// Class to the clicks that were counted of it, ever. A store of before there was this table has none until it is filled.
 pub const COUNTED: TableDefinition<u32, u64> = TableDefinition::new("counted");
 /// Single numbers by name.
 pub const STATE: TableDefinition<&str, i64> = TableDefinition::new("state");
@@ -67,6 +69,12 @@ pub enum StoreError {
     /// Stop: this file is not for this version.
     #[error("the store has format {found}, this tollgate reads {STORE_VERSION}: run the version that wrote it")]
     Version { found: i64 },
+    /// Stop: what is pruned cannot be counted by class any more.
+    #[error(
+        "the store is of a tollgate that did not count clicks by class, and only {found} of the {told} clicks that it counted have rows \
+         yet: the others are pruned, and their classes are known to nobody. Run the version that wrote it, or begin a new store"
+    )]
+    Uncounted { found: u64, told: u64 },
     /// Stop: what the store holds cannot be read.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -87,25 +95,31 @@ pub fn rows_of(grain: Grain) -> Bytes {
     }
 }
 
-/// Makes the tables where they are not there, and checks whose file this is.
-pub fn make(file: &WriteTransaction) -> Result<(), StoreError> {
+/// Makes the tables where they are not there, and checks whose file this is. False: what it holds is not counted by class yet.
+pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
+    let mut is_counted = file.list_tables().map_err(redb::Error::from)?.any(|table| table.name() == COUNTED.name());
     let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
     match state_value(&state, VERSION)? {
         Some(STORE_VERSION) => {}
         Some(found) => return Err(StoreError::Version { found }),
-        None => put_state(&mut state, VERSION, STORE_VERSION)?,
+        None => {
+            put_state(&mut state, VERSION, STORE_VERSION)?;
+            is_counted = true;
+        }
     }
     for table in [PANES, MINUTES, HOURS, HISTORY] {
         file.open_table(table).map_err(redb::Error::from)?;
     }
     file.open_table(ADS).map_err(redb::Error::from)?;
-    file.open_table(COUNTED).map_err(redb::Error::from)?;
+    if is_counted {
+        file.open_table(COUNTED).map_err(redb::Error::from)?;
+    }
     file.open_table(RUNS).map_err(redb::Error::from)?;
     file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
     file.open_table(EDGES).map_err(redb::Error::from)?;
     file.open_table(OFFSETS).map_err(redb::Error::from)?;
     file.open_table(TEXTS).map_err(redb::Error::from)?;
-    Ok(())
+    Ok(is_counted)
 }
 
 /// The first bucket of a table that begins at this time or after it.

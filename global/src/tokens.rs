@@ -46,17 +46,24 @@ pub struct Token {
     pub name: String,
     sha256: String,
     /// None: everything.
-    scope: Option<KeptScope>,
+    #[serde(default, with = "shared")]
+    scope: Option<Arc<Scope>>,
     pub rate_per_s: u32,
     pub created_ms: i64,
     pub revoked_ms: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeptScope {
-    campaigns: Vec<String>,
-    advertisers: Vec<String>,
+/// One in memory, for all who ask with its token; kept as itself.
+mod shared {
+    use super::{Arc, Deserialize, Scope, Serialize};
+
+    pub fn serialize<S: serde::Serializer>(scope: &Option<Arc<Scope>>, to: S) -> Result<S::Ok, S::Error> {
+        scope.as_deref().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Arc<Scope>>, D::Error> {
+        Ok(Option::<Scope>::deserialize(from)?.map(Arc::new))
+    }
 }
 
 /// The file.
@@ -86,10 +93,8 @@ pub struct Draft {
 }
 
 impl Token {
-    pub fn scope(&self) -> Option<Scope> {
-        let scope = self.scope.as_ref()?;
-        let set = |ids: &[String]| ids.iter().cloned().collect();
-        Some(Scope { campaigns: set(&scope.campaigns), advertisers: set(&scope.advertisers) })
+    pub fn scope(&self) -> Option<Arc<Scope>> {
+        self.scope.clone()
     }
 
     pub fn is_revoked(&self) -> bool {
@@ -169,10 +174,7 @@ impl Tokens {
             };
             self.all.remove(oldest);
         }
-        let list = |ids: &std::collections::BTreeSet<String>| ids.iter().cloned().collect();
-        let scope = draft.scope.as_ref();
-        let scope =
-            scope.map(|scope| KeptScope { campaigns: list(&scope.campaigns), advertisers: list(&scope.advertisers) });
+        let scope = draft.scope.clone().map(Arc::new);
         let (name, rate_per_s) = (draft.name.clone(), draft.rate_per_s);
         let token = Arc::new(Token { id, name, sha256, scope, rate_per_s, created_ms: now_ms, revoked_ms: None });
         self.all.push(token.clone());
@@ -268,7 +270,10 @@ mod tests {
         assert!(!kept.contains(&text[4..]) && kept.contains(&token.id), "{kept}");
         let mut tokens = Tokens::read(kept.as_bytes()).expect("read");
         let (hash, found) = tokens.find(&text).expect("there");
-        assert_eq!((found.id.as_str(), found.scope(), found.created_ms), (token.id.as_str(), scope(&["c"]), 5));
+        assert_eq!(
+            (found.id.as_str(), found.scope().as_deref(), found.created_ms),
+            (token.id.as_str(), scope(&["c"]).as_ref(), 5)
+        );
         assert!(tokens.holds(&hash));
         for other in
             ["", "tgt_", &text[..67], &text.to_uppercase(), &format!("{text} "), &text.replace("07", "08"), &kept]

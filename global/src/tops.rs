@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::catalogue::Catalogue;
 use crate::key::{PANE_MS, Parts};
-use crate::question::{RankBy, Scope, TopAd, TopQuestion, TopWindow};
+use crate::question::{RankBy, TopAd, TopQuestion, TopWindow};
 use crate::sums::CLASS_VALID;
 use crate::window::{HOUR_MS, MINUTE_MS, Window, floor};
 
@@ -268,7 +268,7 @@ impl Ranking {
         gross: u64,
         net: u64,
     ) {
-        let seen = question.scope.as_ref().is_none_or(|scope: &Scope| scope.takes(campaign_id, advertiser_id));
+        let seen = question.scope.as_ref().is_none_or(|scope| scope.takes(campaign_id, advertiser_id));
         if gross == 0 || !seen || question.region.as_deref().is_some_and(|wanted| wanted != region) {
             return;
         }

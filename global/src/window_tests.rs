@@ -205,7 +205,7 @@ fn check_all(snapshot: &Snapshot, rows: &[Drawn]) -> Result<(), TestCaseError> {
         gross(&|_| true)
     );
     let scope = Scope { campaigns: ["c1".to_owned()].into(), ..Scope::default() };
-    let seen = Filter { scope: Some(scope), ..Filter::default() };
+    let seen = Filter { scope: Some(scope.into()), ..Filter::default() };
     prop_assert_eq!(one(Subject::All, seen.clone(), None).total.sums.gross(), gross(&|row| row.ad == 1));
     prop_assert_eq!(one(of_ad("a"), seen, None).total.sums.gross(), 0, "another's ad");
     for by in [GroupBy::Ad, GroupBy::Region, GroupBy::Device, GroupBy::Class] {

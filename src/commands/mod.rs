@@ -63,7 +63,7 @@ pub fn halt_text(error: &LogError, path: &Path) -> String {
 pub fn store_text(error: &StoreError, path: &Path) -> String {
     let path = path.display();
     match error {
-        StoreError::Version { .. } => format!("the store {path}: {error}"),
+        StoreError::Version { .. } | StoreError::Uncounted { .. } => format!("the store {path}: {error}"),
         StoreError::AlreadyCommitted { .. }
         | StoreError::Sequence { .. }
         | StoreError::Refused(_)

@@ -53,7 +53,8 @@ pub fn revoke(dir: &Path, named: &str, now_ms: i64, out: &mut dyn Write) -> Resu
 }
 
 fn sees(token: &Token) -> String {
-    let Some(Scope { campaigns, advertisers }) = token.scope() else { return "everything".to_owned() };
+    let scope = token.scope();
+    let Some(Scope { campaigns, advertisers }) = scope.as_deref() else { return "everything".to_owned() };
     let named = |what: &str, ids: &std::collections::BTreeSet<String>| match ids.len() {
         0 => None,
         many @ 1..=3 => {
@@ -62,7 +63,7 @@ fn sees(token: &Token) -> String {
         }
         many => Some(format!("{many} {what}s")),
     };
-    let parts = [named("campaign", &campaigns), named("advertiser", &advertisers)];
+    let parts = [named("campaign", campaigns), named("advertiser", advertisers)];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 

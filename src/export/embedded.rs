@@ -52,6 +52,7 @@ impl Sink for Embedded {
             StoreError::AlreadyCommitted { .. } | StoreError::Sequence { .. } => {}
             StoreError::Refused(_)
             | StoreError::Version { .. }
+            | StoreError::Uncounted { .. }
             | StoreError::Damaged(_)
             | StoreError::Failed
             | StoreError::Database(_) => self.broken = Some(self.named(&error)),

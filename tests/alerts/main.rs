@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::server::{EXPORTS, PATIENCE, Server, wait_until};
+use crate::server::{EXPORTS, PATIENCE, Server, binary, wait_until};
 
 const INSTALL: &str = "it starts: install the package prometheus (Debian and Ubuntu: apt-get install prometheus)";
 
@@ -45,12 +45,12 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(folder: &Path, rules: &str, targets: &[SocketAddr]) -> Prometheus {
+    fn start(folder: &Path, rules: &str, job: &str, targets: &[SocketAddr]) -> Prometheus {
         let address = ports::free();
         let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
         let settings = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\n\
-             scrape_configs: [{{job_name: tollgate, static_configs: [{{targets: [{}]}}]}}]\n",
+             scrape_configs: [{{job_name: {job}, static_configs: [{{targets: [{}]}}]}}]\n",
             targets.join(", ")
         );
         std::fs::write(folder.join("rules.yml"), rules).expect("written");
@@ -84,7 +84,10 @@ impl Prometheus {
         let ours = alerts.iter().filter(|alert| {
             alert["state"] == "firing" && alert["labels"]["instance"].as_str() == Some(&instance.to_string())
         });
-        ours.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect()
+        let mut names: Vec<_> =
+            ours.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect();
+        names.sort();
+        names
     }
 
     /// How many targets it has scraped with success.
@@ -110,6 +113,9 @@ fn sooner(rules: &str) -> String {
         ("TollgateDown", "for: 2m", "for: 1s"),
         ("TollgateSinkAway", "for: 1m", "for: 1s"),
         ("TollgateSinkAway", "away_seconds > 60", "away_seconds > 1"),
+        ("TollgateGlobalDown", "for: 2m", "for: 1s"),
+        ("TollgateGlobalKafkaAway", "for: 3m", "for: 1s"),
+        ("TollgateCatalogueBroken", "for: 1m", "for: 1s"),
     ] {
         let at = text.find(&format!("- alert: {alert}\n")).expect("it ships");
         let (before, rest) = text.split_at(at);
@@ -128,11 +134,33 @@ fn a_prometheus_that_scrapes_edges_fires_for_the_one_without_kafka_and_for_one_t
     let flags = ["--sink", "kafka", "--edge-id", "alone", "--kafka-brokers", &brokers];
     let alone = Server::start(&folder.path().join("alone"), &[&EXPORTS[..], &flags].concat());
     let shipped = std::fs::read_to_string(rules().join("alerts.yml")).expect("it is there");
-    let prometheus = Prometheus::start(folder.path(), &sooner(&shipped), &[well.admin, alone.admin]);
+    let prometheus = Prometheus::start(folder.path(), &sooner(&shipped), "tollgate", &[well.admin, alone.admin]);
     wait_until("both are scraped", || prometheus.up() == 2);
     wait_until("the absence of Kafka is told", || prometheus.firing(alone.admin) == ["TollgateSinkAway"]);
     assert_eq!(prometheus.firing(well.admin), [""; 0], "nothing is wrong with it");
     let gone = well.admin;
     well.kill();
     wait_until("its end is told", || prometheus.firing(gone) == ["TollgateDown"]);
+}
+
+#[test]
+fn a_prometheus_that_scrapes_a_global_tier_fires_without_kafka_for_a_broken_catalogue_and_when_it_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ads = folder.path().join("ads.csv");
+    std::fs::write(&ads, "ad_id,campaign_id\nad,c\n").expect("written");
+    let mut command = Command::new(binary());
+    // Nobody listens where its Kafka should be.
+    command.args(["global", "--kafka-brokers", &ports::free().to_string(), "--ads"]).arg(&ads);
+    command.args(["--query-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let mut server = Server::spawn_command(command, &folder.path().join("global"));
+    assert!(server.ready_within(PATIENCE), "no ready line");
+    let shipped = std::fs::read_to_string(rules().join("alerts.yml")).expect("it is there");
+    let prometheus = Prometheus::start(folder.path(), &sooner(&shipped), "tollgate-global", &[server.admin]);
+    let at = server.admin;
+    wait_until("the absence of Kafka is told", || prometheus.firing(at) == ["TollgateGlobalKafkaAway"]);
+    std::fs::write(&ads, "ad_id,campaign_id\nad,c\nad,d\n").expect("written");
+    let both = ["TollgateCatalogueBroken", "TollgateGlobalKafkaAway"];
+    wait_until("the broken catalogue is told", || prometheus.firing(at) == both);
+    server.kill();
+    wait_until("its end is told", || prometheus.firing(at) == ["TollgateGlobalDown"]);
 }

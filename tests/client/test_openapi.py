@@ -37,7 +37,7 @@ class OpenApi(unittest.TestCase):
         run = subprocess.run(command, cwd=edge.folder.name, env=environment, capture_output=True, text=True, timeout=RUNS_S)
         self.assertEqual(run.returncode, 0, run.stdout[-6000:] + run.stderr[-2000:])
         tested = re.search(r"Tested: (\d+)", run.stdout)
-        self.assertTrue(tested and int(tested[1]) == 10, run.stdout[-2000:])
+        self.assertTrue(tested and int(tested[1]) == 13, run.stdout[-2000:])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::broker::{Broker, Setup};
 use crate::client::{Random, while_sending};
 use crate::edge::{Edge, wait_for_export};
 use crate::reader::Topics;
@@ -213,6 +214,91 @@ fn what_is_not_as_the_contract_says_is_reported_and_not_counted() {
     assert_eq!((&again["clicks"], &again["held_at_ms"]), (&90.into(), &Value::Null), "{again}");
     assert_eq!(command(&server, &["edges", "accept", "broken-seq"]).0, Some(0));
     assert_eq!(edge_of(&server, "broken-seq")["held_at_ms"], Value::Null);
+    server.stop();
+}
+
+fn produce(topics: &Topics, brokers: &str, words: &[&str]) {
+    topics.produce(brokers, words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+}
+
+fn answers(server: &Server) -> bool {
+    get(server.admin, "/metrics").contains("\ntollgate_global_kafka_answers 1\n")
+}
+
+/// Without its broker it answers from what it has, and says so once; then it reads on where it was, also where it was started without
+/// one.
+#[test]
+fn a_broker_that_goes_away_and_comes_back_costs_time_alone() {
+    let folder = shared::folder();
+    let mut broker = Broker::start(folder.path(), &Setup::default());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-away");
+    let global = Global::new(folder.path(), &topics, &direct);
+    let server = global.start();
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "3"]);
+    produce(&topics, &direct, &["--edge", "two", "--transactions", "2"]);
+    wait_until("all is counted", || gross(&server, None) == 150);
+    broker.kill();
+    wait_until("its absence is noticed", || !answers(&server));
+    let errors = global.data_dir.with_extension("stderr");
+    assert!(get(server.admin, "/readyz").contains("Kafka does not answer"));
+    // Longer than --idle-after, and than several tries.
+    let_pass(Duration::from_secs(6));
+    assert_eq!(gross(&server, None), 150);
+    let said = std::fs::read_to_string(&errors).expect("its lines");
+    assert_eq!(said.matches("nothing is consumed").count(), 1, "once: {said}");
+    broker.restart();
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "1", "--after", "3"]);
+    wait_until("it reads on", || gross(&server, None) == 180);
+    wait_until("it says so", || answers(&server));
+    // Started while there is none, it serves what it has.
+    server.kill();
+    broker.kill();
+    let server = global.start();
+    assert_eq!(gross(&server, None), 180);
+    wait_until("its absence is noticed", || !answers(&server));
+    broker.restart();
+    produce(&topics, &direct, &["--edge", "two", "--transactions", "2", "--after", "2"]);
+    wait_until("it reads on", || gross(&server, None) == 240);
+    for edge in ["one", "two"] {
+        assert_eq!(
+            edge_of(&server, edge)["troubles"],
+            Value::from(Vec::<Value>::new()),
+            "nothing lacks, nothing repeats"
+        );
+    }
+    server.stop();
+}
+
+/// Partitions that are added while it runs are read from their beginning within seconds, and a restart goes on in them.
+#[test]
+fn partitions_that_are_added_while_it_runs_are_read_too() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-wider");
+    let global = Global::new(folder.path(), &topics, &direct);
+    let server = global.start();
+    produce(&topics, &direct, &["--edge", "first", "--transactions", "2", "--partition", "0"]);
+    wait_until("all is counted", || gross(&server, None) == 60);
+    let before = crate::reader::describe_topic(&direct, &topics.partials)["partitions"].as_u64().expect("a number");
+    crate::reader::widen_topic(&direct, &topics.partials, before as u32 + 2);
+    let last = (before + 1).to_string();
+    produce(&topics, &direct, &["--edge", "second", "--transactions", "3", "--partition", &last]);
+    produce(&topics, &direct, &["--edge", "first", "--transactions", "1", "--after", "2", "--partition", "0"]);
+    wait_until("both are counted", || gross(&server, None) == 180);
+    let lag = format!("tollgate_global_consumer_lag_records{{partition=\"{last}\"}}");
+    wait_until("it is told of", || get(server.admin, "/metrics").contains(&lag));
+    server.kill();
+    produce(&topics, &direct, &["--edge", "second", "--transactions", "1", "--after", "3", "--partition", &last]);
+    let server = global.start();
+    wait_until("it reads on", || gross(&server, None) == 210);
+    for edge in ["first", "second"] {
+        assert_eq!(
+            edge_of(&server, edge)["troubles"],
+            Value::from(Vec::<Value>::new()),
+            "nothing lacks, nothing repeats"
+        );
+    }
     server.stop();
 }
 

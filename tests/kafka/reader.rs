@@ -194,6 +194,11 @@ pub fn alter_topic(bootstrap: &str, name: &str, config: &[&str]) {
     asked(&words);
 }
 
+/// To so many partitions, which are more than it has.
+pub fn widen_topic(bootstrap: &str, name: &str, partitions: u32) {
+    asked(&["topics", "--bootstrap", bootstrap, "--alter", name, "--partitions", &partitions.to_string()]);
+}
+
 pub fn delete_topic(bootstrap: &str, name: &str) {
     asked(&["topics", "--bootstrap", bootstrap, "--delete", name]);
 }

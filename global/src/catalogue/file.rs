@@ -14,6 +14,12 @@ use crate::signature::Signature;
 /// The copy of the last good file, in a data directory.
 const KEPT_FILE: &str = "ads.last-good";
 
+/// A file with less than half of the ads in force may be half a file: of somebody who writes in place and pauses, or died. It is taken
+/// when nobody has touched it for so long; until then an operator is told.
+const SHRUNK_SETTLES_MS: i64 = 10 * 60 * 1000;
+/// Smaller catalogues are written at once, and by hand.
+const SHRINKS_FROM_ADS: usize = 100;
+
 /// The file is no catalogue, and there is no earlier one to go on with; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("--ads {}: {error}; correct the file, or leave --ads out", path.display())]
@@ -29,6 +35,8 @@ struct Seen {
     last: Option<Signature>,
     /// What was read, good or not.
     read: Option<Signature>,
+    /// When what was read is to be read again, unchanged.
+    again_ms: Option<i64>,
     /// The version whose copy is in the data directory.
     kept: u64,
 }
@@ -48,40 +56,43 @@ pub struct CatalogueFile {
 impl CatalogueFile {
     /// Reads the file.
     pub fn open(path: Option<&Path>, data_dir: &Path, now_ms: i64) -> Result<CatalogueFile, CatalogueError> {
-        let file = CatalogueFile {
-            path: path.map(Path::to_owned),
-            keep_at: data_dir.join(KEPT_FILE),
-            ..CatalogueFile::default()
-        };
-        let Some(path) = path else { return Ok(file) };
-        let (catalogue, signature) =
-            read(path, now_ms).map_err(|error| CatalogueError { path: path.to_owned(), error })?;
-        file.lock().read = Some(signature);
-        file.put(catalogue, path);
+        let file = CatalogueFile::at(path, data_dir);
+        file.begin(&Catalogue::default(), now_ms)?;
         Ok(file)
     }
 
-    /// Reads the file, or, where it is broken, the copy of the last good one.
+    /// Reads the file, or, where it is broken or may be half of it, the copy of the last good one.
     pub fn open_or_last_good(
         path: Option<&Path>,
         data_dir: &Path,
         now_ms: i64,
     ) -> Result<CatalogueFile, CatalogueError> {
-        let refused = match CatalogueFile::open(path, data_dir, now_ms) {
-            Ok(file) => return Ok(file),
+        let file = CatalogueFile::at(path, data_dir);
+        let kept = read(&file.keep_at, now_ms).ok().filter(|_| path.is_some()).map(|(kept, _)| kept);
+        let refused = match file.begin(kept.as_ref().unwrap_or(&Catalogue::default()), now_ms) {
+            Ok(()) => return Ok(file),
             Err(refused) => refused,
         };
-        let file = CatalogueFile {
-            path: path.map(Path::to_owned),
-            keep_at: data_dir.join(KEPT_FILE),
-            ..CatalogueFile::default()
-        };
-        let Ok((catalogue, _)) = read(&file.keep_at, now_ms) else { return Err(refused) };
+        let Some(catalogue) = kept else { return Err(refused) };
         file.lock().kept = catalogue.version_number();
         file.broken.store(true, Ordering::Relaxed);
         tracing::error!("{refused}. Until then the last good one, {}, is in force", file.keep_at.display());
         file.put(catalogue, &file.keep_at);
         Ok(file)
+    }
+
+    fn at(path: Option<&Path>, data_dir: &Path) -> CatalogueFile {
+        let (path, keep_at) = (path.map(Path::to_owned), data_dir.join(KEPT_FILE));
+        CatalogueFile { path, keep_at, ..CatalogueFile::default() }
+    }
+
+    fn begin(&self, before: &Catalogue, now_ms: i64) -> Result<(), CatalogueError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let read = read_after(path, before, now_ms);
+        let (catalogue, signature) = read.map_err(|error| CatalogueError { path: path.clone(), error })?;
+        self.lock().read = Some(signature);
+        self.put(catalogue, path);
+        Ok(())
     }
 
     /// What the catalogue says now.
@@ -96,8 +107,10 @@ impl CatalogueFile {
         let mut seen = self.lock();
         let settled = seen.last == found;
         seen.last = found;
-        if settled && (seen.read != found || found.is_none()) {
-            match read(path, now_ms) {
+        let is_due = seen.again_ms.is_some_and(|at_ms| now_ms >= at_ms);
+        if settled && (seen.read != found || found.is_none() || is_due) {
+            seen.again_ms = None;
+            match read_after(path, &self.now(), now_ms) {
                 Ok((catalogue, signature)) => {
                     seen.read = Some(signature);
                     self.broken.store(false, Ordering::Relaxed);
@@ -107,6 +120,9 @@ impl CatalogueFile {
                 }
                 Err(error) => {
                     seen.read = found;
+                    if let BadCatalogue::Shrunk { until_ms, .. } = error {
+                        seen.again_ms = Some(until_ms);
+                    }
                     if !self.broken.swap(true, Ordering::Relaxed) || found.is_some() {
                         let path = path.display();
                         tracing::error!(
@@ -161,6 +177,17 @@ impl CatalogueFile {
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As [`read`]; not what may be half of what was in force before.
+fn read_after(path: &Path, before: &Catalogue, now_ms: i64) -> Result<(Catalogue, Signature), BadCatalogue> {
+    let (catalogue, signature) = read(path, now_ms)?;
+    let (ads, before) = (catalogue.ads(), before.ads());
+    let until_ms = signature.changed_ms().saturating_add(SHRUNK_SETTLES_MS);
+    if before >= SHRINKS_FROM_ADS && ads < before / 2 && now_ms < until_ms {
+        return Err(BadCatalogue::Shrunk { ads, before, until_ms });
+    }
+    Ok((catalogue, signature))
 }
 
 /// A catalogue, and of what it was read.
@@ -231,6 +258,44 @@ mod tests {
             file.look(9);
             assert_eq!((campaign(file).as_str(), file.is_broken()), ("c3", false));
         }
+    }
+
+    fn of_ads(ads: usize) -> String {
+        let lines = (0..ads).map(|n| format!("{n},c{ads}\n"));
+        std::iter::once("ad_id,campaign_id\n".to_owned()).chain(lines).collect()
+    }
+
+    /// Over half of the ads would be lost: a writer that pauses or died. A restart does not take it either; time does.
+    #[test]
+    fn what_may_be_half_a_file_is_taken_when_nobody_has_touched_it_for_a_while() {
+        let (folder, path) = written(&of_ads(1_000));
+        let changed_ms = || Signature::of(&fs::metadata(&path).expect("there")).changed_ms();
+        let file = CatalogueFile::open_or_last_good(Some(&path), folder.path(), changed_ms()).expect("good");
+        let looks = |file: &CatalogueFile, now_ms: i64| {
+            (0..2).for_each(|_| file.look(now_ms));
+            (file.now().ads(), file.is_broken())
+        };
+        assert_eq!(looks(&file, changed_ms()), (1_000, false));
+        fs::write(&path, of_ads(500)).expect("written");
+        assert_eq!(looks(&file, changed_ms()), (500, false), "half of it may go at once");
+        fs::write(&path, of_ads(249)).expect("written");
+        assert_eq!(looks(&file, changed_ms() + 1_000), (500, true));
+        let refused = read_after(&path, &file.now(), changed_ms()).err().expect("too few").to_string();
+        assert!(refused.contains("249 ads") && refused.contains("before it 500"), "{refused}");
+        let again =
+            CatalogueFile::open_or_last_good(Some(&path), folder.path(), changed_ms() + 2_000).expect("the copy");
+        for file in [&file, &again] {
+            assert_eq!(looks(file, changed_ms() + SHRUNK_SETTLES_MS - 1), (500, true), "the copy after a restart, too");
+        }
+        fs::write(&path, of_ads(600)).expect("the writer goes on");
+        assert_eq!(looks(&file, changed_ms() + 1_000), (600, false));
+        fs::write(&path, of_ads(1)).expect("written");
+        assert_eq!(looks(&file, changed_ms()), (600, true));
+        assert_eq!(looks(&file, changed_ms() + SHRUNK_SETTLES_MS), (1, false), "it is meant");
+        fs::write(&path, of_ads(99)).expect("written");
+        assert_eq!(looks(&file, changed_ms()), (99, false));
+        fs::write(&path, of_ads(1)).expect("written");
+        assert_eq!(looks(&file, changed_ms()), (1, false), "few ads are written at once");
     }
 
     #[test]

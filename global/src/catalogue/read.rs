@@ -13,6 +13,12 @@ use super::{ADS_MAX, Catalogue, FILE_BYTES_MAX, ID_BYTES_MAX};
 pub enum BadCatalogue {
     #[error("line {line}: {why}")]
     Line { line: u64, why: String },
+    /// Read it again then: it may be half a file.
+    #[error(
+        "it names {ads} ads and the catalogue before it {before}: half a file? One that is whole is left as it is: it is in force when it \
+         has not changed for 10 minutes"
+    )]
+    Shrunk { ads: usize, before: usize, until_ms: i64 },
     #[error("{0}")]
     Unreadable(#[from] Error),
 }
@@ -109,9 +115,16 @@ fn read_csv(file: impl Read, catalogue: &mut Catalogue) -> Result<(), BadCatalog
         let wanted = "the header must name the columns ad_id and campaign_id, advertiser_id or both";
         return Err(bad(1, format!("{wanted}; it is {found:?}")));
     };
+    let header = header.clone();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(not_csv)? {
         let line = record.position().map_or(0, csv::Position::line);
+        if record == header {
+            return Err(bad(
+                line,
+                "the header stands here once more: several files in one? Write one, whole".to_owned(),
+            ));
+        }
         let id = |at: Option<usize>| at.and_then(|at| record.get(at)).unwrap_or_default();
         catalogue.put(line, [id(Some(ad_id)), id(campaign_id), id(advertiser_id)])?;
     }
@@ -168,7 +181,7 @@ mod tests {
     fn refusal(bytes: &[u8]) -> (u64, String) {
         match read(bytes) {
             Err(BadCatalogue::Line { line, why }) => (line, why),
-            Err(BadCatalogue::Unreadable(error)) => panic!("{error}"),
+            Err(error @ (BadCatalogue::Shrunk { .. } | BadCatalogue::Unreadable(_))) => panic!("{error}"),
             Ok(catalogue) => panic!("{} ads were taken", catalogue.ads()),
         }
     }
@@ -203,6 +216,7 @@ mod tests {
             ("ad,campaign\n1,2\n", 1, "the header must name"),
             ("ad_id\n1\n", 1, "the header must name"),
             ("ad_id,ad_id,campaign_id\n", 1, "two columns"),
+            ("ad_id,campaign_id\na,b\nad_id,campaign_id\nc,d\n", 3, "the header stands here once more"),
             ("ad_id,campaign_id\na,b\nc\n", 3, "1 fields, the header has 2"),
             ("ad_id,campaign_id\na,b\n,c\n", 3, "ad_id is empty"),
             ("ad_id,campaign_id\na, b\n", 2, "white space"),

@@ -19,10 +19,10 @@ pub enum Access {
 
 impl Access {
     /// As filters of questions have it.
-    pub fn scope(&self) -> Option<Scope> {
+    pub fn scope(&self) -> Option<Arc<Scope>> {
         match self {
             Access::All => None,
-            Access::Scoped(scope) => Some(Scope::clone(scope)),
+            Access::Scoped(scope) => Some(scope.clone()),
         }
     }
 

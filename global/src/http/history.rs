@@ -79,7 +79,7 @@ pub async fn of_ad(
     let (asked_ad, scope) = (ad_id.clone(), access.scope());
     let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
         let left = Window { start_ms: from_ms, ..span };
-        let shown = scope.is_none_or(|scope| snapshot.owns(&scope, &asked_ad));
+        let shown = scope.is_none_or(|scope| snapshot.catalogue().owns(&scope, &asked_ad));
         let corrections = if shown { snapshot.history(Some(&asked_ad), left)? } else { Vec::new() };
         Ok::<_, StoreError>((corrections, snapshot.as_of()))
     });

@@ -35,8 +35,9 @@ pub async fn document(State(_): State<Shared>, _: Access, given: Given, head: He
 }
 
 pub fn openapi() -> Value {
-    let paths: Map<String, Value> =
+    let mut paths: Map<String, Value> =
         routes::ALL.iter().map(|route| (route.path.to_owned(), json!({ "get": operation(route) }))).collect();
+    paths.insert(session::PATH.to_owned(), session_operations());
     let schemas: Value = serde_json::from_str(SCHEMAS).expect("it stands beside this file");
     json!({
         "openapi": "3.1.0",
@@ -44,7 +45,7 @@ pub fn openapi() -> Value {
             "title": "tollgate query API",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
-            "description": "Clicks, each counted exactly once. Reads only. Whatever is wrong with a question is said as problem+json.",
+            "description": "Clicks, each counted exactly once. Reads only; what `/v1/session` changes is the browser's cookie. Whatever is wrong with a question is said as problem+json.",
         },
         "paths": paths,
         "components": { "schemas": schemas, "securitySchemes": {
@@ -142,8 +143,55 @@ fn about(parameter: Parameter) -> String {
     }
 }
 
+/// The one path that is not only read: see [`crate::session`].
+fn session_operations() -> Value {
+    let shown = json!({ "description": "What may be seen.", "content": { "application/json": json_of("Session") } });
+    let body = json!({
+        "type": "object", "required": ["token"],
+        "properties": { "token": { "type": "string", "description": "As `tollgate token create` prints it." } },
+    });
+    let elsewhere = problem("A page of another site asks.");
+    let none = problem("This is no token that counts.");
+    let fast = problem("Faster than the token may ask: Retry-After says when to come again.");
+    let method = problem("The path knows GET, HEAD, POST and DELETE.");
+    let mut begun = shown.clone();
+    begun["headers"] = json!({ "Set-Cookie": { "schema": { "type": "string" }, "description": "The token, for this browser alone." } });
+    let ended = json!({ "description": "The browser has no cookie any more.", "headers": begun["headers"] });
+    json!({
+        "get": {
+            "operationId": "session", "summary": "What the token of this request may see.", "parameters": [],
+            "responses": {
+                "200": shown, "401": none, "405": method, "429": fast,
+                "421": problem("Where no token is needed: the Host is neither an address nor localhost."),
+            },
+        },
+        "post": {
+            "operationId": "begin_session", "summary": "Trades a token for a cookie.", "security": [{}],
+            "requestBody": { "required": true, "content": {
+                "application/json": { "schema": body }, "application/x-www-form-urlencoded": { "schema": body },
+            } },
+            "responses": {
+                "200": begun, "400": problem("The body has no token."), "401": none, "403": elsewhere, "405": method,
+                "413": problem("The body is longer than a token is."), "429": fast,
+                "415": problem("The body is neither JSON nor a form."),
+            },
+        },
+        "delete": {
+            "operationId": "end_session", "summary": "Takes the cookie away.", "security": [{}],
+            "responses": { "204": ended, "403": elsewhere, "405": method },
+        },
+    })
+}
+
+fn json_of(schema: &str) -> Value {
+    json!({ "schema": { "$ref": format!("#/components/schemas/{schema}") } })
+}
+
+fn problem(about: &str) -> Value {
+    json!({ "description": about, "content": { "application/problem+json": json_of("Problem") } })
+}
+
 fn responses(route: &Route) -> Value {
-    let json_of = |schema: &str| json!({ "schema": { "$ref": format!("#/components/schemas/{schema}") } });
     let json = |schema: &str| json!({ "application/json": json_of(schema) });
     let content = match route.answer {
         Answer::Count => json!({
@@ -160,8 +208,6 @@ fn responses(route: &Route) -> Value {
         } }),
         Answer::OpenApi => json!({ "application/json": { "schema": { "type": "object" } } }),
     };
-    let problem =
-        |about: &str| json!({ "description": about, "content": { "application/problem+json": json_of("Problem") } });
     let mut responses = json!({
         "200": { "description": route.about, "content": content },
         "400": problem("A parameter that is not known here, is there twice, or has a value that cannot be answered."),

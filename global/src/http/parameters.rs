@@ -1,8 +1,10 @@
 //! Pure. The parameters of a URL. Each route lists those it knows; `openapi` describes them from the same list.
 
+use std::sync::Arc;
+
 use super::names;
 use super::times::{SPAN_DEFAULT_MS, WANTED, format_time, parse_time};
-use crate::question::{Filter, GroupBy, Question, RankBy, TopWindow, UserAgent};
+use crate::question::{Filter, GroupBy, Question, RankBy, Scope, TopWindow, UserAgent};
 use crate::window::{Granularity, Window};
 
 /// Longest id of an ad, campaign or advertiser that can be asked for, in characters; a click's has at most as many bytes.
@@ -208,7 +210,7 @@ impl Asked {
     }
 
     /// Which rows count, of what the scope lets be seen.
-    pub fn filter(&self, scope: Option<crate::question::Scope>) -> Filter {
+    pub fn filter(&self, scope: Option<Arc<Scope>>) -> Filter {
         let region = self.region.as_deref().map(|region| if region == names::REGION_NONE { "" } else { region });
         Filter { region: region.map(str::to_owned), user_agent: self.user_agent.map(|(_, agent)| agent), scope }
     }

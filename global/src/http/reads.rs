@@ -12,11 +12,14 @@ use crate::question::{Question, Scope, Subject};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tables::StoreError;
+use crate::whose::ADS_BYTES_MAX;
 use crate::window::{Granularity, HOUR_MS, MINUTE_MS};
 
 /// Reads at a time in each lane.
 const SHORT_MAX: usize = 4;
 const LONG_MAX: usize = 2;
+/// What the ads of all questions under way may take of memory: those in the short lane have one each.
+pub const QUESTIONS_BYTES_MAX: u64 = (LONG_MAX * ADS_BYTES_MAX) as u64;
 /// One ad's windows that are read in a few milliseconds: two days of minutes, four months of hours.
 const SHORT_WINDOWS_MAX: i64 = 3_000;
 /// How long a question waits for its turn before it is told to come again.
@@ -27,7 +30,7 @@ pub enum Lane {
     Short,
     Long,
     /// For somebody who may see this alone.
-    LongOf(Scope),
+    LongOf(Arc<Scope>),
 }
 
 impl Lane {
@@ -46,13 +49,13 @@ impl Lane {
         }
     }
 
-    pub fn long(scope: Option<Scope>) -> Lane {
+    pub fn long(scope: Option<Arc<Scope>>) -> Lane {
         scope.map_or(Lane::Long, Lane::LongOf)
     }
 }
 
 /// The one turn of each scope that somebody reads or waits for.
-type ScopeTurns = Vec<(Scope, Weak<Semaphore>)>;
+type ScopeTurns = Vec<(Arc<Scope>, Weak<Semaphore>)>;
 
 /// Turns, by lane.
 #[derive(Clone)]
@@ -80,7 +83,7 @@ async fn place(semaphore: Arc<Semaphore>) -> OwnedSemaphorePermit {
 }
 
 impl Reads {
-    fn of_scope(&self, scope: Scope) -> Arc<Semaphore> {
+    fn of_scope(&self, scope: Arc<Scope>) -> Arc<Semaphore> {
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         scopes.retain(|(_, turn)| turn.strong_count() > 0);
         let found = scopes.iter().find(|(other, _)| *other == scope).and_then(|(_, turn)| turn.upgrade());
@@ -140,7 +143,7 @@ mod tests {
     use super::*;
 
     fn scope(campaign: &str) -> Lane {
-        Lane::LongOf(Scope { campaigns: [campaign.to_owned()].into(), ..Scope::default() })
+        Lane::LongOf(Arc::new(Scope { campaigns: [campaign.to_owned()].into(), ..Scope::default() }))
     }
 
     #[tokio::test]

@@ -563,8 +563,7 @@ fn paths_and_methods_that_are_not_there_are_named() {
     for route in routes::ALL {
         let path = route.path.replace(['{', '}'], "");
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
-            let reply = served.request(method, &path, "Content-Length: 0\r\n");
-            assert_eq!((reply.status, reply.field("allow")), (405, Some("GET,HEAD")), "{method} {path}");
+            not_allowed(&served.request(method, &path, "Content-Length: 0\r\n"), "GET,HEAD");
         }
         if *route.path != *routes::TOP.path {
             let (head, get) = (served.request("HEAD", &path, ""), "200");
@@ -573,13 +572,40 @@ fn paths_and_methods_that_are_not_there_are_named() {
     }
 }
 
+#[track_caller]
+fn not_allowed(reply: &Reply, allow: &str) {
+    let found = (reply.status, reply.field("allow"), reply.field("content-type"));
+    assert_eq!(found, (405, Some(allow), Some("application/problem+json")), "{}", reply.text);
+    assert_eq!(reply.body["status"], 405);
+}
+
+/// The pages and the session are other routers' than the API.
+#[test]
+fn every_path_of_the_port_refuses_in_the_same_way() {
+    let served = served();
+    for method in ["PUT", "OPTIONS", "PATCH", "TRACE"] {
+        not_allowed(&served.request(method, "/v1/session", "Content-Length: 0\r\n"), "GET,HEAD,POST,DELETE");
+        for page in ["/", "/dashboard/app.js", "/dashboard/uplot.css"] {
+            not_allowed(&served.request(method, page, "Content-Length: 0\r\n"), "GET,HEAD");
+        }
+    }
+    for path in ["/dashboard", "/dashboard/none.js", "/index.html", "/v1/session/", "/favicon.ico"] {
+        let reply = served.request("GET", path, "");
+        assert_eq!((reply.status, reply.field("content-type")), (404, Some("application/problem+json")), "{path}");
+        assert!(reply.text.contains("/v1/session"), "it says which there are: {}", reply.text);
+    }
+    assert_eq!(served.request("HEAD", "/v1/session", "").status, 200);
+}
+
 /// The document names every route with its parameters, and every schema that it refers to is there.
 #[test]
 fn the_document_is_whole() {
     let document = served().get("/openapi.json");
     assert_eq!(document["openapi"], json!("3.1.0"));
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), routes::ALL.len());
+    assert_eq!(paths.len(), routes::ALL.len() + 1);
+    let session: Vec<_> = paths["/v1/session"].as_object().expect("methods").keys().collect();
+    assert_eq!(session, ["delete", "get", "post"]);
     for route in routes::ALL {
         let parameters = paths[route.path]["get"]["parameters"].as_array().expect("parameters");
         assert_eq!(parameters.len(), route.parameters.len() + usize::from(route.id.is_some()), "{}", route.path);

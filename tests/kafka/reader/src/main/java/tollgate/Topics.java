@@ -8,6 +8,7 @@ import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.common.config.ConfigResource;
 
@@ -49,6 +50,12 @@ final class Topics {
 
     private static Map<String, Object> alter(Admin admin, Options options) throws Exception {
         String name = options.text("alter");
+        if (options.has("partitions")) {
+            int partitions = options.number("partitions", 1);
+            admin.createPartitions(Map.of(name, NewPartitions.increaseTo(partitions))).all().get();
+            await(admin, name, partitions);
+            return Map.of("altered", name, "partitions", partitions);
+        }
         var changes = options.pairs("config").entrySet().stream()
                 .map(pair -> new ConfigEntry(pair.getKey(), pair.getValue()))
                 .map(entry -> new AlterConfigOp(entry, AlterConfigOp.OpType.SET))
