@@ -31,6 +31,7 @@ mod progress;
 mod query_side;
 mod question;
 mod records;
+mod refused;
 mod rollup;
 mod room;
 mod service;
@@ -69,9 +70,10 @@ pub use question::{
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
 };
 pub use records::{Place, Trouble};
+pub use refused::QuestionError;
 pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};
 pub use service::{Addresses, STORE_FILE, ServiceConfig, ServiceError, run};
-pub use snapshot::{Count, QuestionError, ROWS_MAX, Snapshot};
+pub use snapshot::{Count, ROWS_MAX, Snapshot};
 pub use store::{MEMORY_BYTES_MAX, Options, Store};
 pub use sums::{CLASS_VALID, Sums, USERS_ERROR};
 pub use tables::StoreError;

@@ -28,7 +28,10 @@ struct Rolled {
 pub fn roll(file: &WriteTransaction, progress: &mut Progress) -> Result<bool, StoreError> {
     let panes = file.open_table(rows_of(Grain::Pane)).map_err(redb::Error::from)?;
     let Some(hour_ms) = next_hour(&panes, progress)? else { return Ok(false) };
-    let first = match &progress.rolling {
+    // Hours before it have no rows. From here on, what comes to one of them goes to its minute and hour at once: nobody rolls it up.
+    progress.rolled_before_ms = hour_ms;
+    let under_way = progress.rolling.take().filter(|rolling| rolling.hour_ms == hour_ms);
+    let first = match &under_way {
         Some(rolling) => key::stored_range(hour_ms, &rolling.ad_id, i64::MAX, i64::MAX).0,
         None => key::bucket_start(hour_ms).to_vec(),
     };
@@ -107,14 +110,12 @@ pub fn is_due(store: &Store, progress: &Progress) -> bool {
     looked().unwrap_or(true)
 }
 
-/// The hour to roll up, if one can be.
+/// The hour to roll up, if one can be: the oldest that has rows. Another one may be under way in a store of before hours without
+/// rows counted as rolled up; that one then begins anew, and comes to the same.
 fn next_hour(
     panes: &impl ReadableTable<&'static [u8], &'static [u8]>,
     progress: &Progress,
 ) -> Result<Option<i64>, StoreError> {
-    if let Some(rolling) = &progress.rolling {
-        return Ok(Some(rolling.hour_ms));
-    }
     let first = key::bucket_start(progress.rolled_before_ms);
     let mut found = panes.range(first.as_slice()..).map_err(redb::Error::from)?;
     let Some(entry) = found.next() else { return Ok(None) };

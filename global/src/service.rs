@@ -160,6 +160,13 @@ fn store_path(config: &ServiceConfig) -> Result<PathBuf, ServiceError> {
         }
         drop(opened);
         let aside = path.with_extension("before-rebuild");
+        if aside.exists() {
+            return Err(ServiceError::DataDir(format!(
+                "--rebuild: {} is there, from another rebuild, and nothing was changed. Start without --rebuild to go on with the \
+                 store that was begun then; or delete or move away whichever of the two is not to be kept",
+                aside.display()
+            )));
+        }
         fs::rename(&path, &aside).map_err(|error| named(&path, &error))?;
         tracing::warn!("the store was put aside as {}; delete it when the new one is as it should be", aside.display());
     }

@@ -12,6 +12,7 @@ use crate::panes::Open;
 use crate::progress::Progress;
 use crate::question::{AsOf, Correction, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
+use crate::refused::QuestionError;
 use crate::sums::{CLASS_VALID, Sums};
 use crate::tables::{EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
 use crate::tally::{Tally, window_of};
@@ -21,21 +22,6 @@ use crate::window::{Grain, Window, floor};
 
 /// Rows of an answer before it is cut into pages: what one question may hold in memory.
 pub const ROWS_MAX: usize = 200_000;
-
-/// Why a question is not answered.
-#[derive(Debug, thiserror::Error)]
-pub enum QuestionError {
-    /// Ask for less.
-    #[error(
-        "the answer has over {ROWS_MAX} rows before it is cut into pages; ask for a shorter span or a coarser granularity"
-    )]
-    TooWide,
-    /// Ask again in a moment.
-    #[error("the ranking of ads is still being read from the store; ask again in a moment")]
-    NotYet,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// Some clicks of one ad, pane and class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +126,10 @@ impl Snapshot {
         let length_ms = question.granularity.map(|granularity| granularity.ms());
         let span = self.moment.progress.widened(question.span);
         let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
+        let kept_from_ms = self.moment.progress.kept_from(Grain::Minute);
+        if span.start_ms < kept_from_ms && length_ms.is_some_and(|length| length < Grain::Hour.ms()) {
+            return Err(QuestionError::Pruned { kept_from_ms });
+        }
         let mut tally = Tally::new(question, span);
         let whose = Whose::of(self)?;
         let ads = whose.ads(question)?;
@@ -219,7 +209,9 @@ impl Snapshot {
         match self.count(&question) {
             Ok(counts) => Ok(counts.total.sums),
             Err(QuestionError::Store(error)) => Err(error),
-            Err(QuestionError::TooWide | QuestionError::NotYet) => unreachable!("a sum alone has no rows"),
+            Err(QuestionError::TooWide | QuestionError::Pruned { .. } | QuestionError::NotYet) => {
+                unreachable!("a sum alone has no rows")
+            }
         }
     }
 

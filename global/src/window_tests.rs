@@ -14,7 +14,8 @@ use crate::question::{
     CorrectionReason, Filter, Group, GroupBy, Question, RankBy, Scope, Subject, TopQuestion, TopWindow, UserAgent,
 };
 use crate::records::Place;
-use crate::snapshot::{QuestionError, Snapshot};
+use crate::refused::QuestionError;
+use crate::snapshot::Snapshot;
 use crate::store::{Options, Store};
 use crate::window::{DAY_MS, Granularity, HOUR_MS, MINUTE_MS, Retention, Window, WindowState, floor};
 
@@ -358,6 +359,51 @@ fn what_is_pruned_is_still_there_at_a_coarser_grain() {
     // A click for an hour whose panes and minutes are gone.
     fixed.sends("e", end, vec![partial("a", START_MS, 0, 5, &[])]);
     assert_eq!(fixed.snapshot().ad("a", START_MS, START_MS + HOUR_MS).expect("sum").net(), 8);
+}
+
+/// Finer windows than are kept are refused: an answer without them would be too little.
+#[test]
+fn minutes_that_are_pruned_are_not_asked_for() {
+    let retention = Retention { panes_ms: HOUR_MS, minutes_ms: DAY_MS, hours_ms: 90 * DAY_MS };
+    let mut fixed = Fixed::new(Options { retention, ..Options::default() });
+    for hour in 0..60 {
+        let at = START_MS + hour * HOUR_MS;
+        fixed.sends("e", at, vec![partial("a", at, 0, 1, &[])]);
+    }
+    fixed.keep_up(START_MS + 60 * HOUR_MS);
+    let ask = |from_ms, granularity| {
+        let asked = question(of_ad("a"), from_ms, START_MS + 50 * HOUR_MS);
+        let counted = fixed.snapshot().count(&Question { granularity: Some(granularity), ..asked });
+        counted.map(|counts| counts.total.sums.net())
+    };
+    assert_eq!(ask(START_MS, Granularity::Hour).expect("hours are kept"), 50);
+    let refused = ask(START_MS, Granularity::FiveMinutes);
+    let Err(QuestionError::Pruned { kept_from_ms }) = refused else { panic!("{refused:?}") };
+    let hours = (START_MS + 50 * HOUR_MS - kept_from_ms) / HOUR_MS;
+    assert_eq!(ask(kept_from_ms, Granularity::Minute).expect("kept from there on"), hours as u64);
+}
+
+/// Clicks for an earlier hour that had none come while a later hour is rolled up, which takes several commits.
+#[test]
+fn what_comes_to_an_empty_hour_while_a_later_one_is_rolled_up_counts_at_every_grain() {
+    let mut fixed = Fixed::new(Options::default());
+    let full = START_MS + 5 * HOUR_MS;
+    let ads = (0..4_500).map(|ad| partial(&format!("ad {ad}"), full, 0, 1, &[])).collect();
+    fixed.sends("e", full, ads);
+    let end = full + 2 * HOUR_MS;
+    fixed.sends("e", end, Vec::new());
+    assert!(fixed.store.keep_up(end).expect("kept"), "there is more to roll up");
+    for minute in 0..60 {
+        let at = START_MS + 2 * HOUR_MS + minute * MINUTE_MS;
+        fixed.sends("late", end, vec![partial("late", at, 0, 1, &[])]);
+    }
+    fixed.keep_up(end);
+    for granularity in [None, Some(Granularity::Minute), Some(Granularity::Hour), Some(Granularity::Day)] {
+        let asked = question(of_ad("late"), START_MS, end);
+        let counts = fixed.snapshot().count(&Question { granularity, ..asked }).expect("counted");
+        assert_eq!(counts.total.sums.net(), 60, "{granularity:?}");
+    }
+    assert_eq!(fixed.snapshot().totals(START_MS, end).expect("sum").net(), 4_560);
 }
 
 /// The ranking is of the last closed window, by ad, and follows corrections; after a restart it is read from the store.

@@ -166,6 +166,12 @@ fn two_edges_are_counted_once_through_kills_of_the_global_tier() {
     assert!(server.ready_within(crate::wait::PATIENCE));
     assert_counts(&server, &expected);
     server.stop();
+    // Again, it would put the new store in the place of the one that was put aside.
+    let ended = global.spawn(&["--rebuild"]).ended_within(crate::wait::PATIENCE);
+    assert!(ended.code == Some(73) && ended.errors.contains("global.before-rebuild"), "{ended:?}");
+    let server = global.start();
+    assert_counts(&server, &expected);
+    server.stop();
 }
 
 /// What breaks the contract is reported of its edge, none of it is counted, and what is whole after it is.

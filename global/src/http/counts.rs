@@ -10,11 +10,12 @@ use super::parameters::{Asked, BadParameter, Format, format_name};
 use super::reads::Lane;
 use super::request::{Given, PathId};
 use super::routes::{self, Route};
+use super::times::format_time;
 use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, names, sheet};
 use crate::consumer::wall_ms;
 use crate::question::{Counts, Question, Subject};
-use crate::snapshot::QuestionError;
+use crate::refused::QuestionError;
 
 pub async fn of_ad(
     State(shared): State<Shared>,
@@ -156,9 +157,17 @@ async fn read(shared: &Shared, question: Question) -> Result<(Question, Counts),
         .read(&shared.store, lane, move |snapshot| match snapshot.count(&question) {
             Ok(counts) => Ok((question, counts)),
             Err(QuestionError::TooWide) => Err(too_wide(&question)),
+            Err(QuestionError::Pruned { kept_from_ms }) => Err(pruned(&question, kept_from_ms)),
             Err(error) => Err(error.into()),
         })
         .await
+}
+
+fn pruned(question: &Question, kept_from_ms: i64) -> Problem {
+    let given = question.granularity.map_or("", |granularity| granularity.name());
+    let kept = format_time(kept_from_ms);
+    let detail = format!("minutes are kept from {kept} on, and what was clicked before that is in hours");
+    BadParameter { detail, ..BadParameter::new("granularity", given, "1h or 1d, or a later `from`") }.into()
 }
 
 fn too_wide(question: &Question) -> Problem {

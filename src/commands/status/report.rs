@@ -40,6 +40,12 @@ impl Look {
         if silent.is_none() && metrics.is_empty() {
             return Err(FOREIGN);
         }
+        if metrics.sum("tollgate_global_build_info").is_some() && metrics.sum("tollgate_build_info").is_none() {
+            return Err(
+                "that is the admin port of a global tier, and this command looks at edges; `tollgate edges list --admin` with the \
+                        same address says how it is",
+            );
+        }
         Ok(Look { readyz, metrics, silent })
     }
 }
@@ -449,5 +455,9 @@ mod tests {
         for (readyz, metrics) in [("<html>", "a 1\n"), ("{}", "a 1\n"), ("{\"reason\":\"ready\"}", "<html>")] {
             assert!(Look::read(readyz, 200, metrics).is_err(), "{readyz} {metrics}");
         }
+        let global = "tollgate_global_build_info{version=\"1.2.3\"} 1\n";
+        let read = |metrics: &str| Look::read("{\"ready\":true,\"reason\":\"ready\"}", 200, metrics).map(|_| ());
+        assert!(read(global).is_err_and(|why| why.contains("edges list")));
+        assert!(read(&format!("{global}tollgate_build_info{{version=\"1.2.3\"}} 1\n")).is_ok());
     }
 }
