@@ -63,8 +63,8 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// Sends itself some 300 clicks a second that nobody made, so that the dashboard has something to show. They are counted like any
-    /// others and stay in the data directory: their ads, campaigns and advertisers begin with demo_
+    /// Sends itself some 300 clicks a second that nobody made, so that the dashboard has something to show. They are counted in a data
+    /// directory that is a demo's alone: ./tollgate-demo, or a new one that --data-dir names
     #[arg(long, conflicts_with = "until_exported")]
     pub demo: bool,
     #[command(flatten)]

@@ -10,14 +10,18 @@ use crate::limits;
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
 
-/// Which command the configuration is for: they differ in one default.
+/// Which command the configuration is for: they differ in a default or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Tries tollgate out beside other work: 256 MiB of remembered ids.
     Up,
+    /// The same, with clicks that nobody made: in a directory of its own, where none is named.
+    Demo,
     /// Has the machine to itself: a quarter of its memory, or of its cgroup's.
     Serve,
 }
+
+const DEMO_DATA_DIR: &str = "./tollgate-demo";
 
 /// Where a value comes from, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,6 +144,7 @@ pub fn defaults(role: Role, machine: &Machine) -> Config {
     let mut config = Config::default();
     match role {
         Role::Up => {}
+        Role::Demo => config.data_dir = DEMO_DATA_DIR.into(),
         Role::Serve => {
             if machine.memory_bytes < u64::MAX {
                 let quarter = (machine.memory_bytes / 4) & !((1 << 20) - 1);
@@ -179,7 +184,7 @@ fn kafka(role: Role, config: &Config, sources: &[(&'static Setting, Source)]) ->
         SinkKind::Kafka if named("ads") => {
             "--ads is for the store of this process; with --sink kafka give it to `tollgate global`"
         }
-        SinkKind::Kafka if role == Role::Up => {
+        SinkKind::Kafka if role != Role::Serve => {
             "--sink kafka: `tollgate up` counts in its own store; use `tollgate serve --sink kafka`"
         }
         SinkKind::Kafka if !named("kafka-brokers") => "--sink kafka: say --kafka-brokers host:port,…",

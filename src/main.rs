@@ -50,8 +50,8 @@ fn dispatch(command: &Command) -> Result<Exit, UsageError> {
             Ok(ended(commands::doctor::run(&config, &machine, asked, &mut std::io::stdout().lock())))
         }
         Command::Up(args) => {
-            let work = if args.demo { Work::Demo } else { work_of(&args.serve) };
-            serve(&args.serve, Role::Up, work, &machine)
+            let (role, work) = if args.demo { (Role::Demo, Work::Demo) } else { (Role::Up, work_of(&args.serve)) };
+            serve(&args.serve, role, work, &machine)
         }
         Command::Serve(args) => serve(args, Role::Serve, work_of(args), &machine),
         Command::Wal(args) => {

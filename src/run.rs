@@ -107,6 +107,7 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     catch_signals(told_sender.clone())?;
     // Before the ports: beside a live edge it is the directory that is named. Locked until this function ends: the threads write to it.
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
+    start::kept_apart(config, &data_dir, work == Work::Demo)?;
     let queries = queries::open(config)?;
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());

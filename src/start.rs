@@ -1,6 +1,7 @@
 //! Drives. From a data directory to a core that may serve: lock, identity, memory, recovery, the first frame of this
 //! incarnation. Runs once, on the main thread; nothing is acknowledged before it has succeeded.
 
+mod demo;
 mod listed;
 mod memory;
 
@@ -33,6 +34,7 @@ use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
 use crate::export::{self, Behind, Exporter, Mirror, Names};
 use crate::preagg;
+pub use crate::start::demo::kept_apart;
 pub use crate::start::listed::a_log_is_there;
 use crate::start::listed::all_listed_are_here;
 use crate::start::memory::{dedup_tables, frame_buffers, random};

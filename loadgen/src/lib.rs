@@ -19,4 +19,5 @@ pub mod request;
 pub mod run;
 pub mod shapes;
 pub mod text;
+pub mod token;
 pub mod verify;

@@ -5,6 +5,7 @@ use crate::clicks::LATE_MS_MAX;
 use crate::client::Client;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
+use crate::token::{Token, VARIABLE};
 use serde_json::Value;
 use std::io;
 use std::ops::RangeInclusive;
@@ -16,18 +17,49 @@ const PANE_MS: i64 = 10_000;
 /// Between two looks at the counts or the watermark.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A query API that lets a token ask only so often is waited for, so many times in a row.
+const WAITS_MAX: u32 = 30;
+
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error("{0:?} is no address of a query API: write it like http://127.0.0.1:8090")]
     Url(String),
     #[error("asking {url}{path}: {error}")]
     Query { url: String, path: String, error: io::Error },
+    #[error(
+        "{url} answered {status} without a token: name a file that holds one with --token-file, or set {VARIABLE}; an operator makes \
+         one with `tollgate token create --all`"
+    )]
+    NoToken { url: String, status: u16 },
+    #[error(
+        "{url} answered {status} to the token of {from}, as to one that was revoked or is another data directory's: name the file of \
+         one that holds there with --token-file, or set {VARIABLE}"
+    )]
+    BadToken { url: String, status: u16, from: String },
+    #[error(
+        "the token of {from} sees some campaigns and advertisers of {url}, so that all other clicks would look lost: name the file of \
+         one that sees everything (`tollgate token create --all`) with --token-file, or set {VARIABLE}"
+    )]
+    Scoped { url: String, from: String },
     #[error("{url}{path} answered {answer:?}, but a JSON object with a number `gross` was expected")]
     Answer { url: String, path: String, answer: String },
     #[error(
         "every click is counted, but the watermark of {url} stood at {at} for {patience:?}: without another export, a click counted twice may not show yet"
     )]
     StandsStill { url: String, at: String, patience: Duration },
+}
+
+impl VerifyError {
+    /// Whether the command line, or the token that it names, is what is wrong.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            VerifyError::NoToken { .. } | VerifyError::BadToken { .. } | VerifyError::Scoped { .. } => true,
+            VerifyError::Url(_)
+            | VerifyError::Query { .. }
+            | VerifyError::Answer { .. }
+            | VerifyError::StandsStill { .. } => false,
+        }
+    }
 }
 
 /// A difference between what was acknowledged and what is counted. `ad` is `None` for the sum.
@@ -88,8 +120,9 @@ pub struct Baseline {
 
 impl Baseline {
     /// Reads the counts of ads 0 to `ads - 1`. What several query APIs count is added.
-    pub fn read(urls: &[String], ads: usize, span: Span) -> Result<Baseline, VerifyError> {
-        let queries: Vec<Query> = urls.iter().map(|url| Query::new(url)).collect::<Result<_, _>>()?;
+    pub fn read(urls: &[String], token: Option<&Token>, ads: usize, span: Span) -> Result<Baseline, VerifyError> {
+        let mut queries = Query::all(urls, token)?;
+        queries.iter_mut().try_for_each(Query::introduce)?;
         let mut baseline = Baseline { queries, span, total: 0, per_ad: vec![0; ads] };
         let total = baseline.gross("/v1/totals")?;
         if total > 0 {
@@ -98,6 +131,11 @@ impl Baseline {
             }
         }
         Ok(Baseline { total, ..baseline })
+    }
+
+    /// Requests a second that every query API lets its token ask; none: as many as one likes.
+    pub fn rate_per_s(&self) -> Option<u64> {
+        self.queries.iter().filter_map(|query| query.rate_per_s).min()
     }
 
     /// Waits until what was acknowledged is counted, at most for `patience`; then until another export has moved the
@@ -182,11 +220,31 @@ fn parse(body: &[u8]) -> Option<Answer> {
 /// The query API of one host, or of the global tier.
 pub struct Query {
     client: Client,
+    /// Where its token comes from, if it has one.
+    token_from: Option<String>,
+    /// How often that may ask, where it is bounded.
+    rate_per_s: Option<u64>,
 }
 
 impl Query {
-    pub fn new(url: &str) -> Result<Query, VerifyError> {
-        Ok(Query { client: Client::new(url).ok_or_else(|| VerifyError::Url(url.to_owned()))? })
+    pub fn all(urls: &[String], token: Option<&Token>) -> Result<Vec<Query>, VerifyError> {
+        let one = |url: &String| {
+            let client = Client::new(url).ok_or_else(|| VerifyError::Url(url.clone()))?;
+            Ok(Query {
+                client: client.with_token(token.cloned()),
+                token_from: token.map(|token| token.from().to_owned()),
+                rate_per_s: None,
+            })
+        };
+        urls.iter().map(one).collect()
+    }
+
+    /// Learns what its token may. One of some campaigns is refused: it is told of its own clicks alone, with the same answers.
+    fn introduce(&mut self) -> Result<(), VerifyError> {
+        let Some(from) = self.token_from.clone() else { return Ok(()) };
+        let told: Value = serde_json::from_slice(&self.body("/v1/session")?).unwrap_or_default();
+        self.rate_per_s = told["token"]["rate_per_s"].as_u64();
+        if told["access"] == "scoped" { Err(VerifyError::Scoped { url: self.url(), from }) } else { Ok(()) }
     }
 
     fn url(&self) -> String {
@@ -195,10 +253,28 @@ impl Query {
 
     pub fn answer(&mut self, path: &str, span: Span) -> Result<Answer, VerifyError> {
         let path = format!("{path}?from={}&to={}", span.from_ms, span.to_ms);
-        let body = self.client.get(&path);
-        let body = body.map_err(|error| VerifyError::Query { url: self.url(), path: path.clone(), error })?;
+        let body = self.body(&path)?;
         let text = || String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
         parse(&body).ok_or_else(|| VerifyError::Answer { url: self.url(), path, answer: text() })
+    }
+
+    /// Of a 200. An API that is asked faster than the token may is asked again when it says.
+    fn body(&mut self, path: &str) -> Result<Vec<u8>, VerifyError> {
+        let mut waits = 0;
+        loop {
+            let failed = |url, error| VerifyError::Query { url, path: path.to_owned(), error };
+            let reply = self.client.reply_to(path).map_err(|error| failed(self.url(), error))?;
+            let url = self.url();
+            match (reply.status, self.token_from.clone()) {
+                (429, Some(_)) if waits < WAITS_MAX => {
+                    waits += 1;
+                    std::thread::sleep(Duration::from_secs(reply.retry_after_s.unwrap_or(1).clamp(1, 60)));
+                }
+                (status @ (401 | 403), None) => return Err(VerifyError::NoToken { url, status }),
+                (status @ (401 | 403), Some(from)) => return Err(VerifyError::BadToken { url, status, from }),
+                _ => return reply.body_of_200().map_err(|error| failed(url, error)),
+            }
+        }
     }
 }
 

@@ -156,7 +156,7 @@ impl Report {
         let memory = memory.into_iter();
         Report {
             command: match role {
-                Role::Up => "up",
+                Role::Up | Role::Demo => "up",
                 Role::Serve => "serve",
             },
             values: loaded.sources.iter().map(value).collect(),

@@ -37,8 +37,8 @@ fn feed(listen: SocketAddr) {
     let _ = rustix::process::setpriority_process(None, 19);
     let address = reachable(listen);
     tracing::warn!(
-        "--demo: this edge sends itself some {CLICKS_A_SECOND} clicks a second that nobody made; they are counted like any others and stay \
-         in the data directory (their ads begin with demo_)"
+        "--demo: this edge sends itself some {CLICKS_A_SECOND} clicks a second that nobody made; they are counted like any others, in a \
+         data directory that from now on is a demo's alone (their ads begin with demo_)"
     );
     let mut clicks = Clicks::new(wall_ms() as u64);
     loop {

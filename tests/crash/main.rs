@@ -13,6 +13,7 @@
 //! 1   a_topic_of_checkpoints_that_is_not_compacted_ends_serve_until_it_is              topics check
 //! 64  a_wrong_value_64_and_a_port_in_use_69
 //! 64  a_directory_without_a_log_is_not_exported_64                                     --until-exported
+//! 64  clicks_that_nobody_made_are_never_counted_beside_real_ones_64                    up --demo
 //! 69  a_wrong_value_64_and_a_port_in_use_69
 //! 70  a_kernel_that_refuses_the_ring_ends_the_process_with_70_and_a_start_goes_on
 //! 71  a_flipped_bit_halts_and_the_printed_commands_go_on                               what is not exported: --accept-loss
@@ -39,6 +40,7 @@ mod campaign;
 mod client;
 mod contended;
 mod damage;
+mod demo;
 mod fresh;
 mod halts;
 mod key_rule;

@@ -68,6 +68,15 @@ export async function api(path, parameters = {}) {
   return response.json();
 }
 
+/** Listens to the live state so many times, as other pages do; returns what ends them. */
+export async function listen(times, headers = {}) {
+  const abort = new AbortController();
+  const listening = Array.from({ length: times }, () => fetch(`${QUERY}/v1/live`, { headers, signal: abort.signal }));
+  const answers = (await Promise.all(listening)).map((response) => response.status);
+  assert.deepEqual(answers.filter((status) => status !== 200), []);
+  return () => abort.abort();
+}
+
 /** Sends clicks, each an object; they are on disk afterwards. */
 export async function send(clicks) {
   const whole = clicks.map((click) => ({ timestamp: Date.now(), request_id: crypto.randomUUID(), ...click }));
@@ -172,6 +181,23 @@ export class View {
       return result.violations.map((one) => `${one.id}: ${one.help}: ${one.nodes.map((node) => node.html).join(" | ")}`);
     });
     assert.deepEqual(found, [], what);
+  }
+
+  /** From now on what is asked for below these paths is refused as a busy server does, until `told.off`; `told.asked`: how often. */
+  async refuse(pattern, detail) {
+    const told = { off: false, asked: 0 };
+    await this.page.setRequestInterception(true);
+    this.page.on("request", (request) => {
+      if (told.off || !pattern.test(new URL(request.url()).pathname)) return request.continue();
+      told.asked += 1;
+      return request.respond({ status: 503, contentType: "application/problem+json", headers: { "Retry-After": "1" }, body: JSON.stringify({ status: 503, detail }) });
+    });
+    return told;
+  }
+
+  /** What a scenario meant to be refused is an error of the network to the console. */
+  forgive(pattern) {
+    this.faults.splice(0, this.faults.length, ...this.faults.filter((fault) => !pattern.test(fault)));
   }
 
   async clean() {

@@ -20,11 +20,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
+
 use crate::edges::Edges;
 use crate::server::{EXPORTS, Server, binary};
 
 /// Longer than a scenario's deadlines on a slow machine; one that hangs ends then.
 const LIMIT_S: u64 = 150;
+
+const DEMO: [&str; 5] = ["--demo", "--segment-bytes", "4MiB", "--dedup-memory-bytes", "64MiB"];
 
 /// Dropped, it is killed.
 struct Scenario(Child);
@@ -111,20 +115,47 @@ fn a_token_is_asked_for_and_traded_for_a_cookie() {
     let folder = tempfile::tempdir().expect("folder");
     let data_dir = folder.path().join("data");
     let server = Server::start(&data_dir, &EXPORTS);
-    let tokens =
-        [("TOKEN", token(&data_dir, &["--all"])), ("SCOPED_TOKEN", token(&data_dir, &["--campaign", "campaign_1"]))];
+    let tokens = [
+        ("TOKEN", token(&data_dir, &["--all"])),
+        ("SCOPED_TOKEN", token(&data_dir, &["--campaign", "campaign_1", "--name", "of one"])),
+    ];
     client::send_one_by_one(server.clicks, 0, 10);
+    let click = |n| {
+        format!(
+            r#"{{"ad_id":"seen_by_one","campaign_id":"campaign_1","timestamp":{},"request_id":"s{n}"}}"#,
+            server::now_ms()
+        )
+    };
+    let mut connection = client::Connection::open(server.clicks).expect("it listens");
+    let lines = (0..7).map(click).collect::<Vec<_>>().join("\n");
+    connection.send(client::request("application/x-ndjson", &lines).as_bytes()).expect("it reads");
+    assert_eq!(connection.reply().expect("it answers").expect("it answers").status, 202);
     server::wait_until("the tokens are in force", || {
         server::answer(server.query, "/v1/edges").0.starts_with("HTTP/1.1 401")
     });
-    passes("tokens.mjs", server.query, &tokens, LIMIT_S, |word| panic!("asked to {word}"));
+    passes("tokens.mjs", server.query, &tokens, LIMIT_S, |word| {
+        assert_eq!(word, "revoke");
+        let (code, text) = server::tollgate(&data_dir, &["token", "revoke", "of one"]);
+        assert_eq!(code, Some(0), "{text}");
+    });
+}
+
+#[test]
+fn what_is_missing_is_said_and_nothing_old_looks_new() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(&folder.path().join("data"), &DEMO);
+    passes("gaps.mjs", server.query, &[], LIMIT_S, |word| match word {
+        "hang" => server.signal(Signal::STOP),
+        "go on" => server.signal(Signal::CONT),
+        other => panic!("asked to {other}"),
+    });
 }
 
 #[test]
 fn the_demo_is_alive_at_the_first_look() {
     let folder = tempfile::tempdir().expect("folder");
     let data_dir = folder.path().join("data");
-    let server = Server::start(&data_dir, &["--demo", "--segment-bytes", "4MiB", "--dedup-memory-bytes", "64MiB"]);
+    let server = Server::start(&data_dir, &DEMO);
     let shots = std::env::var("TOLLGATE_SCREENSHOTS").unwrap_or_default();
     let after_s = std::env::var("TOLLGATE_SCREENSHOTS_AFTER_S").map_or(240, |text| text.parse().expect("seconds"));
     let limit_s = if shots.is_empty() { LIMIT_S } else { LIMIT_S + after_s };

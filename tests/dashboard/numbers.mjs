@@ -13,6 +13,8 @@ const clicks = (count, click) => Array.from({ length: count }, () => click);
 const ledger = async (view) => Object.fromEntries((await view.rows("ledger-rows")).map(([name, n]) => [name.split(" ")[0], number(n)]));
 
 async function overview(view) {
+  await until("an empty ranking says that it is one", async () => /, no clicks in it$/.test(await view.text("#top-window")));
+  assert.equal(await view.shown("#top table"), false);
   await send([
     ...clicks(40, { ad_id: AD, country: "DE", user_agent: PHONE, user_id: "u1" }),
     ...clicks(25, { ad_id: "ad_2", country: "FR", user_id: "u2" }),

@@ -1,7 +1,7 @@
 // Where a token is needed the page asks for one, and trades it for a cookie that no script can read.
 
 import assert from "node:assert/strict";
-import { run, until, View } from "./browser.mjs";
+import { ask, listen, run, until, View } from "./browser.mjs";
 
 const { TOKEN, SCOPED_TOKEN } = process.env;
 
@@ -16,10 +16,8 @@ await run(async () => {
   await until("it asks", () => view.shown("#sign-in"));
   assert.equal(await view.shown("#counts"), false);
   await view.accessible("signing in");
-  // What is refused is an error of the network to the console.
   await signIn(view, "no-such-token");
   await until("it is refused", async () => (await view.text("#token-error")) === "There is no such token, or it was revoked.");
-  view.faults.splice(0, view.faults.length, ...view.faults.filter((fault) => !/401/.test(fault)));
 
   await signIn(view, TOKEN);
   await until("live", async () => (await view.text("#stream")) === "live" && (await view.shown("#counts")));
@@ -39,5 +37,29 @@ await run(async () => {
   assert.equal(await view.shown("#ledger"), false);
   assert.equal((await view.rows("edge-rows"))[0].length, 4);
   await view.accessible("what a scoped token sees");
+
+  // As many listen with its scope as may: a page more is told so.
+  const others = await listen(15, { Authorization: `Bearer ${SCOPED_TOKEN}` });
+  const other = await View.open();
+  await until("it is refused", async () => /^The server says: 16 clients listen already with this token's scope/.test(await other.text("#refusal")));
+  others();
+  await until("its turn", async () => (await other.text("#stream")) === "live" && (await other.text("#refusal")) === "");
+  other.forgive(/503/);
+  await other.clean();
+  await other.close();
+
+  // Taken back while the page is open, nothing of what it showed stays there for whoever looks next.
+  await until("its ads", async () => (await view.sums()).Net === "7");
+  await until("its ads", async () => (await view.page.evaluate(() => document.body.textContent)).includes("seen_by_one"));
+  await ask("revoke");
+  await until("it asks again", () => view.shown("#sign-in"));
+  assert.equal(await view.text("#sign-in-why"), "The one that this browser had is not valid any more.");
+  assert.equal(await view.text("#stream"), "not signed in");
+  const left = await view.page.evaluate(() => document.documentElement.outerHTML);
+  assert.ok(!left.includes("seen_by_one") && !left.includes("campaign_1"), "something of it is on the page still");
+  await view.accessible("signing in again");
+  await signIn(view, TOKEN);
+  await until("live", async () => (await view.text("#stream")) === "live" && (await view.shown("#ledger")));
+  view.forgive(/401/);
   await view.clean();
 });

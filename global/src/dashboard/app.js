@@ -1,6 +1,6 @@
 // The page as a whole: which view the address names, the stream and what it is to the reader, signing in.
 
-import { ask, signIn, signOut, Stream } from "./api.js";
+import { ask, Refused, signIn, signOut, Stream } from "./api.js";
 import { at, clock, put } from "./format.js";
 import * as live from "./live.js";
 import * as subject from "./subject.js";
@@ -22,27 +22,31 @@ const stream = new Stream({
     live.show(state);
     if (!document.hidden) subject.refresh(ad_id, state.now, first);
   },
-  lost() {
-    connection("lost", "no connection, trying again");
-  },
+  lost,
   barred,
 });
 
+/** `why`: what the server said, or a word of ours. */
+function lost(why) {
+  const said = why instanceof Refused;
+  connection("lost", said ? `refused (${why.status}), trying again` : `${why}, trying again`, said ? `The server says: ${why.message}` : "");
+}
+
 /** Said once for each change: it is read out. What is on the page is marked with the time it is of. */
-function connection(name, text) {
-  if (document.body.dataset.stream === name) return;
+function connection(name, text, detail = "") {
   document.body.dataset.stream = name;
   put(at("stream"), text);
+  put(at("refusal"), detail);
+  if (name === "lost" && state) live.stale(state);
   const stale = name === "lost" && state ? `stale: as of ${clock(state.now)}` : "";
   for (const node of document.querySelectorAll(".stale-note")) put(node, stale);
 }
 
 function barred() {
+  // What was shown was for somebody who may see it: nothing of it stays, neither on the page nor in its memory.
+  if (state) return location.reload();
   connection("barred", "not signed in");
-  // What was shown was for somebody who may see it.
-  state = null;
-  at("counts").hidden = true;
-  at("alerts").replaceChildren();
+  put(at("sign-in-why"), remembered() ? "The one that this browser had is not valid any more." : "");
   at("sign-in").hidden = false;
   at("sign-out").hidden = true;
   remember(false);
@@ -55,7 +59,7 @@ async function begin() {
     put(at("version"), `tollgate ${methodology.version}`);
   } catch (error) {
     if (error.status === 401) return barred();
-    connection("lost", "no connection, trying again");
+    // The stream says how it is.
   }
   at("sign-in").hidden = true;
   at("sign-out").hidden = !remembered();
@@ -100,6 +104,7 @@ at("sign-out").addEventListener("click", async () => {
     return;
   }
   stream.close();
+  remember(false);
   barred();
 });
 
@@ -133,8 +138,13 @@ function route() {
   if (state) subject.refresh(ad_id, state.now, true);
 }
 
-addEventListener("hashchange", (event) => {
-  if (new URL(event.newURL).hash === "#main") return;
+at("skip").addEventListener("click", (event) => {
+  // The address stays what names the view.
+  event.preventDefault();
+  at("main").focus();
+});
+
+addEventListener("hashchange", () => {
   route();
   if (ad_id != null) scrollTo(0, 0);
   at("subject-title").focus({ preventScroll: ad_id == null });

@@ -16,6 +16,9 @@ scheme.addEventListener("change", () => {
   drawn.forEach((plot) => plot.redraw());
 });
 
+/** Of clicks there are whole ones. */
+const STEPS = [1, 10, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11].flatMap((step) => [step, 2 * step, 5 * step]);
+
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 function axes(withDates) {
@@ -26,8 +29,8 @@ function axes(withDates) {
     return withDates && text.slice(11, 16) === "00:00" ? text.slice(5, 10) : clock(text).slice(0, at % 60 ? 8 : 5);
   });
   return [
-    { ...common, grid: { show: false }, size: 22, gap: 4, values: times },
-    { ...common, grid, size: 46, gap: 6, values: (_, splits) => splits.map(short) },
+    { ...common, grid: { show: false }, size: 22, gap: 4, space: 72, values: times },
+    { ...common, grid, size: 46, gap: 6, incrs: STEPS, values: (_, splits) => splits.map(short) },
   ];
 }
 
@@ -36,7 +39,8 @@ function plot(host, options, data) {
   const chart = new uPlot({
     ...size(),
     legend: { show: false },
-    padding: [8, 4, 0, 0],
+    // On the right a half of the last time has room.
+    padding: [8, 18, 0, 0],
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     ...options,
   }, data, host);
@@ -64,7 +68,7 @@ export function rates(host) {
   }, [[], [], []]);
   return (samples) => chart.setData([
     samples.map((sample) => sample.at_s),
-    samples.map((sample) => sample.net + sample.invalid),
+    samples.map((sample) => (sample.net == null ? null : sample.net + sample.invalid)),
     samples.map((sample) => sample.net),
   ]);
 }

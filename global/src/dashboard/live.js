@@ -5,6 +5,10 @@ import { at, bar, cell, clock, count, fill, head, make, note, put, rate, share, 
 
 /** The chart reaches so far back. */
 const SAMPLES_S = 300;
+/** A rate over less is one commit's. */
+const OVER_MS_MIN = 2_500;
+/** Without a sample for so long, the chart has a gap. */
+const GAP_S = 5;
 /** Commits come every second; without one for so long, it is said. */
 const COMMIT_LATE_MS = 10_000;
 
@@ -40,22 +44,29 @@ function standing(state) {
   at("edge-note").className = silent ? "bad" : "";
 }
 
+/** Nothing new comes: how old it is now is not known to the second. */
+export function stale(state) {
+  for (const id of ["complete-age", "as-of-age"]) put(at(id), `as of ${clock(state.now)}`);
+}
+
 function rates(state) {
   const { over_ms, net, invalid } = state.clicks_per_second;
   const bad = Object.values(invalid).reduce((sum, one) => sum + one, 0);
-  put(at("rate-net"), over_ms > 0 ? rate(net) : "–");
-  put(at("rate-over"), over_ms > 0 ? `· over the last ${span(over_ms)}` : "");
+  if (over_ms < OVER_MS_MIN) return;
+  put(at("rate-net"), rate(net));
+  put(at("rate-over"), `· over the last ${span(over_ms)}`);
   const classes = [["valid (net)", net], ...Object.entries(invalid).map(([name, one]) => [words(name), one])];
   fill(at("rate-rows"), classes.map(([name, one]) => make("tr", {}, head(name), cell(rate(one), "n"), cell(share(one, net + bad), "n"))));
-  if (over_ms === 0) return;
   const at_s = Date.parse(state.now) / 1000;
+  const last_s = samples.at(-1)?.at_s;
+  if (last_s < at_s - GAP_S) samples.push({ at_s: last_s + 1, net: null, invalid: null });
   samples.push({ at_s, net, invalid: bad });
   while (samples[0].at_s < at_s - SAMPLES_S) samples.shift();
   const chart = at("rate-chart");
   if (chart.clientWidth === 0) return;
   drawRates ??= ratesChart(chart);
   drawRates(samples);
-  const nets = samples.map((sample) => sample.net);
+  const nets = samples.map((sample) => sample.net).filter((net) => net != null);
   chart.ariaLabel = `Clicks a second since this page was opened, at most 5 minutes: net ${rate(net)} now, between `
     + `${rate(Math.min(...nets))} and ${rate(Math.max(...nets))}; invalid ${rate(bad)} now`;
 }
@@ -68,7 +79,7 @@ function top(state) {
     ranking = { window_end: list.window_end, places, before: ranking.window_end ? ranking.places : null };
     fill(at("known-ads"), list.ads.map((ad) => make("option", { value: ad.ad_id })));
   }
-  put(at("top-window"), `${clock(list.window_start, state.now)} to ${clock(list.window_end, state.now)}, moves on every 10 s`);
+  put(at("top-window"), `${clock(list.window_start, state.now)} to ${clock(list.window_end, state.now)}, ${list.ads.length > 0 ? "moves on every 10 s" : "no clicks in it"}`);
   const most = Math.max(...list.ads.map((ad) => ad.net));
   fill(at("top-rows"), list.ads.map((ad, place) => make(
     "tr", {}, cell(String(place + 1), "n"), head(adLink(ad.ad_id), bar(ad.net, most)), moved(ad.ad_id, place),

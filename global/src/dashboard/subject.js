@@ -1,6 +1,6 @@
 // One ad's page, or the same of all ads: history, groups, corrections.
 
-import { ask } from "./api.js";
+import { ask, Refused } from "./api.js";
 import { windows as windowsChart } from "./charts.js";
 import { at, bar, cell, clock, count, fill, head, make, minute, note, put, region, share, signed, words } from "./format.js";
 
@@ -13,10 +13,13 @@ const GRAINS = {
 const ROWS_MAX = 10;
 /** An ad is read anew with the commits, but no more often; all ads together are a longer read. */
 const PACE_MS = { ad: 2_000, all: 10_000 };
+/** Who is busy, or lets a token ask only so often, is asked less and less, and no less than this. */
+const PACE_MS_MAX = 30_000;
 
 let draw = null;
 let asked = 0;
 let read_ms = 0;
+let refusals = 0;
 /** What was read last, so that an answer that changed nothing changes nothing on the page. */
 let shown = "";
 
@@ -25,7 +28,8 @@ export const grain = () => document.querySelector("#grain :checked").value;
 /** Reads what is due. `ad_id`: null for all ads; `now`: of the server. */
 export async function refresh(ad_id, now, at_once = false) {
   const age_ms = performance.now() - read_ms;
-  if (!at_once && age_ms < (ad_id == null ? PACE_MS.all : PACE_MS.ad)) return;
+  const pace_ms = (ad_id == null ? PACE_MS.all : PACE_MS.ad) * 2 ** refusals;
+  if (!at_once && age_ms < Math.min(pace_ms, PACE_MS_MAX)) return;
   read_ms = performance.now();
   asked += 1;
   const [turn, granularity] = [asked, grain()];
@@ -42,18 +46,27 @@ export async function refresh(ad_id, now, at_once = false) {
     ]);
     // Another ad or span was asked for meanwhile.
     if (turn !== asked) return;
-    at("subject-note").className = "muted";
+    refusals = 0;
+    put(at("subject-error"), "");
     show({ ad_id, granularity, span, counts, regions, devices, history, now });
   } catch (error) {
     if (turn !== asked) return;
-    at("subject-note").className = "bad";
-    put(at("subject-note"), `Not read: ${error.message}. What is shown is of before.`);
+    refusals = Math.min(refusals + 1, 4);
+    if (shown === "") put(at("subject-note"), "");
+    const of = shown === "" ? "" : " What is shown is of before.";
+    put(at("subject-error"), `Not read: ${error instanceof Refused ? error.message : "no connection"}. It is asked for again.${of}`);
   }
 }
 
 /** Nothing of another ad stays on the page while this one is read. */
 export function clear() {
   shown = "";
+  // What is under way is another's.
+  asked += 1;
+  refusals = 0;
+  at("subject").classList.remove("none");
+  put(at("subject-error"), "");
+  put(at("readout"), "");
   for (const id of ["subject-sums", "history-rows", "region-rows", "device-rows", "class-rows", "correction-rows"]) fill(at(id), []);
   draw?.({ rows: [], grain_s: 60, from_s: 0, to_s: 1, closed_s: null, final_s: null });
   put(at("subject-note"), "Reading…");
@@ -66,6 +79,7 @@ function show(read) {
   shown = text;
   const rows = filled(counts.rows, granularity, span, now);
   put(at("subject-note"), note_of(read));
+  at("subject").classList.toggle("none", counts.gross === 0);
   sums(counts);
   chart(rows, read);
   table(rows, now);
@@ -81,8 +95,10 @@ function show(read) {
 
 function note_of({ ad_id, granularity, counts, now }) {
   const text = `${GRAINS[granularity].about}: ${minute(counts.from, now)} to ${minute(counts.to, now)}, as of ${clock(counts.as_of, now)}`;
-  const none = ad_id != null && counts.gross === 0 ? ". No clicks in this span; an ad that nobody knows has zeros too" : "";
-  return text[0].toUpperCase() + text.slice(1) + none + ".";
+  const whole = `${text[0].toUpperCase()}${text.slice(1)}.`;
+  if (counts.gross > 0) return whole;
+  if (ad_id == null) return `${whole} No clicks in this span.`;
+  return `${whole} No clicks of this ad in this span. One that nobody ever clicked, and one that is not the token's, look the same: is the id right?`;
 }
 
 function sums(counts) {
@@ -93,7 +109,7 @@ function sums(counts) {
     one("Invalid", count(invalid), share(invalid, counts.gross)),
     one("Gross", count(counts.gross), "clicks"),
     one("Users", count(counts.users), "estimate, ±1.6 %"),
-    one("State", counts.state, `version ${count(counts.version)}`),
+    one("State", counts.state, counts.state === "open" ? "clicks are still expected" : `version ${count(counts.version)}`),
   ]);
 }
 
@@ -115,13 +131,15 @@ const told = (row) => `${row.name}: net ${count(row.net)}, invalid ${count(row.g
 
 function chart(rows, { ad_id, granularity, span, counts }) {
   const host = at("history-chart");
+  if (host.clientWidth === 0) return;
   draw ??= windowsChart(host, (row) => put(at("readout"), row ? told(row) : ""));
   const seconds = (time) => (time ? Date.parse(time) / 1000 : null);
   const [closed_s, final_s] = [seconds(counts.complete_up_to), seconds(counts.final_up_to)];
   draw({ rows, grain_s: GRAINS[granularity].grain_s, from_s: span.from, to_s: span.to, closed_s, final_s });
   const most = rows.reduce((most, row) => (row.net > most.net ? row : most), rows[0]);
-  host.ariaLabel = `Clicks of ${ad_id == null ? "all ads" : `ad ${ad_id}`}, ${GRAINS[granularity].about}: net ${count(counts.net)} in all, `
-    + `most in the window from ${most.name} with ${count(most.net)}. The table below has every window.`;
+  const high = most.net > 0 ? `, most in the window from ${most.name} with ${count(most.net)}` : "";
+  host.ariaLabel = `Clicks of ${ad_id == null ? "all ads" : `ad ${ad_id}`}, ${GRAINS[granularity].about}: net ${count(counts.net)} in all${high}. `
+    + "The table below has every window.";
 }
 
 function table(rows, now) {

@@ -1,7 +1,7 @@
 //! `tollgate-loadgen prove`: its flags, their defaults, and how it ends.
 
 use super::run::seed_from_clock;
-use super::{EXIT_DIFFERENCE, EXIT_INVALID, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, write};
+use super::{EXIT_DIFFERENCE, EXIT_INVALID, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, token, write};
 use crate::values::{CpuList, address, cpus, duration};
 use clap::Args;
 use std::net::SocketAddr;
@@ -40,6 +40,10 @@ pub struct ProveArgs {
     /// Where the counts of --target are asked for, like http://127.0.0.1:8090: one for all hosts, or repeated, then added.
     #[arg(long = "query", requires = "targets")]
     queries: Vec<String>,
+    /// A file with the token that --query asks for, as `tollgate token create --all` prints it. Without this flag the variable
+    /// TOLLGATE_TOKEN, if it is set, is the token.
+    #[arg(long, requires = "targets")]
+    token_file: Option<PathBuf>,
     /// Admin ports of --target, for the span of ids remembered; may be repeated.
     #[arg(long = "admin", requires = "targets")]
     admins: Vec<String>,
@@ -95,6 +99,7 @@ impl From<ProveError> for Failure {
     fn from(error: ProveError) -> Failure {
         let code = match &error {
             ProveError::Usage(_) | ProveError::Run(RunError::Plan(_)) => EXIT_USAGE,
+            ProveError::Verify(error) if error.is_usage() => EXIT_USAGE,
             ProveError::Run(_) | ProveError::Verify(_) | ProveError::Server(_) => EXIT_UNAVAILABLE,
         };
         Failure(error.to_string(), code)
@@ -136,7 +141,8 @@ fn settings(args: &ProveArgs) -> Result<Settings, Failure> {
         (Subject::Start(edge), list(&args.client_cpus, clients))
     } else {
         let (clicks, queries, admins) = (args.targets.clone(), args.queries.clone(), args.admins.clone());
-        (Subject::There(Addresses { clicks, queries, admins }), list(&args.client_cpus, allowed))
+        let token = token(args.token_file.as_deref())?;
+        (Subject::There(Addresses { clicks, queries, token, admins }), list(&args.client_cpus, allowed))
     };
     // Beside a server of its own on other CPUs it polls, so that the server does not pay for waking it.
     let alone = client_cpus.iter().all(|cpu| !server_cpus.contains(cpu));

@@ -1,6 +1,6 @@
 //! `tollgate-loadgen run`: sends clicks, checks every reply, has the counts verified.
 
-use super::{EXIT_DIFFERENCE, EXIT_INVALID, EXIT_UNAVAILABLE, EXIT_UNKNOWN, EXIT_USAGE, Failure, write};
+use super::{EXIT_DIFFERENCE, EXIT_INVALID, EXIT_UNAVAILABLE, EXIT_UNKNOWN, EXIT_USAGE, Failure, token, write};
 use crate::values::{CpuList, address, cpus, duration, rate};
 use clap::Args;
 use std::net::SocketAddr;
@@ -76,6 +76,10 @@ pub struct RunArgs {
     /// their counts are added.
     #[arg(long)]
     verify: Vec<String>,
+    /// A file with the token that the query API asks for, as `tollgate token create --all` prints it. Without this flag the
+    /// variable TOLLGATE_TOKEN, if it is set, is the token.
+    #[arg(long, requires = "verify")]
+    token_file: Option<PathBuf>,
     /// Wait so long for the counts to arrive.
     #[arg(long, default_value = "30s", value_parser = duration)]
     verify_timeout: Duration,
@@ -83,7 +87,8 @@ pub struct RunArgs {
 
 impl From<VerifyError> for Failure {
     fn from(error: VerifyError) -> Failure {
-        Failure(error.to_string(), EXIT_UNAVAILABLE)
+        let code = if error.is_usage() { EXIT_USAGE } else { EXIT_UNAVAILABLE };
+        Failure(error.to_string(), code)
     }
 }
 
@@ -103,7 +108,10 @@ pub fn run(args: &RunArgs) -> Result<i32, Failure> {
     eprintln!("seed {}", plan.seed);
     let mut baseline = match args.verify.as_slice() {
         [] => None,
-        urls => Some(Baseline::read(urls, plan.ads as usize, Span::of_a_run(&plan, wall_ms()))?),
+        urls => {
+            let (token, span) = (token(args.token_file.as_deref())?, Span::of_a_run(&plan, wall_ms()));
+            Some(Baseline::read(urls, token.as_ref(), plan.ads as usize, span)?)
+        }
     };
     let outcome = send(&plan, |progress| eprintln!("{progress}"))?;
     print!("{}", outcome.summary());

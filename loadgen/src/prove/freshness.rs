@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_millis(80);
 /// Between two looks at the count: how exact a time is.
 const POLL: Duration = Duration::from_millis(10);
+/// A token that may ask less often would be measured with its waits.
+pub const ASKS_A_SECOND_MAX: u64 = 100;
 /// How long after the last marker it is still looked for.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TRIES: u32 = 10;
@@ -39,7 +41,7 @@ pub fn watch(
 ) -> Result<Freshness, VerifyError> {
     let url = addresses.clicks[0].to_string();
     let mut clicks = Client::new(&url).ok_or(VerifyError::Url(url))?;
-    let mut queries: Vec<Query> = addresses.queries.iter().map(|url| Query::new(url)).collect::<Result<_, _>>()?;
+    let mut queries = Query::all(&addresses.queries, addresses.token.as_ref())?;
     let mut found = Freshness { histogram: histogram(), acknowledged: 0, unknown: 0, unseen: 0 };
     // Acknowledged and not yet shown, in the order of their acknowledgements: the count says how many of them show.
     let mut waiting: VecDeque<Instant> = VecDeque::new();

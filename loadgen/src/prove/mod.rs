@@ -107,7 +107,15 @@ pub fn prove(settings: &Settings, say: &mut dyn FnMut(&str)) -> Result<Proof, Pr
         proof: Proof::new(settings, ads),
         say,
     };
-    let mut baseline = Baseline::read(&prover.addresses.queries, ads, span)?;
+    let mut baseline = Baseline::read(&prover.addresses.queries, prover.addresses.token.as_ref(), ads, span)?;
+    let rate_per_s = baseline.rate_per_s().unwrap_or(u64::MAX);
+    if settings.freshness && rate_per_s < freshness::ASKS_A_SECOND_MAX {
+        let asks = freshness::ASKS_A_SECOND_MAX;
+        return Err(ProveError::Usage(format!(
+            "--freshness asks {asks} times a second, and the token may only {rate_per_s} times: `tollgate token create --all --rate {asks}/s` \
+             makes one that may"
+        )));
+    }
     prover.measure()?;
     (prover.say)("verifying every ad's count");
     let mut proof = prover.proof;

@@ -2,6 +2,7 @@
 
 use super::process::Process;
 use crate::client::Client;
+use crate::token::{Token, VARIABLE};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ pub struct Addresses {
     pub clicks: Vec<SocketAddr>,
     /// Query APIs: what they count is added.
     pub queries: Vec<String>,
+    /// What the query APIs want, if they do.
+    pub token: Option<Token>,
     /// Admin ports, for metrics; there may be none.
     pub admins: Vec<String>,
 }
@@ -71,6 +74,8 @@ impl Edge {
         Addresses {
             clicks: vec![clicks],
             queries: vec![format!("http://{query}")],
+            // On a fresh directory there are none.
+            token: None,
             admins: vec![format!("http://{admin}")],
         }
     }
@@ -108,7 +113,8 @@ fn address_each(process: &Process) -> io::Result<[SocketAddr; 3]> {
 
 fn command(settings: &EdgeSettings, dir: &std::path::Path, addresses: [SocketAddr; 3]) -> Command {
     let mut command = Command::new(&settings.tollgate);
-    command.arg("serve").arg("--data-dir").arg(dir.join("data"));
+    // Nothing that is started here asks for it.
+    command.env_remove(VARIABLE).arg("serve").arg("--data-dir").arg(dir.join("data"));
     if !settings.cpus.is_empty() {
         let cpus: Vec<String> = settings.cpus.iter().map(usize::to_string).collect();
         command.args(["--cpus", &cpus.join(",")]);

@@ -1,0 +1,38 @@
+//! Drives. Clicks that nobody made are never counted beside real ones: `up --demo` marks the directory that it makes, and neither
+//! serves another nor leaves its own to anybody else.
+
+use super::{Failure, store_path};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::export::mirror::MirrorFile;
+use crate::wal::segments::{DataDir, LogError, io_error, list_logs, write_synced};
+
+/// That it is there is what counts; its text is for whoever finds it.
+const MARK: &str = "DEMO";
+const TEXT: &[u8] = b"tollgate up --demo made this directory: nobody made the clicks that are counted in it.\n";
+
+/// Before anything else is written there, and before a click can come.
+pub fn kept_apart(config: &Config, data_dir: &DataDir, demo: bool) -> Result<(), Failure> {
+    let mark = data_dir.path.join(MARK);
+    let marked = mark.try_exists().map_err(|source| io_error("look for", &mark, source))?;
+    let dir = data_dir.path.display();
+    let text = match (marked, demo) {
+        (true, true) | (false, false) => return Ok(()),
+        (false, true) if is_new(config, data_dir)? => return Ok(write_synced(&mark, TEXT)?),
+        (false, true) => format!(
+            "--demo: {dir} was not made by --demo, and clicks that nobody made would be counted beside those that it holds, for good: \
+             name a directory that is not there yet with --data-dir; without it, ./tollgate-demo is taken"
+        ),
+        (true, false) => format!(
+            "{dir} was made by --demo ({MARK} lies in it): clicks that nobody made are among its counts, and real ones would be added to \
+             them. Name another --data-dir, or delete this one; `tollgate up --demo --data-dir {dir}` goes on with the demo"
+        ),
+    };
+    Err(Failure { exit: Exit::Usage, text })
+}
+
+/// Nothing was ever served from it; tokens may have been made for it.
+fn is_new(config: &Config, data_dir: &DataDir) -> Result<bool, LogError> {
+    let served = data_dir.identity()?.is_some() || !list_logs(&data_dir.path)?.is_empty();
+    Ok(!served && !store_path(config).exists() && MirrorFile::read(&data_dir.path)?.is_none())
+}
