@@ -22,6 +22,9 @@ const LULL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(100);
 /// Between two looks at partitions: new ones, and how far behind.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a partition that has more may give nothing before the client is made anew: one was seen that asked for ever with an epoch
+/// that no broker knew, after its broker had been killed.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// Between two tries of a Kafka that is away.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,19 @@ struct Partition {
     at_end: bool,
     /// The highest that an edge in it claimed.
     watermark_ms: Option<i64>,
+    /// How far it was when it was looked at, and since when it is no further though there is more.
+    looked_at: i64,
+    stands_since: Option<Instant>,
+}
+
+impl Partition {
+    /// Whether it has stood still for too long.
+    fn stands_still(&mut self, end: i64, now: Instant) -> bool {
+        let stands = end > self.next_offset && self.next_offset == self.looked_at;
+        self.looked_at = self.next_offset;
+        self.stands_since = stands.then(|| self.stands_since.unwrap_or(now));
+        self.stands_since.is_some_and(|since| now.duration_since(since) >= STANDSTILL)
+    }
 }
 
 pub struct Consumer {
@@ -104,6 +120,10 @@ impl Consumer {
             self.reader = Some(self.connect()?);
         }
         self.look_at_partitions()?;
+        if self.partitions.is_empty() {
+            // They are read anew.
+            self.look_at_partitions()?;
+        }
         if self.offsets() != self.committed_offsets {
             self.commit_if_due(true)?;
         }
@@ -154,14 +174,35 @@ impl Consumer {
             reader.assign(&fresh)?;
             for (&partition, &next_offset) in &fresh {
                 let watermark_ms = self.store.watermark_of_partition(partition);
-                self.partitions.insert(partition, Partition { next_offset, at_end: false, watermark_ms });
+                self.partitions.insert(partition, Partition { next_offset, watermark_ms, ..Partition::default() });
             }
         }
-        for (&partition, state) in &self.partitions {
+        let mut standing = None;
+        for (&partition, state) in &mut self.partitions {
             // Asked in any case: it tells whether Kafka answers.
             let (_, end) = reader.ends(partition)?;
             self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
+            if state.stands_still(end, Instant::now()) {
+                standing = Some((partition, state.next_offset, end));
+            }
         }
+        if let Some((partition, next_offset, end)) = standing {
+            let waited_s = STANDSTILL.as_secs();
+            tracing::warn!(
+                "partition {partition} gave nothing for {waited_s} s at offset {next_offset}, and ends at {end}: it is read by a new \
+                 client; a transaction that its writer left open does this too, until Kafka aborts it"
+            );
+            self.read_anew()?;
+        }
+        Ok(())
+    }
+
+    /// Commits what is whole, and reads on behind it with a new client.
+    fn read_anew(&mut self) -> Result<(), Turn> {
+        self.commit_if_due(true)?;
+        self.partitions.clear();
+        self.assembly = Assembly::default();
+        self.reader = Some(self.connect()?);
         Ok(())
     }
 
@@ -355,7 +396,7 @@ mod tests {
         let settings = KafkaSettings { brokers: String::new(), topic: String::new(), properties: Vec::new() };
         let mut consumer = Consumer::new(store, settings, Arc::default(), Arc::default());
         assert_eq!(consumer.closing_cap(), Some(i64::MIN), "nothing is known of any");
-        let read = |watermark_ms| Partition { next_offset: 0, at_end: true, watermark_ms };
+        let read = |watermark_ms| Partition { at_end: true, watermark_ms, ..Partition::default() };
         consumer.partitions = BTreeMap::from([(0, read(Some(5))), (1, read(Some(9)))]);
         assert_eq!(consumer.closing_cap(), None);
         consumer.away = true;
@@ -366,5 +407,19 @@ mod tests {
         // One that was added, and of which nothing is read.
         consumer.partitions.insert(2, Partition::default());
         assert_eq!(consumer.closing_cap(), Some(i64::MIN));
+    }
+
+    #[test]
+    fn a_partition_stands_still_when_it_has_more_and_gives_nothing() {
+        let (begin, mut partition) = (Instant::now(), Partition { next_offset: 5, ..Partition::default() });
+        let mut looks = |next_offset, end, seconds| {
+            partition.next_offset = next_offset;
+            partition.stands_still(end, begin + Duration::from_secs(seconds))
+        };
+        assert!(!looks(5, 9, 0), "it was never looked at");
+        assert!(!looks(5, 9, 5) && !looks(5, 9, 34) && looks(5, 9, 35));
+        assert!(!looks(6, 9, 40) && !looks(6, 9, 45), "it goes on");
+        assert!(!looks(6, 6, 100), "there is nothing more");
+        assert!(!looks(6, 9, 105) && !looks(6, 9, 134) && looks(6, 9, 135));
     }
 }
