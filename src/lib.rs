@@ -12,6 +12,7 @@ pub mod config;
 pub mod core;
 pub mod cut;
 pub mod dedup;
+pub mod end;
 pub mod event;
 pub mod exit;
 pub mod export;

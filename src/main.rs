@@ -9,6 +9,7 @@ use tollgate::cli::{
 use tollgate::commands;
 use tollgate::commands::wal::CommandError;
 use tollgate::config::SinkKind;
+use tollgate::end::end;
 use tollgate::exit::Exit;
 use tollgate::export::kafka::{Client, TopicsPlan};
 use tollgate::flags::{Loaded, Role, UsageError};
@@ -28,7 +29,7 @@ fn main() {
     };
     // A closed pipe on the other side of standard output is no reason to end in another way.
     let _ = std::io::stdout().flush();
-    std::process::exit(exit.code())
+    end(exit)
 }
 
 /// A bug on any thread ends the process: what was acknowledged is on disk, and recovery runs at the next start.
@@ -36,7 +37,7 @@ fn end_on_panic() {
     let show = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         show(panic);
-        std::process::exit(Exit::Bug.code())
+        end(Exit::Bug)
     }));
 }
 

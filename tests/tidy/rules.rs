@@ -38,6 +38,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/dedup/simd.rs",
     "src/parse/simd.rs",
     "src/host/ethtool.rs",
+    "src/end.rs",
 ];
 
 /// Threads that read the clocks; everything else is handed `Now`.
@@ -114,6 +115,7 @@ const LAYERS: &[(&str, Imports)] = &[
     ("src/admin.rs", Imports::Only(&["meters", "metrics_text", "wake"])),
     ("src/meters.rs", Imports::Only(&["export", "wal", "worker"])),
     ("src/probe.rs", Imports::Only(&["net"])),
+    ("src/end.rs", Imports::Only(&[])),
     ("src/wake.rs", Imports::Only(&[])),
     ("src/inbox.rs", Imports::Only(&["wake"])),
     ("src/mesh", Imports::Only(&["wake"])),
