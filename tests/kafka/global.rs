@@ -266,14 +266,16 @@ fn a_broker_that_goes_away_and_comes_back_costs_time_alone() {
     broker.restart();
     produce(&topics, &direct, &["--edge", "two", "--transactions", "2", "--after", "2"]);
     wait_until("it reads on", || gross(&server, None) == 240);
-    for edge in ["one", "two"] {
-        assert_eq!(
-            edge_of(&server, edge)["troubles"],
-            Value::from(Vec::<Value>::new()),
-            "nothing lacks, nothing repeats"
-        );
-    }
+    have_no_trouble(&server, ["one", "two"]);
     server.stop();
+}
+
+/// Nothing of these edges lacks, nothing came twice.
+#[track_caller]
+fn have_no_trouble(server: &Server, edges: [&str; 2]) {
+    for edge in edges {
+        assert_eq!(edge_of(server, edge)["troubles"], Value::from(Vec::<Value>::new()), "{edge}");
+    }
 }
 
 /// Partitions that are added while it runs are read from their beginning within seconds, and a restart goes on in them.
@@ -298,13 +300,7 @@ fn partitions_that_are_added_while_it_runs_are_read_too() {
     produce(&topics, &direct, &["--edge", "second", "--transactions", "1", "--after", "3", "--partition", &last]);
     let server = global.start();
     wait_until("it reads on", || gross(&server, None) == 210);
-    for edge in ["first", "second"] {
-        assert_eq!(
-            edge_of(&server, edge)["troubles"],
-            Value::from(Vec::<Value>::new()),
-            "nothing lacks, nothing repeats"
-        );
-    }
+    have_no_trouble(&server, ["first", "second"]);
     server.stop();
 }
 
