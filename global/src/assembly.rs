@@ -64,9 +64,12 @@ impl Assembly {
         }
     }
 
-    /// Where to read a partition again after what was delivered: at the first record of what is not whole yet, else at `next`.
+    /// Where to read a partition again after what was delivered: at the first record of what is not whole yet, else at `next`. What
+    /// is torn needs no record of before: its end is as torn without them. It may be somebody else's, and never end.
     pub fn resume_at(&self, partition: i32, next: i64) -> i64 {
-        let of_partition = self.open.iter().filter(|((of, _), _)| *of == partition);
+        let is_awaited =
+            |(of, _): &(i32, Vec<u8>), unfinished: &Unfinished| *of == partition && unfinished.torn.is_none();
+        let of_partition = self.open.iter().filter(|(name, unfinished)| is_awaited(name, unfinished));
         of_partition.map(|(_, unfinished)| unfinished.first_offset).min().map_or(next, |first| first.min(next))
     }
 
@@ -214,6 +217,29 @@ mod tests {
         assert_eq!(take(14, &a[3]), (11, 15), "the other's is still open");
         assert_eq!(take(15, &b[1]), (11, 16));
         assert_eq!(take(16, &b[2]), (17, 17));
+    }
+
+    /// A record of somebody else's that looks like a partial would otherwise be read from for ever, and be deleted one day. A reader that
+    /// begins behind what is torn finds it as torn.
+    #[test]
+    fn what_is_torn_does_not_keep_a_partition_from_being_read_on() {
+        let a = records(&sent("a", 1, 3));
+        let mut assembly = Assembly::default();
+        let take = |assembly: &mut Assembly, at: usize| {
+            let (kind, edge, payload) = &a[at];
+            let place = Place { partition: 3, offset: 10 + at as i64 };
+            assembly.take(place, *kind, edge.as_bytes(), payload).expect("of this version")
+        };
+        assembly.take(Place { partition: 3, offset: 9 }, Kind::Partial, b"?", b"\xff").expect("no version");
+        assert_eq!(assembly.resume_at(3, 10), 10);
+        for (at, resume_at) in [(0, 10), (2, 13)] {
+            assert_eq!(take(&mut assembly, at), Vec::new());
+            assert_eq!(assembly.resume_at(3, 11 + at as i64), resume_at, "partial 1 is missing");
+        }
+        let mut later = Assembly::default();
+        for found in [take(&mut assembly, 3), take(&mut later, 3)] {
+            assert_eq!(seqs(&found), [("a".to_owned(), 1, false)]);
+        }
     }
 
     /// Whichever record is missing, doubled or changed, the transaction is not delivered as whole, and the next one is.
