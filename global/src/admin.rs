@@ -20,7 +20,7 @@ use crate::edges::{EdgeState, TroubleKind};
 use crate::guard;
 use crate::http;
 use crate::keeper::RoomSeen;
-use crate::metrics::Meter;
+use crate::metrics::{Away, Meter};
 use crate::query_side::QuerySide;
 use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::Store;
@@ -79,21 +79,31 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Response> {
     Ok((headers, text.await?).into_response())
 }
 
-/// Ready as long as questions are answered; what a person should know stands in `note`.
+/// Ready once it has caught up with the topic, and from then on: what it has is true as of a time that answers tell. So is a store
+/// of before, where Kafka is away. What a person should know stands in `note`.
 async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
-    let (away, room, side) = (admin.meter.is_away(), admin.room.get(), admin.side.clone());
-    let silent = blocking(admin, |admin| {
+    let (away, room, side) = (admin.meter.away(), admin.room.get(), admin.side.clone());
+    let (caught_up, records_left) = (admin.meter.is_caught_up(), admin.meter.records_left());
+    let read = blocking(admin, |admin| {
         let edges = admin.store.snapshot().and_then(|snapshot| snapshot.edges(wall_ms()));
-        let of = |edges: Vec<EdgeState>| edges.into_iter().filter_map(|edge| told_of(&edge)).collect::<Vec<_>>();
-        edges.map(of).map_err(|error| error.to_string())
+        let has_read = admin.store.source().map(|source| source.is_some());
+        edges.and_then(|edges| Ok((edges, has_read?))).map_err(|error| error.to_string())
     });
-    let mut notes = silent.await?;
-    if away {
-        notes.push("Kafka does not answer: nothing is consumed".to_owned());
-    }
+    let (edges, has_read) = read.await?;
+    let ready = caught_up || (away.is_some() && has_read);
+    let mut notes: Vec<_> = away.as_ref().map(away_note).into_iter().collect();
+    notes.extend(edges.iter().filter_map(told_of));
     notes.extend(room.short(WAY_OUT_OF_GLOBAL));
     notes.extend(side.notes());
-    Ok(Json(json!({ "reason": "ready", "note": notes })).into_response())
+    if ready {
+        return Ok(Json(json!({ "ready": true, "reason": "ready", "note": notes })).into_response());
+    }
+    let answer = json!({ "ready": false, "reason": "catching_up", "records_left": records_left, "note": notes });
+    Ok((StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response())
+}
+
+fn away_note(Away { since_ms, why }: &Away) -> String {
+    format!("nothing is consumed since {}: {why}", http::format_time(*since_ms))
 }
 
 /// What a person should know of an edge.
@@ -105,13 +115,14 @@ fn told_of(edge: &EdgeState) -> Option<String> {
 }
 
 async fn edges(State(admin): State<Admin>) -> Result<Response, Response> {
+    let away = admin.meter.away();
     let edges = blocking(admin, |admin| {
         let edges = admin.store.snapshot().and_then(|snapshot| snapshot.edges(wall_ms()));
         edges.map_err(|error| error.to_string())
     });
     let now_ms = wall_ms();
     let edges: Vec<Value> = edges.await?.iter().map(|edge| edge_json(edge, now_ms)).collect();
-    Ok(Json(json!({ "edges": edges })).into_response())
+    Ok(Json(json!({ "edges": edges, "away": away.as_ref().map(away_note) })).into_response())
 }
 
 /// One edge, as `/edges` and `tollgate edges list --json` show it.
@@ -129,7 +140,7 @@ pub fn edge_json(edge: &EdgeState, now_ms: i64) -> Value {
         "edge_id": edge.edge_id,
         "presence": edge.presence.name(),
         "seen_ms": edge.seen_ms,
-        "silent_ms": now_ms.saturating_sub(edge.seen_ms).max(0),
+        "silent_ms": edge.silent_ms(now_ms),
         "watermark_ms": edge.watermark_ms,
         "horizon_ms": edge.horizon_ms,
         "txn_seq": edge.txn_seq,
@@ -186,23 +197,55 @@ mod tests {
         text
     }
 
+    /// A port over a new store; it is served until the sender goes.
+    fn served(folder: &std::path::Path) -> (SocketAddr, Admin, oneshot::Sender<()>) {
+        let store = Arc::new(Store::open(&folder.join("store")).expect("a new store"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let config = QuerySideConfig { data_dir: folder.to_owned(), ads: None, listen: address };
+        let side = Arc::new(QuerySide::open(&config).expect("nothing is wrong"));
+        let admin = Admin { store, meter: Arc::default(), room: Arc::default(), side };
+        let (stop, stopped) = oneshot::channel();
+        let serving = admin.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(serve(serving, listener, stopped))
+        });
+        (address, admin, stop)
+    }
+
+    /// A balancer sends nobody to counts that are hours old because they are being read; old ones are better than none.
+    #[test]
+    fn it_is_ready_once_it_has_caught_up_or_kafka_is_away() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (address, Admin { store, meter, .. }, _stop) = served(folder.path());
+        let look = |status: &str, words: &[&str]| {
+            let text = ask(address, "GET /readyz", "Host: edge-1.example:9465\r\n");
+            let holds = words.iter().all(|word| text.contains(word));
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}")) && holds, "{words:?}: {text}");
+        };
+        look("503", &["catching_up", "\"records_left\":null"]);
+        meter.lag(0, 7);
+        meter.lag(1, 2);
+        look("503", &["\"ready\":false", "\"records_left\":9"]);
+        meter.set_away(Some(Away { since_ms: 0, why: "no topic".to_owned() }));
+        look("503", &["nothing is consumed since 1970-01-01T00:00:00Z: no topic", "\"records_left\":null"]);
+        store.set_source("cluster/topic").expect("written");
+        look("200", &["\"ready\":true", "no topic"]);
+        meter.set_away(None);
+        look("503", &["catching_up"]);
+        meter.set_caught_up();
+        meter.lag(0, 1_000_000);
+        look("200", &["\"note\":[]"]);
+    }
+
     /// A page of any site that is open in a browser on this host can send what needs no answer, and, with a name of its own that points
     /// here, read what it gets.
     #[test]
     fn no_page_of_a_browser_asks_what_commands_ask() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
+        let (address, Admin { store, .. }, _stop) = served(folder.path());
         store.commit(&transaction("e", 1, 20_000, vec![partial("a", 0, 0, 5, &[])])).expect("committed");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let config = QuerySideConfig { data_dir: folder.path().to_owned(), ads: None, listen: address };
-        let side = Arc::new(QuerySide::open(&config).expect("nothing is wrong"));
-        let admin = Admin { store: store.clone(), meter: Arc::default(), room: Arc::default(), side };
-        let (_stop, stopped) = oneshot::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(admin, listener, stopped))
-        });
         let retired = || store.snapshot().and_then(|snapshot| snapshot.edges(30_000)).expect("read")[0].presence;
         let copy = folder.path().join("copy");
         let (retire, backup) = ("POST /edges/e/retire", format!("POST /backup?to={}", copy.display()));
@@ -221,7 +264,7 @@ mod tests {
             }
         }
         assert!(!copy.exists() && retired() != crate::edges::Presence::Retired);
-        for path in ["/metrics", "/healthz", "/readyz"] {
+        for path in ["/metrics", "/healthz"] {
             assert!(ask(address, &format!("GET {path}"), "Host: edge-1.example:9465\r\n").starts_with("HTTP/1.1 200"));
         }
         for host in ["127.0.0.1:9465", "[::1]:9465", "localhost", "10.0.0.1"] {

@@ -11,7 +11,7 @@ use tollgate_wire::{Checkpoint, EndRecord, Partial, Transaction};
 use crate::ads::AdIndex;
 use crate::batch::{Applied, Batch, Delivered, Delivery};
 use crate::catalogue::Catalogue;
-use crate::edges::{Claims, Presence, TroubleKind, Verdict};
+use crate::edges::{Claims, Hearing, TroubleKind, Verdict};
 use crate::fold::{add_corrections, add_late, add_to_rows};
 use crate::history::Corrections;
 use crate::key::{PANE_MS, Parts};
@@ -19,9 +19,10 @@ use crate::panes::{Open, Run, RunBuilder, RunError, merge_rows};
 use crate::records::{Edge, Place, Trouble};
 use crate::rollup;
 use crate::snapshot::Moment;
+use crate::source;
 use crate::store::{Options, Store};
 use crate::tables::{
-    CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, OFFSETS, RUNS, STATE, StoreError, damaged_key, put_progress,
+    CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, RUNS, STATE, StoreError, damaged_key, put_progress,
     put_state, read,
 };
 use crate::tops::{self, Tops};
@@ -57,7 +58,7 @@ pub struct Commit<'a> {
     /// Those that change.
     edges: BTreeMap<String, Edge>,
     now_ms: i64,
-    since_ms: i64,
+    hearing: Hearing,
     catalogue: &'a Catalogue,
     /// Clicks that named another campaign, and another advertiser, than the catalogue does.
     pub mismatches: [u64; 2],
@@ -69,12 +70,12 @@ impl<'a> Commit<'a> {
         writer: &'a mut Writer,
         options: &'a Options,
         before: Arc<Moment>,
-        (now_ms, since_ms): (i64, i64),
+        (now_ms, hearing): (i64, Hearing),
         catalogue: &'a Catalogue,
     ) -> Commit<'a> {
         let after = Moment { generation: before.generation + 1, ..Moment::clone(&before) };
         let (edges, mismatches) = (BTreeMap::new(), [0; 2]);
-        Commit { file, writer, options, before, after, edges, now_ms, since_ms, catalogue, mismatches }
+        Commit { file, writer, options, before, after, edges, now_ms, hearing, catalogue, mismatches }
     }
 
     /// Takes an edge's transaction with its checkpoint, if it is the next after the stored one.
@@ -115,14 +116,18 @@ impl<'a> Commit<'a> {
                 }
             }
         }
-        {
-            let mut offsets = self.file.open_table(OFFSETS).map_err(redb::Error::from)?;
-            for (partition, offset) in batch.offsets {
-                offsets.insert(partition, offset).map_err(redb::Error::from)?;
-            }
-        }
+        source::put_offsets(self.file, batch.offsets)?;
         self.count(&counted)?;
         Ok(applied)
+    }
+
+    /// What stands in a partition is read anew, and judged anew.
+    pub fn forget_partition(&mut self, partition: i32) -> Result<(), StoreError> {
+        let is_of_it = |(id, edge): (&String, &Edge)| edge.is_in(partition).then(|| id.clone());
+        for edge_id in self.writer.edges.iter().filter_map(is_of_it).collect::<Vec<_>>() {
+            self.edge(&edge_id).place = None;
+        }
+        source::remove_offset(self.file, partition)
     }
 
     /// Closes what time has closed, and does a step of rolling up or pruning. True: there is more to do.
@@ -183,8 +188,8 @@ impl<'a> Commit<'a> {
 
     fn is_silent(&self, edge_id: &str) -> bool {
         let idle_after_ms = self.options.idle_after_ms;
-        let presence = self.known(edge_id).map(|edge| edge.presence(self.now_ms, idle_after_ms, self.since_ms));
-        presence.is_some_and(|presence| presence != Presence::Live)
+        let presence = self.known(edge_id).map(|edge| edge.presence(self.now_ms, idle_after_ms, self.hearing));
+        presence.is_some_and(|presence| !presence.holds_back())
     }
 
     /// Records are read again after a restart, from before what was left unfinished: what was judged then is not judged again.
@@ -288,7 +293,7 @@ impl<'a> Commit<'a> {
     fn raise_marks(&mut self) {
         let unchanged = self.writer.edges.iter().filter(|(edge_id, _)| !self.edges.contains_key(*edge_id));
         let edges = unchanged.map(|(_, edge)| edge).chain(self.edges.values());
-        let claims = Claims::of(edges, self.now_ms, self.options.idle_after_ms, self.since_ms);
+        let claims = Claims::of(edges, self.now_ms, self.options.idle_after_ms, self.hearing);
         let cap_ms = self.writer.closing_cap_ms.unwrap_or(i64::MAX);
         let closed_by_ms = claims.watermark_ms.map(|at| at.min(cap_ms));
         self.after.claims = claims;
@@ -373,8 +378,7 @@ impl Store {
     /// Whether time has done something that a commit must write down.
     pub(crate) fn is_due(&self, writer: &Writer, now_ms: i64) -> bool {
         let moment = self.moment();
-        let since_ms = self.since_ms.load(std::sync::atomic::Ordering::Acquire);
-        let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, since_ms);
+        let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, *self.hearing());
         claims != moment.claims || rollup::is_due(self, &moment.progress)
     }
 }

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::assembly::{Assembly, Kind};
 use crate::batch::{Applied, Batch, Delivered, TornTransaction};
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
-use crate::metrics::Meter;
+use crate::metrics::{Away, Meter};
+use crate::partition::{Partition, STANDSTILL};
 use crate::records::Place;
 use crate::store::Store;
 use crate::tables::StoreError;
+use crate::topic::Topic;
 
 /// A batch is committed when nothing more is at hand, or after so long, or with so many partials.
 const BATCH_TIME: Duration = Duration::from_millis(200);
@@ -22,9 +24,6 @@ const LULL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(100);
 /// Between two looks at partitions: new ones, and how far behind.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long a partition that has more may give nothing before the client is made anew: one was seen that asked for ever with an epoch
-/// that no broker knew, after its broker had been killed.
-const STANDSTILL: Duration = Duration::from_secs(30);
 /// Between two tries of a Kafka that is away.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -37,34 +36,13 @@ pub enum Stopped {
     Store(#[from] StoreError),
 }
 
-/// One partition, as far as it was read.
-#[derive(Clone, Copy, Debug, Default)]
-struct Partition {
-    next_offset: i64,
-    /// Everything that is committed of it was read.
-    at_end: bool,
-    /// The highest that an edge in it claimed.
-    watermark_ms: Option<i64>,
-    /// How far it was when it was looked at, and since when it is no further though there is more.
-    looked_at: i64,
-    stands_since: Option<Instant>,
-}
-
-impl Partition {
-    /// Whether it has stood still for too long.
-    fn stands_still(&mut self, end: i64, now: Instant) -> bool {
-        let stands = end > self.next_offset && self.next_offset == self.looked_at;
-        self.looked_at = self.next_offset;
-        self.stands_since = stands.then(|| self.stands_since.unwrap_or(now));
-        self.stands_since.is_some_and(|since| now.duration_since(since) >= STANDSTILL)
-    }
-}
-
 pub struct Consumer {
     store: Arc<Store>,
     settings: KafkaSettings,
     meter: Arc<Meter>,
     stop: Arc<AtomicBool>,
+    /// What the topic does not have any more is passed over.
+    from_earliest: bool,
     reader: Option<Reader>,
     partitions: BTreeMap<i32, Partition>,
     assembly: Assembly,
@@ -72,6 +50,8 @@ pub struct Consumer {
     ready_partials: usize,
     /// Kafka does not answer: silence of edges means nothing.
     away: bool,
+    /// When it answered last.
+    answered_ms: i64,
     cap_ms: Option<i64>,
     committed_offsets: BTreeMap<i32, i64>,
 }
@@ -83,24 +63,31 @@ impl Consumer {
             settings,
             meter,
             stop,
+            from_earliest: false,
             reader: None,
             partitions: BTreeMap::new(),
             assembly: Assembly::default(),
             ready: Vec::new(),
             ready_partials: 0,
             away: false,
+            answered_ms: wall_ms(),
             cap_ms: None,
             committed_offsets: BTreeMap::new(),
         }
     }
 
+    /// Where the topic does not have what is to be read next, it is read from the first that it has, into what is counted.
+    pub fn from_earliest(self) -> Consumer {
+        Consumer { from_earliest: true, ..self }
+    }
+
     /// Consumes until it is told to stop.
     pub fn run(mut self) -> Result<(), Stopped> {
         // Whoever is not heard yet holds all windows open.
-        self.commit_if_due(true)?;
+        self.commit(self.closing_cap())?;
         while !self.stop.load(Ordering::Acquire) {
             match self.turn() {
-                Ok(()) => self.answers()?,
+                Ok(()) => {}
                 Err(Turn::Store(error)) => return Err(error.into()),
                 Err(Turn::Kafka(ConsumeError::Halt(why))) => return Err(Stopped::Kafka(why)),
                 Err(Turn::Kafka(ConsumeError::Away(why))) => {
@@ -109,9 +96,11 @@ impl Consumer {
                 }
             }
         }
-        // What is whole is taken along; the rest is read again.
-        self.commit_if_due(false)?;
-        Ok(())
+        // What is whole is taken along; the rest is read again. So is all of it where Kafka does not say that it is of this topic.
+        match self.commit_if_due(false) {
+            Err(Turn::Store(error)) => Err(error.into()),
+            Ok(()) | Err(Turn::Kafka(_)) => Ok(()),
+        }
     }
 
     /// Reads for a while, and commits what came.
@@ -124,6 +113,7 @@ impl Consumer {
             // They are read anew.
             self.look_at_partitions()?;
         }
+        self.answers();
         if self.offsets() != self.committed_offsets {
             self.commit_if_due(true)?;
         }
@@ -131,6 +121,9 @@ impl Consumer {
         while Instant::now() < until && !self.stop.load(Ordering::Acquire) {
             self.gather()?;
             self.commit_if_due(false)?;
+            if self.partitions.values().all(|state| state.at_end) {
+                self.meter.set_caught_up();
+            }
         }
         Ok(())
     }
@@ -155,21 +148,21 @@ impl Consumer {
 
     /// Begins to read partitions that are new, and asks how far all are behind.
     fn look_at_partitions(&mut self) -> Result<(), Turn> {
-        let reader = self.reader.as_mut().expect("connected before");
+        let reader = self.reader.as_ref().expect("connected before");
         let count = reader.partitions()?;
         if count == 0 {
-            return Err(ConsumeError::Away(format!("there is no topic {} yet", self.settings.topic)).into());
+            return Err(self.topic().missing(&self.store)?.into());
         }
+        self.know_topic(reader)?;
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
         for partition in (0..count).filter(|partition| !self.partitions.contains_key(partition)) {
             let (first, end) = reader.ends(partition)?;
             // A partition that was never read is read from its beginning, deliberately: all that it has is to be counted.
             let offset = stored.get(&partition).copied().unwrap_or(first);
-            if offset < first || offset > end {
-                return Err(lost(&self.settings.topic, partition, offset, first, end).into());
-            }
+            let offset = self.topic().begin_at(&self.store, partition, offset, (first, end))?;
             fresh.insert(partition, offset);
         }
+        let reader = self.reader.as_mut().expect("connected before");
         if !fresh.is_empty() {
             reader.assign(&fresh)?;
             for (&partition, &next_offset) in &fresh {
@@ -195,6 +188,15 @@ impl Consumer {
             self.read_anew()?;
         }
         Ok(())
+    }
+
+    fn topic(&self) -> Topic<'_> {
+        Topic { name: &self.settings.topic, from_earliest: self.from_earliest }
+    }
+
+    /// Fails where it is another topic than the one that was read before.
+    fn know_topic(&self, reader: &Reader) -> Result<(), Turn> {
+        self.topic().know(&self.store, reader, self.partitions.is_empty())
     }
 
     /// Commits what is whole, and reads on behind it with a new client.
@@ -240,11 +242,19 @@ impl Consumer {
     }
 
     /// Commits what is whole, and where windows may close.
-    fn commit_if_due(&mut self, must: bool) -> Result<(), StoreError> {
+    fn commit_if_due(&mut self, must: bool) -> Result<(), Turn> {
         let cap_ms = self.closing_cap();
         if self.ready.is_empty() && cap_ms == self.cap_ms && !must {
             return Ok(());
         }
+        if let Some(reader) = self.reader.as_ref().filter(|_| !self.ready.is_empty()) {
+            // The client reads on in a topic that was made anew meanwhile. What came before the answer is of the topic of the answer.
+            self.know_topic(reader)?;
+        }
+        Ok(self.commit(cap_ms)?)
+    }
+
+    fn commit(&mut self, cap_ms: Option<i64>) -> Result<(), StoreError> {
         let offsets = self.offsets();
         let applied = self.apply(&offsets, cap_ms)?;
         self.meter.applied(&applied);
@@ -305,24 +315,29 @@ impl Consumer {
     }
 
     fn falls_silent(&mut self, why: &str) -> Result<(), Stopped> {
+        let since_ms = self.meter.away().map_or_else(wall_ms, |away| away.since_ms);
+        // What was heard last says most.
+        self.meter.set_away(Some(Away { since_ms, why: why.to_owned() }));
         if !self.away {
             tracing::warn!("nothing is consumed: {why}");
             self.away = true;
-            self.meter.away(true);
-            self.commit_if_due(false)?;
+            self.store.is_deaf(self.answered_ms);
+            // What is not committed waits: whether it is of this topic, nobody says now.
+            let (closing_cap_ms, none) = (self.closing_cap(), BTreeMap::new());
+            self.store.apply(&Batch { deliveries: &[], offsets: &none, now_ms: wall_ms(), closing_cap_ms })?;
+            self.cap_ms = closing_cap_ms;
         }
         Ok(())
     }
 
-    fn answers(&mut self) -> Result<(), Stopped> {
+    fn answers(&mut self) {
+        self.answered_ms = wall_ms();
         if self.away {
             tracing::info!("Kafka answers again");
             self.away = false;
-            self.meter.away(false);
-            // Until now nobody could be heard.
-            self.store.listen_since(wall_ms());
+            self.meter.set_away(None);
+            self.store.hears(wall_ms());
         }
-        Ok(())
     }
 }
 
@@ -349,20 +364,8 @@ fn take(
     Ok(())
 }
 
-fn lost(topic: &str, partition: i32, offset: i64, first: i64, end: i64) -> ConsumeError {
-    let what = if offset < first {
-        "records that were not read are deleted: the topic's retention was shorter than nobody read"
-    } else {
-        "the topic was emptied, made anew or rewound"
-    };
-    ConsumeError::Halt(format!(
-        "{topic}/{partition} is to be read from offset {offset}, and has {first} to {end}: {what}. Nothing is guessed: restore a \
-         backup of the store that fits, or count anew what the topic has with --rebuild"
-    ))
-}
-
 /// Why a turn ended early.
-enum Turn {
+pub enum Turn {
     Kafka(ConsumeError),
     Store(StoreError),
 }
@@ -407,19 +410,5 @@ mod tests {
         // One that was added, and of which nothing is read.
         consumer.partitions.insert(2, Partition::default());
         assert_eq!(consumer.closing_cap(), Some(i64::MIN));
-    }
-
-    #[test]
-    fn a_partition_stands_still_when_it_has_more_and_gives_nothing() {
-        let (begin, mut partition) = (Instant::now(), Partition { next_offset: 5, ..Partition::default() });
-        let mut looks = |next_offset, end, seconds| {
-            partition.next_offset = next_offset;
-            partition.stands_still(end, begin + Duration::from_secs(seconds))
-        };
-        assert!(!looks(5, 9, 0), "it was never looked at");
-        assert!(!looks(5, 9, 5) && !looks(5, 9, 34) && looks(5, 9, 35));
-        assert!(!looks(6, 9, 40) && !looks(6, 9, 45), "it goes on");
-        assert!(!looks(6, 6, 100), "there is nothing more");
-        assert!(!looks(6, 9, 105) && !looks(6, 9, 134) && looks(6, 9, 135));
     }
 }

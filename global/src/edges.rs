@@ -15,6 +15,8 @@ const LOGS_MAX: usize = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     Live,
+    /// It was live when Kafka went away: nothing can be heard of it. It holds windows open as a live one does.
+    Unheard,
     /// Nothing came for longer than `--idle-after`: it holds no window open, but keeps windows from being final.
     Silent,
     /// It said that it stops: as silent, and as it should be.
@@ -24,16 +26,35 @@ pub enum Presence {
 }
 
 impl Presence {
-    pub const ALL: [Presence; 4] = [Presence::Live, Presence::Silent, Presence::Stopped, Presence::Retired];
+    pub const ALL: [Presence; 5] =
+        [Presence::Live, Presence::Unheard, Presence::Silent, Presence::Stopped, Presence::Retired];
 
     pub fn name(self) -> &'static str {
         match self {
             Presence::Live => "live",
+            Presence::Unheard => "unheard",
             Presence::Silent => "silent",
             Presence::Stopped => "stopped",
             Presence::Retired => "retired",
         }
     }
+
+    /// Whether windows wait for what it has not said yet.
+    pub fn holds_back(self) -> bool {
+        match self {
+            Presence::Live | Presence::Unheard => true,
+            Presence::Silent | Presence::Stopped | Presence::Retired => false,
+        }
+    }
+}
+
+/// When edges can be heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hearing {
+    /// Silence is not counted from before.
+    pub since_ms: i64,
+    /// Nor from this on, where it is known.
+    pub deaf_from_ms: Option<i64>,
 }
 
 /// What did not go as the contract says. Nothing is guessed: what it says of counts is all that is known.
@@ -86,8 +107,8 @@ impl TroubleKind {
 pub struct EdgeState {
     pub edge_id: String,
     pub presence: Presence,
-    /// When its last transaction was committed here.
-    pub seen_ms: i64,
+    /// When its last transaction was committed here; None: none that was whole.
+    pub seen_ms: Option<i64>,
     /// None: it has claimed nothing yet.
     pub watermark_ms: Option<i64>,
     pub horizon_ms: i64,
@@ -105,11 +126,11 @@ pub struct EdgeState {
 }
 
 impl EdgeState {
-    pub fn of(edge_id: &str, edge: &Edge, now_ms: i64, idle_after_ms: i64, since_ms: i64) -> EdgeState {
+    pub fn of(edge_id: &str, edge: &Edge, now_ms: i64, idle_after_ms: i64, hearing: Hearing) -> EdgeState {
         EdgeState {
             edge_id: edge_id.to_owned(),
-            presence: edge.presence(now_ms, idle_after_ms, since_ms),
-            seen_ms: edge.seen_ms,
+            presence: edge.presence(now_ms, idle_after_ms, hearing),
+            seen_ms: (edge.seen_ms > 0).then_some(edge.seen_ms),
             watermark_ms: (edge.watermark_ms > 0).then_some(edge.watermark_ms),
             horizon_ms: edge.horizon_ms,
             txn_seq: edge.end.txn_seq,
@@ -119,6 +140,11 @@ impl EdgeState {
             troubles: edge.troubles.clone(),
             held_at_ms: edge.held_at_ms,
         }
+    }
+
+    /// How long ago its last transaction was committed.
+    pub fn silent_ms(&self, now_ms: i64) -> Option<i64> {
+        self.seen_ms.map(|seen_ms| now_ms.saturating_sub(seen_ms).max(0))
     }
 }
 
@@ -136,17 +162,24 @@ pub enum Verdict {
 }
 
 impl Edge {
-    /// `since_ms`: silence is not counted from before; nobody listened then.
-    pub fn presence(&self, now_ms: i64, idle_after_ms: i64, since_ms: i64) -> Presence {
+    pub fn presence(&self, now_ms: i64, idle_after_ms: i64, hearing: Hearing) -> Presence {
+        let heard_to_ms = hearing.deaf_from_ms.unwrap_or(now_ms);
         if self.retired {
             Presence::Retired
         } else if self.stopped {
             Presence::Stopped
-        } else if now_ms.saturating_sub(self.seen_ms.max(since_ms)) > idle_after_ms {
+        } else if heard_to_ms.saturating_sub(self.seen_ms.max(hearing.since_ms)) > idle_after_ms {
             Presence::Silent
+        } else if hearing.deaf_from_ms.is_some() {
+            Presence::Unheard
         } else {
             Presence::Live
         }
+    }
+
+    /// Whether its last transaction stands in this partition.
+    pub fn is_in(&self, partition: i32) -> bool {
+        self.place.is_some_and(|place| place.partition == partition)
     }
 
     /// Compares a transaction's number and ranges with what was counted: a click is named by its log and its place there.
@@ -237,15 +270,14 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub fn of<'a>(edges: impl Iterator<Item = &'a Edge>, now_ms: i64, idle_after_ms: i64, since_ms: i64) -> Claims {
+    pub fn of<'a>(edges: impl Iterator<Item = &'a Edge>, now_ms: i64, idle_after_ms: i64, hearing: Hearing) -> Claims {
         let (mut live, mut others, mut horizon) = (None::<i64>, None::<i64>, None::<i64>);
         for edge in edges {
-            let presence = edge.presence(now_ms, idle_after_ms, since_ms);
-            match presence {
-                Presence::Live => live = Some(live.map_or(edge.watermark_ms, |least| least.min(edge.watermark_ms))),
-                Presence::Silent | Presence::Stopped | Presence::Retired => {
-                    others = others.max(Some(edge.watermark_ms))
-                }
+            let presence = edge.presence(now_ms, idle_after_ms, hearing);
+            if presence.holds_back() {
+                live = Some(live.map_or(edge.watermark_ms, |least| least.min(edge.watermark_ms)));
+            } else {
+                others = others.max(Some(edge.watermark_ms));
             }
             if presence != Presence::Retired {
                 let own = edge.held_at_ms.map_or(edge.horizon_ms, |held| edge.horizon_ms.min(held));
@@ -307,12 +339,17 @@ mod tests {
     fn who_holds_back_what() {
         let with = |watermark_ms, horizon_ms, seen_ms| Edge { watermark_ms, horizon_ms, seen_ms, ..Edge::default() };
         let (mut a, mut b) = (with(100, 50, 1_000), with(200, 150, 1_000));
-        let claims = |a: &Edge, b: &Edge, now| Claims::of([a, b].into_iter(), now, 100, 0);
+        let claims = |a: &Edge, b: &Edge, now| Claims::of([a, b].into_iter(), now, 100, Hearing::default());
         assert_eq!(claims(&a, &b, 1_050), Claims { watermark_ms: Some(100), horizon_ms: Some(50) });
         b.seen_ms = 1_200;
         let silent = Claims { watermark_ms: Some(200), horizon_ms: Some(50) };
         assert_eq!(claims(&a, &b, 1_200), silent, "silence closes and does not make final");
-        assert_eq!(Claims::of([&a, &b].into_iter(), 1_200, 100, 1_150).watermark_ms, Some(100), "not yet listened to");
+        let heard = |now, since_ms, deaf_from_ms| {
+            Claims::of([&a, &b].into_iter(), now, 100, Hearing { since_ms, deaf_from_ms }).watermark_ms
+        };
+        assert_eq!(heard(1_200, 1_150, None), Some(100), "not yet listened to");
+        assert_eq!(heard(9_000, 0, Some(1_050)), Some(100), "nobody can be heard since it was live");
+        assert_eq!(heard(9_000, 0, Some(1_200)), Some(200), "it was silent before");
         a.retired = true;
         assert_eq!(claims(&a, &b, 1_200), Claims { watermark_ms: Some(200), horizon_ms: Some(150) });
         b.note(Trouble { kind: TroubleKind::Gap.code(), clicks: 3, ..Trouble::default() });

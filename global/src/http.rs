@@ -42,6 +42,7 @@ pub use names::{AGENTS, CLASSES, DEVICES};
 pub use port::{Port, PortLimits};
 pub use problem::Problem;
 pub use reads::QUESTIONS_BYTES_MAX;
+pub use times::format_time;
 pub use validator::answered;
 
 use crate::dashboard::{self, Page};

@@ -1,6 +1,8 @@
 //! Drives. The consumer of the topic of partials: what is committed, from offsets that the store holds. Nothing else of the global
 //! tier knows rdkafka. Runs on the consumer's thread, whose calls block for a bounded time.
 
+mod topic_id;
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -133,11 +135,20 @@ impl Reader {
         }
     }
 
+    /// The id that the cluster gave the topic; None: it gives none, or there is no such topic.
+    pub fn topic_id(&self) -> Result<Option<String>, ConsumeError> {
+        let asked = topic_id::topic_id(self.consumer.client(), &self.topic, self.timeout());
+        asked.map_err(|error| self.away(&format!("asking for the id of the topic {}", self.topic), &error))
+    }
+
     /// The first offset that a partition still has, and the one after its last.
     pub fn ends(&self, partition: i32) -> Result<(i64, i64), ConsumeError> {
-        let timeout = if self.assigned.is_empty() { ANSWER_TIMEOUT } else { ASIDE_TIMEOUT };
-        let ends = self.consumer.fetch_watermarks(&self.topic, partition, timeout);
+        let ends = self.consumer.fetch_watermarks(&self.topic, partition, self.timeout());
         ends.map_err(|error| self.away(&format!("asking where {}/{partition} ends", self.topic), &error))
+    }
+
+    fn timeout(&self) -> Duration {
+        if self.assigned.is_empty() { ANSWER_TIMEOUT } else { ASIDE_TIMEOUT }
     }
 
     /// Reads these partitions from these offsets, beside those that are being read.
@@ -184,8 +195,8 @@ impl Reader {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 ConsumeError::Halt(format!(
-                    "the topic {} no longer has what is to be read next ({error}): its retention was shorter than nobody read, or it \
-                 was made anew. What is missing is counted nowhere",
+                    "the topic {} no longer has what is to be read next ({error}): its retention deleted it unread, or the topic was \
+                     emptied or made anew; start again, which says what it has",
                     self.topic
                 ))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableTable, WriteTransaction};
 
-use crate::edges::Claims;
+use crate::edges::{Claims, Hearing};
 use crate::panes::{Open, Run};
 use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
@@ -49,10 +49,11 @@ pub fn load(
     let committed_ms = state_value(&state, COMMITTED_MS)?;
     // As of the last commit: whether edges fell silent since then, the next one says.
     let at_ms = committed_ms.unwrap_or(0);
+    let hearing = Hearing { since_ms: at_ms, deaf_from_ms: None };
     let moment = Moment {
         generation: state_value(&state, GENERATION)?.unwrap_or(0),
         committed_ms,
-        claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, at_ms),
+        claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, hearing),
         open: Open { folded_before_ms: progress.folded_before_ms, runs },
         progress,
         counted,
@@ -68,7 +69,8 @@ pub fn count_by_class(
     moment: &Moment,
     edges: &BTreeMap<String, Edge>,
 ) -> Result<BTreeMap<u32, u64>, StoreError> {
-    let snapshot = Snapshot::new(begin_read(database)?, Arc::new(moment.clone()), (0, 0), Arc::default());
+    let snapshot =
+        Snapshot::new(begin_read(database)?, Arc::new(moment.clone()), (0, Hearing::default()), Arc::default());
     let counted = snapshot.totals(i64::MIN, i64::MAX)?.clicks_by_class().clone();
     let (found, told) = (counted.values().sum(), edges.values().map(|edge| edge.clicks).sum());
     if found != told {

@@ -20,8 +20,17 @@ pub struct Meter {
     clicks: AtomicU64,
     commits: AtomicU64,
     foreign_records: AtomicU64,
-    away: AtomicBool,
+    away: Mutex<Option<Away>>,
+    /// Everything that was committed when it was looked at was counted, once since the start.
+    caught_up: AtomicBool,
     lag: Mutex<BTreeMap<i32, u64>>,
+}
+
+/// Kafka does not answer, or has not what it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Away {
+    pub since_ms: i64,
+    pub why: String,
 }
 
 impl Meter {
@@ -40,12 +49,26 @@ impl Meter {
         self.lag.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, records);
     }
 
-    pub fn away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
+    pub fn set_away(&self, away: Option<Away>) {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = away;
     }
 
-    pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+    pub fn away(&self) -> Option<Away> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Relaxed)
+    }
+
+    /// Records that are not read; None where that is not known: nobody looked yet, or Kafka is away.
+    pub fn records_left(&self) -> Option<u64> {
+        let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.away().is_none() && !lag.is_empty()).then(|| lag.values().sum())
     }
 
     /// Everything in Prometheus' text format.
@@ -69,13 +92,15 @@ impl Meter {
             text.line("", value.load(Ordering::Relaxed) as f64);
         }
         text.family("tollgate_global_kafka_answers", "gauge", "1: Kafka answers. 0: nothing is consumed.");
-        text.line("", f64::from(u8::from(!self.is_away())));
+        let away = self.away().is_some();
+        text.line("", f64::from(u8::from(!away)));
         text.family(
             "tollgate_global_consumer_lag_records",
             "gauge",
-            "Records of a partition that are not read, control records included.",
+            "Records of a partition that are not read, control records included; absent while Kafka does not answer.",
         );
-        for (partition, records) in self.lag.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, records) in lag.iter().filter(|_| !away) {
             text.line(&format!("{{partition=\"{partition}\"}}"), *records as f64);
         }
         text.store(snapshot, room)?;
@@ -164,7 +189,9 @@ impl Text {
         let label = |edge: &EdgeState| format!("{{edge=\"{}\"}}", escaped(&edge.edge_id));
         self.family("tollgate_global_edge_silent_seconds", "gauge", "Since an edge's last transaction was counted.");
         for edge in edges {
-            self.line(&label(edge), now_ms.saturating_sub(edge.seen_ms).max(0) as f64 / 1e3);
+            if let Some(seen_ms) = edge.seen_ms {
+                self.line(&label(edge), now_ms.saturating_sub(seen_ms).max(0) as f64 / 1e3);
+            }
         }
         self.family(
             "tollgate_global_edge_watermark_timestamp_seconds",

@@ -35,6 +35,8 @@ pub struct ServiceConfig {
     pub ads: Option<PathBuf>,
     /// The store is put aside, and counted anew from all that the topic has.
     pub rebuild: bool,
+    /// Where the topic does not have what is to be read next, it is read from the first that it has, into what is counted.
+    pub from_earliest: bool,
 }
 
 /// Why the service ended by itself, or did not begin; the variants say what the caller does next.
@@ -104,6 +106,7 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (stop_watch, watch_stopped) = mpsc::channel();
     let watch = spawn("files", move || side.watch(&watch_stopped))?;
     let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter, stopping.clone());
+    let consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
     let consumer_told = told;
     let consumer = spawn("consumer", move || {
         let _ = consumer_told.send(Told::Consumer(consumer.run()));

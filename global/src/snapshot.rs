@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use crate::catalogue::Catalogue;
-use crate::edges::{Claims, EdgeState};
+use crate::edges::{Claims, EdgeState, Hearing};
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub(crate) file: ReadTransaction,
     moment: Arc<Moment>,
     /// For the presence of edges: `--idle-after`, and since when anybody listens.
-    idle: (i64, i64),
+    idle: (i64, Hearing),
     /// Whom ads belong to, as of this moment.
     catalogue: Arc<Catalogue>,
 }
@@ -61,7 +61,7 @@ impl Snapshot {
     pub(crate) fn new(
         file: ReadTransaction,
         moment: Arc<Moment>,
-        idle: (i64, i64),
+        idle: (i64, Hearing),
         catalogue: Arc<Catalogue>,
     ) -> Snapshot {
         Snapshot { file, moment, idle, catalogue }
@@ -109,13 +109,13 @@ impl Snapshot {
 
     /// Every edge that ever sent something, by name.
     pub fn edges(&self, now_ms: i64) -> Result<Vec<EdgeState>, StoreError> {
-        let (idle_after_ms, since_ms) = self.idle;
+        let (idle_after_ms, hearing) = self.idle;
         let table = self.file.open_table(EDGES).map_err(redb::Error::from)?;
         let mut edges = Vec::new();
         for entry in table.iter().map_err(redb::Error::from)? {
             let (edge_id, bytes) = entry.map_err(redb::Error::from)?;
             let edge: Edge = decode(bytes.value())?;
-            edges.push(EdgeState::of(edge_id.value(), &edge, now_ms, idle_after_ms, since_ms));
+            edges.push(EdgeState::of(edge_id.value(), &edge, now_ms, idle_after_ms, hearing));
         }
         Ok(edges)
     }

@@ -1,9 +1,8 @@
 //! The store of the global tier, one redb file: a commit is one blob, rows are written when their pane closes. One commit at a
 //! time; any number read. A reader takes a snapshot of the file and of what is in memory that belong together.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use redb::{Database, ReadableTable};
@@ -13,12 +12,13 @@ use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 use crate::batch::{Applied, Batch};
 use crate::catalogue::{Catalogue, CatalogueFile};
 use crate::commit::{Commit, Writer};
+use crate::edges::Hearing;
 use crate::load;
 use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
 use crate::tables::{
-    self, CHECKPOINTS, EDGES, GENERATION, OFFSETS, SOURCE, STATE, StoreError, TEXTS, begin_read, begin_write,
-    commit_file, decode, read, state_value,
+    self, CHECKPOINTS, EDGES, GENERATION, STATE, StoreError, begin_read, begin_write, commit_file, decode, read,
+    state_value,
 };
 use crate::tops::{self, Tops};
 use crate::transaction;
@@ -71,8 +71,8 @@ pub struct Store {
     /// Held through a commit.
     writer: Mutex<Writer>,
     failed: AtomicBool,
-    /// Silence of edges is counted from here: nobody listened before. 0: nobody said yet what time it is.
-    pub(crate) since_ms: AtomicI64,
+    /// Since 0: nobody said yet what time it is.
+    hearing: Mutex<Hearing>,
     /// The generation, told to who waits for the next commit.
     committed: watch::Sender<i64>,
     /// Whom ads belong to; not set: to whom their clicks say.
@@ -102,7 +102,7 @@ impl Store {
             moments: RwLock::new(Moments { last: Arc::new(moment), next: None }),
             writer: Mutex::new(Writer::new(edges)),
             failed: AtomicBool::new(false),
-            since_ms: AtomicI64::new(0),
+            hearing: Mutex::default(),
             committed: watch::Sender::new(generation),
             catalogue: OnceLock::new(),
         })
@@ -169,46 +169,18 @@ impl Store {
         Ok(read::<Edge>(&table, edge_id)?.map(|edge| edge.end))
     }
 
-    /// Where the partials are from; None: a store that nothing was consumed into.
-    pub fn source(&self) -> Result<Option<String>, StoreError> {
-        let file = begin_read(&self.database)?;
-        let texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
-        Ok(texts.get(SOURCE).map_err(redb::Error::from)?.map(|text| text.value().to_owned()))
+    /// From now on edges are heard: before, nobody could be.
+    pub fn hears(&self, now_ms: i64) {
+        *self.hearing() = Hearing { since_ms: now_ms, deaf_from_ms: None };
     }
 
-    /// Binds the store to where its partials are from, for ever.
-    pub fn set_source(&self, source: &str) -> Result<(), StoreError> {
-        let _writer = self.lock();
-        let file = begin_write(&self.database)?;
-        {
-            let mut texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
-            texts.insert(SOURCE, source).map_err(redb::Error::from)?;
-        }
-        commit_file(file)
+    /// From now on nobody can be heard, and nobody's silence means anything.
+    pub fn is_deaf(&self, now_ms: i64) {
+        self.hearing().deaf_from_ms = Some(now_ms);
     }
 
-    /// The offset to read next of each partition that was read.
-    pub fn offsets(&self) -> Result<BTreeMap<i32, i64>, StoreError> {
-        let file = begin_read(&self.database)?;
-        let table = file.open_table(OFFSETS).map_err(redb::Error::from)?;
-        let mut offsets = BTreeMap::new();
-        for entry in table.iter().map_err(redb::Error::from)? {
-            let (partition, offset) = entry.map_err(redb::Error::from)?;
-            offsets.insert(partition.value(), offset.value());
-        }
-        Ok(offsets)
-    }
-
-    /// The highest watermark of edges whose last transaction stands in a partition.
-    pub fn watermark_of_partition(&self, partition: i32) -> Option<i64> {
-        let writer = self.lock();
-        let of_it = |edge: &&Edge| edge.place.is_some_and(|place| place.partition == partition);
-        writer.edges.values().filter(of_it).map(|edge| edge.watermark_ms).max()
-    }
-
-    /// Silence of edges is counted from now: before, nobody could be heard.
-    pub fn listen_since(&self, now_ms: i64) {
-        self.since_ms.store(now_ms, Ordering::Release);
+    pub(crate) fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An operator's word that an edge will not come back: nothing waits for it. False: there is no such edge.
@@ -233,7 +205,7 @@ impl Store {
             };
             let of_file = [Some(last), next].into_iter().flatten().find(|moment| moment.generation == generation);
             if let Some(moment) = of_file {
-                let idle = (self.options.idle_after_ms, self.since_ms.load(Ordering::Acquire));
+                let idle = (self.options.idle_after_ms, *self.hearing());
                 return Ok(Snapshot::new(file, moment, idle, self.catalogue()));
             }
             if self.failed.load(Ordering::Acquire) {
@@ -273,7 +245,7 @@ impl Store {
     }
 
     /// One commit: what `change` does to the file and to memory, all or nothing.
-    fn write<T>(
+    pub(crate) fn write<T>(
         &self,
         now_ms: i64,
         change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
@@ -283,7 +255,12 @@ impl Store {
             return Err(StoreError::Failed);
         }
         // The first that tells the time says since when somebody listens.
-        let _ = self.since_ms.compare_exchange(0, now_ms, Ordering::AcqRel, Ordering::Acquire);
+        {
+            let mut hearing = self.hearing();
+            if hearing.since_ms == 0 {
+                hearing.since_ms = now_ms;
+            }
+        }
         let outcome = self.write_locked(&mut writer, now_ms, change);
         if let Err(StoreError::Database(_) | StoreError::Damaged(_)) = &outcome {
             self.failed.store(true, Ordering::Release);
@@ -298,9 +275,9 @@ impl Store {
         change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let file = begin_write(&self.database)?;
-        let since_ms = self.since_ms.load(Ordering::Acquire);
+        let hearing = *self.hearing();
         let catalogue = self.catalogue();
-        let mut commit = Commit::new(&file, writer, &self.options, self.moment(), (now_ms, since_ms), &catalogue);
+        let mut commit = Commit::new(&file, writer, &self.options, self.moment(), (now_ms, hearing), &catalogue);
         let done = change(&mut commit)?;
         let mismatches = commit.mismatches;
         let (moment, edges) = commit.finish()?;

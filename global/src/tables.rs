@@ -48,6 +48,8 @@ const KEPT_FROM_MS: [&str; 3] = ["panes_kept_from_ms", "minutes_kept_from_ms", "
 const ROLLING_AD: &str = "rolling_ad";
 /// Where the partials are from: Kafka's cluster, and the topic.
 pub const SOURCE: &str = "source";
+/// The id of that topic: its name is given again to one that is made anew.
+pub const TOPIC_ID: &str = "topic_id";
 
 /// Version of all tables; an older tollgate refuses a newer store.
 pub const STORE_VERSION: i64 = 2;

@@ -64,6 +64,10 @@ pub struct GlobalArgs {
     /// Puts the store aside and counts anew all that the topic has
     #[arg(long)]
     rebuild: bool,
+    /// Where the topic was made anew, or what is to be read next is deleted: keeps what is counted, and reads the topic from the
+    /// first record that it has
+    #[arg(long, conflicts_with = "rebuild")]
+    from_earliest: bool,
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +204,7 @@ impl GlobalArgs {
             store,
             ads: Some(value("ads", &self.ads, "")).filter(|path| !path.is_empty()).map(PathBuf::from),
             rebuild: self.rebuild,
+            from_earliest: self.from_earliest,
         };
         let unknown = || UsageError(format!("--log-format {format:?}: must be text or json"));
         Ok((config, *log_format.ok_or_else(unknown)?))

@@ -44,11 +44,15 @@ pub fn run(config: &ServiceConfig) -> Result<Exit, CommandError> {
 pub fn list(admin: &str, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let answer = asked(admin, "GET", "/edges")?;
     let edges = answer["edges"].as_array().cloned().unwrap_or_default();
-    let needs = |edge: &&Value| edge["held_at_ms"].is_number() || edge["presence"] == "silent";
-    let exit = if edges.iter().any(|edge| needs(&edge)) { Exit::Difference } else { Exit::Clean };
+    let needs = |edge: &Value| edge["held_at_ms"].is_number() || edge["presence"] == "silent";
+    let away = answer["away"].as_str();
+    let exit = if away.is_some() || edges.iter().any(needs) { Exit::Difference } else { Exit::Clean };
     if json {
         writeln!(out, "{answer:#}")?;
         return Ok(exit);
+    }
+    if let Some(away) = away {
+        writeln!(out, "KAFKA: {away}. Nobody can be heard, and windows wait")?;
     }
     if edges.is_empty() {
         writeln!(out, "no edge has sent anything")?;
@@ -56,14 +60,16 @@ pub fn list(admin: &str, json: bool, out: &mut dyn Write) -> Result<Exit, Comman
     for edge in &edges {
         let text = |name: &str| edge[name].as_str().unwrap_or_default().to_owned();
         let number = |name: &str| edge[name].as_i64().unwrap_or_default();
+        let silent = edge["silent_ms"].as_i64();
         writeln!(
             out,
-            "{:<24} {:<8} transaction {}, {} clicks, last heard {:.1} s ago",
+            "{:<24} {:<8} transaction {}, {} clicks, {}",
             text("edge_id"),
             text("presence"),
             number("txn_seq"),
             number("clicks"),
-            number("silent_ms") as f64 / 1e3,
+            silent
+                .map_or("no whole transaction yet".to_owned(), |ms| format!("last heard {:.1} s ago", ms as f64 / 1e3)),
         )?;
         if edge["held_at_ms"].is_number() {
             let missing = number("clicks_missing");

@@ -247,10 +247,14 @@ fn a_broker_that_goes_away_and_comes_back_costs_time_alone() {
     broker.kill();
     wait_until("its absence is noticed", || !answers(&server));
     let errors = global.data_dir.with_extension("stderr");
-    assert!(get(server.admin, "/readyz").contains("Kafka does not answer"));
+    assert!(get(server.admin, "/readyz").contains("nothing is consumed since"));
     // Longer than --idle-after, and than several tries.
     let_pass(Duration::from_secs(6));
     assert_eq!(gross(&server, None), 150);
+    assert_eq!(edge_of(&server, "one")["presence"], "unheard", "it may be as alive as ever");
+    let (code, text) = command(&server, &["edges", "list"]);
+    assert!(code == Some(1) && text.contains("KAFKA: nothing is consumed since") && !text.contains("silent"), "{text}");
+    assert!(!get(server.admin, "/metrics").contains("consumer_lag_records{"), "nobody knows");
     let said = std::fs::read_to_string(&errors).expect("its lines");
     assert_eq!(said.matches("nothing is consumed").count(), 1, "once: {said}");
     broker.restart();
@@ -314,14 +318,67 @@ fn an_offset_that_is_gone_and_another_topic_halt_it() {
     let server = global.start();
     wait_until("all is counted", || gross(&server, None) == 90);
     server.stop();
-    // Made anew, it is shorter than what was read of it.
-    crate::reader::delete_topic(&broker.direct(), &topics.partials);
-    wait_until("it is gone", || crate::reader::describe_topic(&broker.direct(), &topics.partials)["partitions"] == 0);
-    crate::reader::create_topic(&broker.direct(), &topics.partials, 4, &[]);
+    // Made anew, and shorter or longer than what was read of it: its id tells.
+    make_anew(&topics, &broker.direct());
     let ended = global.spawn(&[]).ended_within(crate::wait::PATIENCE);
     assert!(ended.code == Some(77) && ended.errors.contains("made anew"), "{ended:?}");
+    produce(&topics, &broker.direct(), &["--edge", "gone", "--transactions", "8", "--after", "3"]);
+    let ended = global.spawn(&[]).ended_within(crate::wait::PATIENCE);
+    assert!(ended.code == Some(77) && ended.errors.contains("--from-earliest"), "{ended:?}");
     crate::reader::create_topic(&broker.direct(), "global-other.partials", 1, &[]);
     global.topic = "global-other.partials".to_owned();
     let ended = global.spawn(&[]).ended_within(crate::wait::PATIENCE);
     assert!(ended.code == Some(77) && ended.errors.contains("--rebuild"), "{ended:?}");
+}
+
+fn make_anew(topics: &Topics, brokers: &str) {
+    crate::reader::delete_topic(brokers, &topics.partials);
+    wait_until("it is gone", || crate::reader::describe_topic(brokers, &topics.partials)["partitions"] == 0);
+    crate::reader::create_topic(brokers, &topics.partials, 4, &[]);
+}
+
+/// What is counted stays, what the topic has is added, and what is missing is named: a topic that is made anew, also while it runs, and
+/// one whose records were deleted unread.
+#[test]
+fn counting_goes_on_from_the_earliest_that_there_is() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-earliest");
+    let global = Global::new(folder.path(), &topics, &direct);
+    let start = |flags: &[&str]| {
+        let mut server = global.spawn(flags);
+        assert!(server.ready_within(crate::wait::PATIENCE));
+        server
+    };
+    let mut server = start(&[]);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "3", "--partition", "1"]);
+    wait_until("all is counted", || gross(&server, None) == 90);
+    // Longer than what was read, and in the same partition.
+    make_anew(&topics, &direct);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "5", "--after", "3", "--partition", "1"]);
+    let ended = server.ended_within(crate::wait::PATIENCE);
+    assert!(ended.code == Some(77) && ended.errors.contains("made anew"), "{ended:?}");
+    server = start(&["--from-earliest"]);
+    wait_until("what it has is added", || gross(&server, None) == 240);
+    have_no_trouble(&server, ["one", "one"]);
+    server.kill();
+    // Deleted before they were read: two transactions, of 60 clicks.
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "2", "--after", "8", "--partition", "1"]);
+    crate::reader::empty_topic(&direct, &topics.partials);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "1", "--after", "10", "--partition", "1"]);
+    let ended = global.spawn(&[]).ended_within(crate::wait::PATIENCE);
+    assert!(ended.code == Some(77) && ended.errors.contains("deleted before it was read"), "{ended:?}");
+    server = start(&["--from-earliest"]);
+    wait_until("what it has is added", || gross(&server, None) == 270);
+    let edge = edge_of(&server, "one");
+    assert_eq!((&edge["clicks_missing"], &edge["troubles_seen"]["gap"]), (&60.into(), &1.into()), "{edge}");
+    server.stop();
+    // And without the flag from there on.
+    server = start(&[]);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "1", "--after", "11", "--partition", "1"]);
+    wait_until("it reads on", || gross(&server, None) == 300);
+    // A topic that is gone is waited for, and said to be gone.
+    crate::reader::delete_topic(&direct, &topics.partials);
+    wait_until("it is told of", || get(server.admin, "/readyz").contains("is not there any more"));
+    server.stop();
 }

@@ -203,6 +203,11 @@ pub fn delete_topic(bootstrap: &str, name: &str) {
     asked(&["topics", "--bootstrap", bootstrap, "--delete", name]);
 }
 
+/// Deletes all of its records, as its retention does in time.
+pub fn empty_topic(bootstrap: &str, name: &str) {
+    asked(&["topics", "--bootstrap", bootstrap, "--empty", name]);
+}
+
 /// Its `partitions`, 0 where there is none such, and its `config`.
 pub fn describe_topic(bootstrap: &str, name: &str) -> Value {
     asked(&["topics", "--bootstrap", bootstrap, "--describe", name])

@@ -100,6 +100,7 @@ function moved(ad_id, place) {
 
 const PRESENCE = {
   live: ["live", "good"],
+  unheard: ["cannot be heard", "bad"],
   silent: ["silent", "bad"],
   stopped: ["stopped, as it said", ""],
   retired: ["retired", ""],
@@ -112,7 +113,7 @@ function edges(state) {
     const [text, name] = PRESENCE[edge.presence] ?? [edge.presence, ""];
     const row = make(
       "tr", { className: edge.presence === "silent" ? "dead" : "" }, head(edge.edge_id), cell(text, name),
-      cell(`${span(edge.silent_ms)} ago`, "n"), cell(span(edge.lag_ms), "n"),
+      cell(edge.silent_ms == null ? "never" : `${span(edge.silent_ms)} ago`, "n"), cell(span(edge.lag_ms), "n"),
     );
     if (state.ledger) row.append(cell(count(edge.clicks), "n wide-only"), cell(count(edge.clicks_missing), edge.clicks_missing ? "n bad" : "n"));
     return row;
@@ -152,15 +153,18 @@ function ledger(state) {
 function alerts(state) {
   const found = [];
   for (const edge of state.edges) {
-    const since = clock(edge.seen, state.now);
     if (edge.presence === "silent") {
-      found.push(`Edge ${edge.edge_id} is silent since ${since}. What it took since is not counted yet; windows close without it, `
+      const since = edge.seen ? `since ${clock(edge.seen, state.now)}` : "";
+      found.push(`Edge ${edge.edge_id} is silent ${since}. What it took since is not counted yet; windows close without it, `
         + "and none becomes final before it is back or retired.");
     }
     if (edge.held_at) {
       found.push(`Edge ${edge.edge_id}: clicks are missing. Nothing after ${clock(edge.held_at, state.now)} is final until an operator `
         + `has said: tollgate edges accept ${edge.edge_id}`);
     }
+  }
+  if (state.edges.some((edge) => edge.presence === "unheard")) {
+    found.push("Kafka does not answer: no edge can be heard, what they take is counted later, and windows wait for it.");
   }
   if (state.ledger && state.ledger.difference !== 0) found.push(`The ledger does not balance: by ${count(state.ledger.difference)} clicks.`);
   const late_ms = state.as_of ? Date.parse(state.now) - Date.parse(state.as_of) : 0;

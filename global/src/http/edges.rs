@@ -27,9 +27,9 @@ struct EdgesAnswer {
 pub struct EdgeAnswer {
     edge_id: String,
     presence: &'static str,
-    /// When its last transaction was committed, and how long ago that is.
-    seen: String,
-    silent_ms: i64,
+    /// When its last whole transaction was committed, and how long ago that is; None: there was none.
+    seen: Option<String>,
+    silent_ms: Option<i64>,
     watermark: Option<String>,
     /// How far its watermark is behind the clock.
     lag_ms: Option<i64>,
@@ -63,8 +63,8 @@ impl EdgeAnswer {
         EdgeAnswer {
             edge_id: edge.edge_id.clone(),
             presence: edge.presence.name(),
-            seen: format_time(edge.seen_ms),
-            silent_ms: now_ms.saturating_sub(edge.seen_ms).max(0),
+            seen: edge.seen_ms.map(format_time),
+            silent_ms: edge.silent_ms(now_ms),
             watermark: edge.watermark_ms.map(format_time),
             lag_ms: edge.watermark_ms.map(|watermark_ms| now_ms.saturating_sub(watermark_ms).max(0)),
             counted: access.is_all().then(|| Counted::of(edge)),

@@ -1,5 +1,6 @@
 package tollgate;
 
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
@@ -10,6 +11,8 @@ import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 
 /** Creates, changes, deletes and describes topics. */
@@ -29,6 +32,9 @@ final class Topics {
                 admin.deleteTopics(List.of(name)).all().get();
                 await(admin, name, 0);
                 return Map.of("deleted", name);
+            }
+            if (options.has("empty")) {
+                return empty(admin, options.text("empty"));
             }
             if (options.has("alter")) {
                 return alter(admin, options);
@@ -63,6 +69,16 @@ final class Topics {
         var topic = new ConfigResource(ConfigResource.Type.TOPIC, name);
         admin.incrementalAlterConfigs(Map.of(topic, changes)).all().get();
         return Map.of("altered", name);
+    }
+
+    /** Deletes every record, as a retention does in time. */
+    private static Map<String, Object> empty(Admin admin, String name) throws Exception {
+        Map<TopicPartition, RecordsToDelete> all = new HashMap<>();
+        for (int partition = 0; partition < partitions(admin, name); partition++) {
+            all.put(new TopicPartition(name, partition), RecordsToDelete.beforeOffset(-1));
+        }
+        admin.deleteRecords(all).all().get();
+        return Map.of("emptied", name);
     }
 
     /** The broker hears of what the controller did a little later. */

@@ -1,0 +1,83 @@
+//! Where the partials are from: the cluster and the topic that the store is bound to, and how far each partition was read.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadableTable, WriteTransaction};
+
+use crate::records::Edge;
+use crate::store::Store;
+use crate::tables::{OFFSETS, SOURCE, StoreError, TEXTS, TOPIC_ID, begin_read, begin_write, commit_file};
+
+impl Store {
+    /// Kafka's cluster and the topic; None: a store that nothing was consumed into.
+    pub fn source(&self) -> Result<Option<String>, StoreError> {
+        self.text(SOURCE)
+    }
+
+    /// Binds the store to where its partials are from, for ever.
+    pub fn set_source(&self, source: &str) -> Result<(), StoreError> {
+        self.set_text(SOURCE, source)
+    }
+
+    /// The id that the cluster gave the topic when it was made; None: not known yet.
+    pub fn topic_id(&self) -> Result<Option<String>, StoreError> {
+        self.text(TOPIC_ID)
+    }
+
+    pub fn set_topic_id(&self, id: &str) -> Result<(), StoreError> {
+        self.set_text(TOPIC_ID, id)
+    }
+
+    /// The offset to read next of each partition that was read.
+    pub fn offsets(&self) -> Result<BTreeMap<i32, i64>, StoreError> {
+        let file = begin_read(&self.database)?;
+        let table = file.open_table(OFFSETS).map_err(redb::Error::from)?;
+        let mut offsets = BTreeMap::new();
+        for entry in table.iter().map_err(redb::Error::from)? {
+            let (partition, offset) = entry.map_err(redb::Error::from)?;
+            offsets.insert(partition.value(), offset.value());
+        }
+        Ok(offsets)
+    }
+
+    /// How far a partition was read means nothing any more: its offsets are given to other records, or to none.
+    pub fn forget_partition(&self, partition: i32, now_ms: i64) -> Result<(), StoreError> {
+        self.write(now_ms, |commit| commit.forget_partition(partition))
+    }
+
+    /// The highest watermark of edges whose last transaction stands in a partition.
+    pub fn watermark_of_partition(&self, partition: i32) -> Option<i64> {
+        let writer = self.lock();
+        let of_it = |edge: &&Edge| edge.is_in(partition);
+        writer.edges.values().filter(of_it).map(|edge| edge.watermark_ms).max()
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let file = begin_read(&self.database)?;
+        let texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
+        Ok(texts.get(name).map_err(redb::Error::from)?.map(|text| text.value().to_owned()))
+    }
+
+    fn set_text(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let _writer = self.lock();
+        let file = begin_write(&self.database)?;
+        {
+            let mut texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
+            texts.insert(name, text).map_err(redb::Error::from)?;
+        }
+        commit_file(file)
+    }
+}
+
+pub fn put_offsets(file: &WriteTransaction, offsets: &BTreeMap<i32, i64>) -> Result<(), StoreError> {
+    let mut table = file.open_table(OFFSETS).map_err(redb::Error::from)?;
+    for (partition, offset) in offsets {
+        table.insert(partition, offset).map_err(redb::Error::from)?;
+    }
+    Ok(())
+}
+
+pub fn remove_offset(file: &WriteTransaction, partition: i32) -> Result<(), StoreError> {
+    file.open_table(OFFSETS).map_err(redb::Error::from)?.remove(partition).map_err(redb::Error::from)?;
+    Ok(())
+}

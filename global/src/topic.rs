@@ -1,0 +1,73 @@
+//! Whether the topic is the one that was read before, and has what is to be read next. Where not, nothing is guessed: it ends, unless
+//! an operator said how to go on.
+
+use crate::consumer::{Turn, wall_ms};
+use crate::kafka::{ConsumeError, Reader};
+use crate::store::Store;
+use crate::tables::StoreError;
+
+const WAYS_OUT: &str = "Nothing is guessed. Start once with --from-earliest to keep what is counted and read what the topic has (what is \
+                        missing is then named by `tollgate edges list`), restore a backup of the store, or count all of the topic \
+                        anew with --rebuild";
+
+#[derive(Clone, Copy)]
+pub struct Topic<'a> {
+    pub name: &'a str,
+    /// The operator's word: what it does not have any more is passed over.
+    pub from_earliest: bool,
+}
+
+impl Topic<'_> {
+    /// There was one if the store is of one; whether another is made under its name is seen by its id.
+    pub fn missing(&self, store: &Store) -> Result<ConsumeError, StoreError> {
+        let Topic { name, .. } = self;
+        Ok(ConsumeError::Away(match store.topic_id()? {
+            None => format!("there is no topic {name} yet"),
+            Some(_) => format!("the topic {name} that was read is not there any more, or may not be seen by this user"),
+        }))
+    }
+
+    /// Fails where it is another than was read before: in one that was made anew, offsets are those of other records.
+    /// `is_start`: nothing of it was read since the start.
+    pub fn know(&self, store: &Store, reader: &Reader, is_start: bool) -> Result<(), Turn> {
+        let Some(id) = reader.topic_id()? else { return Ok(()) };
+        match store.topic_id()? {
+            Some(known) if known == id => return Ok(()),
+            None => {}
+            Some(known) => {
+                let anew =
+                    format!("the topic {} was deleted and made anew: its id was {known}, and is {id}", self.name);
+                if !self.from_earliest || !is_start {
+                    return Err(ConsumeError::Halt(format!("{anew}. {WAYS_OUT}")).into());
+                }
+                tracing::warn!("{anew}. --from-earliest: it is read from its beginning into what is counted");
+                for &partition in store.offsets()?.keys() {
+                    store.forget_partition(partition, wall_ms())?;
+                }
+            }
+        }
+        Ok(store.set_topic_id(&id)?)
+    }
+
+    /// Where to begin in a partition that has records from `first` to before `end`, and is to be read on from `offset`.
+    pub fn begin_at(&self, store: &Store, partition: i32, offset: i64, (first, end): (i64, i64)) -> Result<i64, Turn> {
+        if (first..=end).contains(&offset) {
+            return Ok(offset);
+        }
+        let what = if offset < first {
+            "what lay between was deleted before it was read: the topic's retention is shorter than this was away"
+        } else {
+            "it was emptied, or put back to an older state"
+        };
+        let lost = format!(
+            "{}/{partition} is to be read on from offset {offset}, and has {first} to {end}: {what}",
+            self.name
+        );
+        if !self.from_earliest {
+            return Err(ConsumeError::Halt(format!("{lost}. {WAYS_OUT}")).into());
+        }
+        tracing::warn!("{lost}. --from-earliest: it is read from {first} into what is counted");
+        store.forget_partition(partition, wall_ms())?;
+        Ok(first)
+    }
+}
