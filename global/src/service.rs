@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::admin::{self, Admin};
 use crate::consumer::{Consumer, Stopped};
 use crate::dashboard::Page;
+use crate::directory::{self, STORE_FILE};
 use crate::kafka::KafkaSettings;
 use crate::keeper::{self, RoomSeen};
 use crate::metrics::Meter;
@@ -20,9 +21,6 @@ use crate::query_side::{QuerySide, QuerySideConfig, QuerySideError};
 use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::{Options, Store};
 use crate::tables::StoreError;
-
-/// The store's name in a data directory.
-pub const STORE_FILE: &str = "global.redb";
 
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
@@ -70,6 +68,7 @@ enum Told {
 
 /// Serves until `stop` gets something or its sender is gone; `ready` is called when questions are answered.
 pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addresses)) -> Result<(), ServiceError> {
+    directory::refusal(&config.data_dir).map_or(Ok(()), |why| Err(ServiceError::DataDir(why)))?;
     let (data_dir, ads) = (config.data_dir.clone(), config.ads.clone());
     let side = Arc::new(QuerySide::open(&QuerySideConfig { data_dir, ads, listen: config.query_listen })?);
     let (query, query_address) = listen("--query-listen", config.query_listen)?;
