@@ -265,7 +265,11 @@ mod tests {
         let (copied, copying) = oneshot::channel();
         let answer = async { json!({ "bytes": copying.await.expect("it is copied") }) };
         let mut body = when_it_is_there(answer, Duration::from_millis(1)).into_body().into_data_stream();
-        let mut next = async || body.next().await.map(|piece| piece.expect("no error"));
+        let soon = Duration::from_secs(30);
+        let mut next = async || {
+            let piece = timeout(soon, body.next()).await.expect("something is said");
+            piece.map(|piece| piece.expect("no error"))
+        };
         assert_eq!(next().await.as_deref(), Some(&b" "[..]), "nothing is there yet");
         copied.send(7).expect("somebody waits");
         let mut text = String::new();

@@ -206,3 +206,35 @@ fn serve<F: Future<Output = std::io::Result<()>>>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_does_not_take_the_place_of_the_one_before_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let kafka = KafkaSettings { brokers: "a:1".to_owned(), topic: "t".to_owned(), properties: Vec::new() };
+        let config = ServiceConfig {
+            data_dir: folder.path().to_owned(),
+            kafka,
+            query_listen: any,
+            admin_listen: any,
+            store: Options::default(),
+            ads: None,
+            rebuild: true,
+        };
+        let (path, aside) = (folder.path().join("global.redb"), folder.path().join("global.before-rebuild"));
+        fs::write(&path, "the first").expect("written");
+        assert_eq!(store_path(&config).expect("put aside"), path);
+        assert!(!path.exists() && fs::read(&aside).expect("there") == b"the first");
+        assert_eq!(store_path(&config).expect("nothing to put aside"), path);
+        fs::write(&path, "the second").expect("written");
+        let refused = store_path(&config).expect_err("the first is there").to_string();
+        assert!(refused.contains("global.before-rebuild is there"), "{refused}");
+        let both = [&path, &aside].map(|path| fs::read(path).expect("there"));
+        assert_eq!(both, [b"the second".to_vec(), b"the first".to_vec()]);
+        store_path(&ServiceConfig { rebuild: false, ..config }).expect("it goes on with the second");
+    }
+}
