@@ -105,10 +105,9 @@ pub fn restore(from: &Path, data_dir: &Path) -> Result<u64, RestoreError> {
         return Err(RestoreError::Exists(to.display().to_string()));
     }
     let mut source = File::open(from).map_err(named(from))?;
-    match source.try_lock_shared() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(RestoreError::InUse(from.display().to_string())),
-        Err(TryLockError::Error(error)) => return Err(named(from)(error)),
+    // Where files cannot be locked, nobody has a store open.
+    if let Err(TryLockError::WouldBlock) = source.try_lock_shared() {
+        return Err(RestoreError::InUse(from.display().to_string()));
     }
     let is_new = !data_dir.exists();
     fs::create_dir_all(data_dir).map_err(named(data_dir))?;
