@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, KafkaConfig};
-use crate::flags::{ConfigFile, Loaded, Role, Said, UsageError, admin_address, data_dir, kafka_config, load};
+use crate::flags::{
+    ConfigFile, Loaded, OF_THE_GLOBAL_TIER, Role, Said, UsageError, admin_address, data_dir, kafka_config, load,
+};
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
 
@@ -372,15 +374,27 @@ pub fn read_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Rea
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Err(UsageError("a subcommand is missing; see --help for those there are".to_owned()))
         }
-        Err(error) if error.use_stderr() => Err(UsageError(one_line(&error.to_string()))),
+        Err(error) if error.use_stderr() => Err(UsageError(one_line(&error.to_string(), &whose_flag(&error)))),
         Err(error) => Ok(Read::Print(error.to_string())),
     }
 }
 
-/// Clap's message is a paragraph, advice and usage; the first says it all.
-fn one_line(text: &str) -> String {
+/// Clap's message is a paragraph, advice and usage; the first says it all. `more` is said after it.
+fn one_line(text: &str, more: &str) -> String {
     let paragraph = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
-    format!("{}; see --help", paragraph.strip_prefix("error: ").unwrap_or(&paragraph))
+    format!("{}{more}; see --help", paragraph.strip_prefix("error: ").unwrap_or(&paragraph))
+}
+
+/// Of a flag that the command has not, and another has.
+fn whose_flag(error: &clap::Error) -> String {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return String::new() };
+    let whose = match flag.trim_start_matches('-') {
+        _ if error.kind() != ErrorKind::UnknownArgument => return String::new(),
+        name if OF_THE_GLOBAL_TIER.contains(&name) => "of `tollgate global`",
+        name if Setting::named(name).is_some() => "of an edge, `tollgate up` and `tollgate serve`",
+        _ => return String::new(),
+    };
+    format!(": it is a setting {whose}, and this command has it not")
 }
 
 #[cfg(test)]
@@ -438,7 +452,10 @@ mod tests {
             ("tollgate fly", "'fly'"),
             ("tollgate serve --demo", "'--demo'"),
             ("tollgate up --demo --until-exported", "cannot be used with"),
-            ("tollgate up --lisen 1", "'--lisen'"),
+            ("tollgate up --lisen 1", "'--lisen' found; see --help"),
+            ("tollgate global --kafka-topic-checkpoints a", "found: it is a setting of an edge, `tollgate up`"),
+            ("tollgate serve --idle-after 3s", "found: it is a setting of `tollgate global`"),
+            ("tollgate up --data-dir a --data-dir b", "cannot be used multiple times; see --help"),
             ("tollgate up --listen", "--listen"),
             ("tollgate wal repair --raise-horizon --accept-loss 1:1-2", "cannot be used with"),
             ("tollgate wal repair --yes", "--raise-horizon"),

@@ -72,6 +72,10 @@ pub struct Loaded {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Settings that the global tier has and an edge has not.
+pub const OF_THE_GLOBAL_TIER: [&str; 5] =
+    ["idle-after", "keep-panes", "keep-minutes", "keep-hours", "store-memory-bytes"];
+
 /// A value as it was said.
 struct Given {
     text: String,
@@ -252,7 +256,12 @@ fn read_file(file: &ConfigFile) -> Result<BTreeMap<&'static str, String>, UsageE
     for (key, value) in table(file)? {
         let Some(setting) = Setting::named(&key) else {
             let close = Setting::named(&key.replace('_', "-")).map(|near| format!("; did you mean {:?}?", near.name));
-            let hint = close.unwrap_or_else(|| "; keys are the names of the flags in `tollgate up --help`".to_owned());
+            let hint = close.unwrap_or_else(|| {
+                if OF_THE_GLOBAL_TIER.contains(&key.as_str()) {
+                    return "; it is a setting of `tollgate global`: give that a file of its own".to_owned();
+                }
+                "; keys are the names of the flags in `tollgate up --help`".to_owned()
+            });
             return Err(UsageError(format!("{name}: unknown key {key:?}{hint}")));
         };
         let between = if setting.repeats() { "\n" } else { "," };
@@ -411,6 +420,8 @@ mod tests {
             ("edge-id", "a b", "must be 1 to 64 letters"),
             ("cpus", "3-1", "such as 3 or 0-2,8"),
             ("regions", "much_too_long_a_name", "must be up to 1000 names"),
+            ("regions", "metro,unknown", "\"unknown\" cannot name a region"),
+            ("regions", "Other", "\"Other\" cannot name a region"),
             ("log-format", "xml", "must be one of text, json"),
             ("nic", "../eth0", "must be the name of a network interface"),
             ("napi", "yes", "must be one of off, on, prefer"),
@@ -435,6 +446,7 @@ mod tests {
         for (text, want) in [
             ("recv_buffers = 64", "t.toml: unknown key \"recv_buffers\"; did you mean \"recv-buffers\"?"),
             ("colour = 1", "unknown key \"colour\"; keys are the names"),
+            ("idle-after = \"3s\"", "unknown key \"idle-after\"; it is a setting of `tollgate global`"),
             ("\n\nlisten = ", "t.toml: line 3: "),
             ("headers-max = 64.5", "headers-max is a float; it must be 8 to 1024"),
             ("headers-max = 64\nheaders-max = 65", "line 2: duplicate key"),

@@ -118,7 +118,7 @@ fn check(args: &CheckArgs, machine: &Machine) -> Result<Exit, UsageError> {
 fn token(args: &TokenArgs) -> Result<Exit, UsageError> {
     let (dir, out) = (args.data_dir()?, &mut std::io::stdout().lock());
     Ok(ended(match &args.command {
-        TokenCommand::Create(args) => commands::token::create(&dir, &args.draft(), wall_ms(), out),
+        TokenCommand::Create(args) => commands::token::create(&dir, &args.draft(), args.new, wall_ms(), out),
         TokenCommand::List { json } => commands::token::list(&dir, *json, wall_ms(), out),
         TokenCommand::Revoke { token } => commands::token::revoke(&dir, token, wall_ms(), out),
     }))

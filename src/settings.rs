@@ -66,6 +66,9 @@ enum Kind {
     Properties,
 }
 
+/// What answers call clicks whose region is not in the set, and those that name none.
+const REGIONS_TAKEN: [&str; 2] = ["other", "unknown"];
+
 enum Value {
     Number(u64),
     Text(String),
@@ -140,7 +143,9 @@ impl Setting {
             Kind::Name => "1 to 64 letters, digits, dots, dashes and underscores".to_owned(),
             Kind::Choice(names) => format!("one of {}", names.join(", ")),
             Kind::Regions => {
-                format!("up to 1000 names of 1 to {REGION_BYTES_MAX} letters, digits, dashes and underscores")
+                format!(
+                    "up to 1000 names of 1 to {REGION_BYTES_MAX} letters, digits, dashes and underscores, none of them other or unknown"
+                )
             }
             Kind::Cpus => "CPU numbers, ascending, such as 3 or 0-2,8".to_owned(),
             Kind::Nic => "the name of a network interface, such as eth0".to_owned(),
@@ -212,6 +217,13 @@ impl Kind {
             Kind::Choice(names) => checked(names.contains(&text)),
             Kind::Regions => {
                 let names = names_sorted(text);
+                let taken = |name: &&String| REGIONS_TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken));
+                if let Some(name) = names.iter().find(taken) {
+                    return Err(Limit::Said(format!(
+                        "{name:?} cannot name a region: counts have other for what is none of the names, and unknown for what names none; \
+                         leave it out or call it otherwise"
+                    )));
+                }
                 checked(names.len() <= 1000 && names.iter().all(|name| is_name(name, REGION_BYTES_MAX, b"_-")))
             }
             Kind::Cpus => checked(parse_cpu_list(text).is_some()),

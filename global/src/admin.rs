@@ -2,18 +2,23 @@
 //! listens on the loopback unless told otherwise, and knows no tokens. What is scraped and probed answers to any name, for scrapers come
 //! by names and through proxies; what commands ask and change, to an address and to no page of a browser.
 
+use std::convert::Infallible;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
+use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::consumer::wall_ms;
 use crate::edges::{EdgeState, TroubleKind};
@@ -24,6 +29,9 @@ use crate::metrics::{Away, Meter};
 use crate::query_side::QuerySide;
 use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::Store;
+
+/// How often somebody who waits for an answer is told that there will be one: oftener than either side gives a silent connection up.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the port tells of.
 #[derive(Clone)]
@@ -175,10 +183,30 @@ async fn change(
     Ok((StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response())
 }
 
-async fn backup(State(admin): State<Admin>, Query(To { to }): Query<To>) -> Result<Response, Response> {
+/// A large store takes minutes.
+async fn backup(State(admin): State<Admin>, Query(To { to }): Query<To>) -> Response {
     let named = to.display().to_string();
-    let copied = blocking(admin, move |admin| admin.store.backup(&to).map_err(|error| error.to_string()));
-    Ok(Json(json!({ "to": named, "bytes": copied.await? })).into_response())
+    let copying = tokio::task::spawn_blocking(move || admin.store.backup(&to).map_err(|error| error.to_string()));
+    let answer = async move {
+        match copying.await.map_err(|error| error.to_string()).flatten() {
+            Ok(bytes) => json!({ "to": named, "bytes": bytes }),
+            Err(error) => json!({ "error": error }),
+        }
+    };
+    when_it_is_there(answer, ALIVE_EVERY)
+}
+
+/// JSON that may take long: until it is there a space now and then, which JSON may begin with. The status is told before the outcome
+/// is known, so what went wrong is in the answer alone.
+fn when_it_is_there(answer: impl Future<Output = Value> + Send + 'static, alive_every: Duration) -> Response {
+    let pieces = stream::unfold(Some(Box::pin(answer)), move |waiting| async move {
+        let mut answer = waiting?;
+        Some(match timeout(alive_every, &mut answer).await {
+            Ok(answer) => (Ok::<_, Infallible>(answer.to_string()), None),
+            Err(_) => (Ok(" ".to_owned()), Some(answer)),
+        })
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
 }
 
 #[cfg(test)]
@@ -186,6 +214,7 @@ mod tests {
     use super::*;
     use crate::fixture::{partial, transaction};
     use crate::query_side::QuerySideConfig;
+    use futures_util::StreamExt as _;
     use std::io::{Read as _, Write as _};
     use std::net::{SocketAddr, TcpStream};
 
@@ -271,5 +300,25 @@ mod tests {
             assert!(ask(address, retire, &format!("Host: {host}\r\n")).starts_with("HTTP/1.1 200"), "{host}");
         }
         assert_eq!(retired(), crate::edges::Presence::Retired);
+    }
+
+    /// A copy of a large store is not given up by who waits for it, nor its connection by this port.
+    #[tokio::test]
+    async fn who_waits_for_a_copy_is_told_that_it_is_made() {
+        let (copied, copying) = oneshot::channel();
+        let answer = async { json!({ "bytes": copying.await.expect("it is copied") }) };
+        let mut body = when_it_is_there(answer, Duration::from_millis(1)).into_body().into_data_stream();
+        let soon = Duration::from_secs(30);
+        let mut next = async || {
+            let piece = timeout(soon, body.next()).await.expect("something is said");
+            piece.map(|piece| piece.expect("no error"))
+        };
+        assert_eq!(next().await.as_deref(), Some(&b" "[..]), "nothing is there yet");
+        copied.send(7).expect("somebody waits");
+        let mut text = String::new();
+        while let Some(piece) = next().await {
+            text += std::str::from_utf8(&piece).expect("UTF-8");
+        }
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), json!({ "bytes": 7 }));
     }
 }

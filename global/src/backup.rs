@@ -1,14 +1,19 @@
-//! Copies of a store: made of one moment while it serves, and put back where none is.
+//! Copies of a store: made of one moment while it serves, and put back where none is. A copy is written aside and has its name when it
+//! is whole; what is written aside has a name of its own, so that two at once do not write over each other, and goes when it comes to
+//! nothing.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::backends::FileBackend;
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::directory::{self, STORE_FILE};
 use crate::store::Store;
 use crate::tables::{
-    ADS, CHECKPOINTS, EDGES, HISTORY, OFFSETS, RUNS, STATE, StoreError, TEXTS, begin_read, begin_write, commit_file,
-    rows_of,
+    ADS, CHECKPOINTS, COUNTED, EDGES, HISTORY, OFFSETS, RUNS, STATE, StoreError, TEXTS, VERSION, begin_read,
+    begin_write, commit_file, rows_of, state_value,
 };
 use crate::window::Grain;
 
@@ -18,12 +23,43 @@ const STEP_ROWS: usize = 50_000;
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("{path}: {error}")]
-    File { path: String, error: std::io::Error },
-    #[error("{0} is there already; name a file that is not")]
+    #[error("{path}: {error}; name a new file, in a directory that `tollgate global` may write to, with --to")]
+    File { path: String, error: io::Error },
+    #[error("{0} is there already, and stays as it is; name a new file with --to")]
     Exists(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The disk of the copy, most often; a store that cannot be read stops by itself.
+    #[error("while copying to {path}: {error}; no copy was left there")]
+    Copying { path: String, error: StoreError },
+}
+
+/// Why a copy is not put back; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("{path}: {error}; nothing was restored")]
+    File { path: String, error: io::Error },
+    #[error("{0}")]
+    AnEdges(String),
+    #[error(
+        "{0} is there already, and stays as it is. To have the backup in its place, stop the `tollgate global` that it is of and move \
+         it away; or name another directory with --data-dir"
+    )]
+    Exists(String),
+    #[error(
+        "{0} is in use by a process that goes on writing to it: have that copied with `tollgate backup`, and restore the copy"
+    )]
+    InUse(String),
+    #[error(
+        "{path} is no store of a global tier: {why}. Name a file that `tollgate backup` wrote with --from; nothing was restored"
+    )]
+    NoStore { path: String, why: String },
+    #[error("{path}: {error}; nothing was restored")]
+    Store { path: String, error: StoreError },
+}
+
+/// A file beside the one that it is to be, until it has that one's name; gone with this where that never comes.
+struct Aside {
+    path: PathBuf,
+    is_named: bool,
 }
 
 /// A copy in the making: tables one after the other, in commits of bounded size.
@@ -35,47 +71,128 @@ struct Copying<'a> {
 impl Store {
     /// Writes a copy of what is committed now to a new file, synced. Commits go on meanwhile; the copy is of one moment.
     pub fn backup(&self, to: &Path) -> Result<u64, BackupError> {
-        let named = |error| BackupError::File { path: to.display().to_string(), error };
+        let path = to.display().to_string();
+        let named = |error| BackupError::File { path: path.clone(), error };
+        let copying = |error| BackupError::Copying { path: path.clone(), error };
         if to.exists() {
-            return Err(BackupError::Exists(to.display().to_string()));
+            return Err(BackupError::Exists(path));
         }
-        let partial = to.with_extension("partial");
-        if partial.exists() {
-            fs::remove_file(&partial).map_err(named)?;
+        let (aside, file) = Aside::create(to).map_err(named)?;
+        let from = begin_read(&self.database).map_err(copying)?;
+        let database = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+        let database = database.map_err(|error| copying(redb::Error::from(error).into()))?;
+        let copy = Copying { from: &from, to: database };
+        copy.all().map_err(copying)?;
+        drop(copy);
+        if to.exists() {
+            return Err(BackupError::Exists(path));
         }
-        let from = begin_read(&self.database)?;
-        let copying = Copying {
-            from: &from,
-            to: Database::create(&partial).map_err(redb::Error::from).map_err(StoreError::from)?,
-        };
-        copying.all()?;
-        drop(copying);
-        sync_and_rename(&partial, to).map_err(named)?;
+        aside.rename(to).map_err(named)?;
         Ok(fs::metadata(to).map_err(named)?.len())
     }
 }
 
-/// Puts a copy in the place of a store that is not there. The copy is opened first: what is no store is refused.
-pub fn restore(from: &Path, to: &Path) -> Result<u64, BackupError> {
+/// Puts a copy in the place of a store that is not there; the directory is made where it is missing. The copy is opened first: what is
+/// no store is refused.
+pub fn restore(from: &Path, data_dir: &Path) -> Result<u64, RestoreError> {
+    let to = &data_dir.join(STORE_FILE);
     let named = |path: &Path| {
         let path = path.display().to_string();
-        move |error| BackupError::File { path, error }
+        move |error| RestoreError::File { path, error }
     };
+    directory::refusal(data_dir).map_or(Ok(()), |why| Err(RestoreError::AnEdges(why)))?;
     if to.exists() {
-        return Err(BackupError::Exists(to.display().to_string()));
+        return Err(RestoreError::Exists(to.display().to_string()));
     }
-    let partial = to.with_extension("partial");
-    let bytes = fs::copy(from, &partial).map_err(named(from))?;
-    Store::open(&partial)?;
-    sync_and_rename(&partial, to).map_err(named(to))?;
+    let mut source = File::open(from).map_err(named(from))?;
+    // Where files cannot be locked, nobody has a store open.
+    if let Err(TryLockError::WouldBlock) = source.try_lock_shared() {
+        return Err(RestoreError::InUse(from.display().to_string()));
+    }
+    let is_new = !data_dir.exists();
+    fs::create_dir_all(data_dir).map_err(named(data_dir))?;
+    let restored = copied(&mut source, from, to);
+    if restored.is_err() && is_new {
+        // Whatever came to be in it meanwhile keeps it.
+        let _ = fs::remove_dir(data_dir);
+    }
+    restored
+}
+
+fn copied(source: &mut File, from: &Path, to: &Path) -> Result<u64, RestoreError> {
+    let path = from.display().to_string();
+    let (aside, mut file) =
+        Aside::create(to).map_err(|error| RestoreError::File { path: to.display().to_string(), error })?;
+    let bytes = io::copy(source, &mut file).map_err(|error| RestoreError::File { path: path.clone(), error })?;
+    drop(file);
+    if let Some(why) = no_store(&aside.path) {
+        return Err(RestoreError::NoStore { path, why });
+    }
+    Store::open(&aside.path).map_err(|error| RestoreError::Store { path, error })?;
+    if to.exists() {
+        return Err(RestoreError::Exists(to.display().to_string()));
+    }
+    aside.rename(to).map_err(|error| RestoreError::File { path: to.display().to_string(), error })?;
     Ok(bytes)
 }
 
-fn sync_and_rename(from: &Path, to: &Path) -> std::io::Result<()> {
-    File::open(from)?.sync_all()?;
-    fs::rename(from, to)?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+/// Why a file is none: a store that is opened is made where there is nothing, also in a file that is something else's.
+fn no_store(path: &Path) -> Option<String> {
+    if fs::metadata(path).is_ok_and(|about| about.len() == 0) {
+        return Some("it is empty".to_owned());
+    }
+    let read = || -> Result<Option<String>, redb::Error> {
+        let database = Database::open(path)?;
+        let file = database.begin_read()?;
+        let state = match file.open_table(STATE) {
+            Err(redb::TableError::TableDoesNotExist(_)) => {
+                return Ok(Some("it is somebody else's database".to_owned()));
+            }
+            opened => opened?,
+        };
+        Ok(match state_value(&state, VERSION) {
+            Ok(Some(_)) if file.open_table(CHECKPOINTS)?.first()?.is_some() => {
+                Some("it is the store.redb of an edge, which is put back as a file".to_owned())
+            }
+            Ok(Some(_)) => None,
+            Ok(None) => Some("it has no version".to_owned()),
+            Err(error) => Some(error.to_string()),
+        })
+    };
+    read().unwrap_or_else(|error| Some(error.to_string()))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Aside {
+    fn create(to: &Path) -> io::Result<(Aside, File)> {
+        let mut random = [0; 4];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let mut name = to.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{:08x}.partial", u32::from_le_bytes(random)));
+        let path = to.with_file_name(name);
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        Ok((Aside { path, is_named: false }, file))
+    }
+
+    /// Synced, under its name.
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()?;
+        fs::rename(&self.path, to)?;
+        self.is_named = true;
+        File::open(folder_of(to))?.sync_all()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if !self.is_named {
+            // What cannot be removed says by its name what it is.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Copying<'_> {
@@ -85,6 +202,7 @@ impl Copying<'_> {
         }
         self.table(HISTORY)?;
         self.table(ADS)?;
+        self.table(COUNTED)?;
         self.table(RUNS)?;
         self.table(CHECKPOINTS)?;
         self.table(EDGES)?;
@@ -116,5 +234,102 @@ impl Copying<'_> {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{partial, transaction};
+    use crate::store::Options;
+    use crate::window::{DAY_MS, HOUR_MS, Retention};
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    }
+
+    /// Of a store whose first hours are pruned, what was counted by class is known to its own table alone.
+    #[test]
+    fn clicks_that_are_pruned_are_in_a_copy_too() {
+        let folder = tempfile::tempdir().expect("folder");
+        let retention = Retention { panes_ms: HOUR_MS, minutes_ms: HOUR_MS, hours_ms: HOUR_MS };
+        let store = Store::open_with(&folder.path().join("a"), Options { retention, ..Options::default() });
+        let store = store.expect("a new store");
+        for (txn_seq, day) in [(1, 1), (2, 100)] {
+            let sent = vec![partial("a", day * DAY_MS - DAY_MS, 0, 5, &[])];
+            store.commit(&transaction("e", txn_seq, day * DAY_MS, sent)).expect("committed");
+        }
+        while store.keep_up(100 * DAY_MS).expect("kept") {}
+        let rows = store.snapshot().and_then(|snapshot| snapshot.totals(i64::MIN, i64::MAX)).expect("read");
+        assert_eq!(rows.gross(), 5, "the first day is pruned");
+        let copy = folder.path().join("copy");
+        store.backup(&copy).expect("copied");
+        let copied = Store::open(&copy).expect("a store");
+        assert_eq!(copied.snapshot().expect("read").counted(), store.snapshot().expect("read").counted());
+    }
+
+    /// What is not whole has no name that another copy could want, and is not left.
+    #[test]
+    fn copies_at_once_do_not_meet_and_what_comes_to_nothing_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        store.commit(&transaction("e", 1, 20_000, vec![partial("a", 0, 0, 5, &[])])).expect("committed");
+        let copies = folder.path().join("copies");
+        let refused = store.backup(&copies.join("a.redb")).expect_err("no such directory").to_string();
+        assert!(refused.contains("copies/a.redb: No such file") && refused.contains("--to"), "{refused}");
+        fs::create_dir(&copies).expect("made");
+        std::thread::scope(|scope| {
+            for name in ["a.redb", "a.bak", "a"] {
+                let (store, to) = (&store, copies.join(name));
+                scope.spawn(move || store.backup(&to).expect("copied"));
+            }
+        });
+        assert_eq!(names(&copies), ["a", "a.bak", "a.redb"]);
+        for name in ["a", "a.bak", "a.redb"] {
+            let copied = Store::open(&copies.join(name)).expect("a store");
+            assert_eq!(copied.snapshot().and_then(|snapshot| snapshot.ad("a", 0, 60_000)).expect("read").gross(), 5);
+        }
+        let refused = store.backup(&copies.join("a")).expect_err("it is there").to_string();
+        assert!(refused.contains("copies/a is there already") && refused.contains("--to"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_no_store_is_not_restored_and_nothing_is_left_of_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("text"), "no store\n").expect("written");
+        fs::write(path("empty"), "").expect("written");
+        drop(Database::create(path("foreign")).expect("made"));
+        let edges = Store::open(&path("of-an-edge")).expect("a new store");
+        edges.commit(&transaction("e", 1, 20_000, Vec::new())).expect("committed");
+        drop(edges);
+        let serving = Store::open(&path("serving")).expect("a new store");
+        serving.backup(&path("good")).expect("copied");
+        let dir = path("dir");
+        for (from, why) in [
+            ("none", "none: No such file"),
+            ("text", "text is no store of a global tier: "),
+            ("empty", "empty is no store of a global tier: it is empty"),
+            ("foreign", "somebody else's database"),
+            ("of-an-edge", "of an edge"),
+            ("serving", "`tollgate backup`"),
+        ] {
+            let refused = restore(&path(from), &dir).expect_err(from).to_string();
+            assert!(refused.contains(why) && !dir.exists(), "{from}: {refused}");
+        }
+        fs::create_dir(&dir).expect("made");
+        fs::write(dir.join("identity.toml"), "").expect("written");
+        let refused = restore(&path("good"), &dir).expect_err("an edge's").to_string();
+        assert!(refused.contains("is an edge's") && names(&dir) == ["identity.toml"], "{refused}");
+        fs::remove_file(dir.join("identity.toml")).expect("removed");
+        assert!(restore(&path("text"), &dir).is_err() && names(&dir).is_empty(), "a directory that was there stays");
+        restore(&path("good"), &dir).expect("restored");
+        let refused = restore(&path("good"), &dir).expect_err("it is there").to_string();
+        assert!(refused.contains("dir/global.redb is there already") && refused.contains("--data-dir"), "{refused}");
+        assert_eq!(names(&dir), ["global.redb"]);
     }
 }

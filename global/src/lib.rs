@@ -11,6 +11,7 @@ mod catalogue_tests;
 mod commit;
 mod consumer;
 mod dashboard;
+mod directory;
 mod edges;
 #[cfg(test)]
 mod fixture;
@@ -56,11 +57,12 @@ mod window;
 mod window_tests;
 
 pub use admin::edge_json;
-pub use backup::{BackupError, restore};
+pub use backup::{BackupError, RestoreError, restore};
 pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
 pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFile, Owner};
 pub use consumer::{Consumer, Stopped};
 pub use dashboard::Page;
+pub use directory::{STORE_FILE, is_known, of_the_global_tier};
 pub use edges::{EdgeState, Presence, TroubleKind};
 pub use http::{AGENTS, Access, CLASSES, DEVICES, Port, PortLimits, QUESTIONS_BYTES_MAX, serve};
 pub use kafka::KafkaSettings;
@@ -75,11 +77,12 @@ pub use question::{
 pub use records::{Place, Trouble};
 pub use refused::QuestionError;
 pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};
-pub use service::{Addresses, STORE_FILE, ServiceConfig, ServiceError, run};
-pub use snapshot::{Count, ROWS_MAX, Snapshot};
+pub use service::{Addresses, ServiceConfig, ServiceError, run};
+pub use snapshot::{Count, Snapshot};
 pub use store::{MEMORY_BYTES_MAX, Options, Store};
 pub use sums::{CLASS_VALID, Sums, USERS_ERROR};
 pub use tables::StoreError;
+pub use tally::ROWS_MAX;
 pub use tokens::{Draft, RATE_DEFAULT, RATE_MAX, TOKENS_BYTES_MAX, TOKENS_FILE, Token, TokenError, TokenFile, Tokens};
 pub use transaction::Refusal;
 pub use window::{DAY_MS, Grain, Granularity, HOUR_MS, MINUTE_MS, Marks, Retention, Window, WindowState};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::catalogue::{CatalogueError, CatalogueFile};
 use crate::consumer::wall_ms;
+use crate::directory;
 use crate::metrics::Text;
 use crate::tokens::{TokenError, TokenFile};
 
@@ -31,8 +32,8 @@ pub enum QuerySideError {
     /// Counts would be everybody's.
     #[error(
         "--query-listen {listen} is not the loopback, and there are no tokens in {}: whoever reaches it would read all counts. Make \
-         one first, `tollgate token create --data-dir {} --all`, or listen on 127.0.0.1",
-        data_dir.display(), data_dir.display()
+         one first, `tollgate token create --data-dir {} --all{}`, or listen on 127.0.0.1",
+        data_dir.display(), data_dir.display(), if directory::is_known(data_dir) { "" } else { " --new" }
     )]
     Open { listen: SocketAddr, data_dir: PathBuf },
     #[error(transparent)]

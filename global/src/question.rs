@@ -73,7 +73,7 @@ pub enum GroupBy {
 }
 
 /// One group of an answer. Codes are those of the wire.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     Ad(String),
     Region(String),
@@ -106,6 +106,7 @@ pub struct Question {
     pub filter: Filter,
     /// Rows after this one: where the page before it ended.
     pub after: Option<(i64, Option<Group>)>,
+    /// Fewer, where they have so many users that they take more memory than a page may.
     pub rows_max: usize,
 }
 
@@ -125,7 +126,7 @@ pub struct CountRow {
     pub group: Option<Group>,
     pub sums: Sums,
     pub state: WindowState,
-    /// 0: open. Else 1, and one more for each commit that corrected the subject in this window after it was closed.
+    /// 0: open. Else 1, and one more for each commit that corrected a minute of the subject in this window after that minute was closed.
     pub version: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Pure. Why a question about counts is not answered.
 
-use crate::snapshot::ROWS_MAX;
 use crate::tables::StoreError;
+use crate::tally::ROWS_MAX;
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::admin::{self, Admin};
 use crate::consumer::{Consumer, Stopped};
 use crate::dashboard::Page;
+use crate::directory::{self, STORE_FILE};
 use crate::kafka::KafkaSettings;
 use crate::keeper::{self, RoomSeen};
 use crate::metrics::Meter;
@@ -20,9 +21,6 @@ use crate::query_side::{QuerySide, QuerySideConfig, QuerySideError};
 use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::{Options, Store};
 use crate::tables::StoreError;
-
-/// The store's name in a data directory.
-pub const STORE_FILE: &str = "global.redb";
 
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
@@ -72,6 +70,7 @@ enum Told {
 
 /// Serves until `stop` gets something or its sender is gone; `ready` is called when questions are answered.
 pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addresses)) -> Result<(), ServiceError> {
+    directory::refusal(&config.data_dir).map_or(Ok(()), |why| Err(ServiceError::DataDir(why)))?;
     let (data_dir, ads) = (config.data_dir.clone(), config.ads.clone());
     let side = Arc::new(QuerySide::open(&QuerySideConfig { data_dir, ads, listen: config.query_listen })?);
     let (query, query_address) = listen("--query-listen", config.query_listen)?;
@@ -209,4 +208,36 @@ fn serve<F: Future<Output = std::io::Result<()>>>(
             tracing::error!("the {name} port failed: {error}");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_does_not_take_the_place_of_the_one_before_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let kafka = KafkaSettings { brokers: "a:1".to_owned(), topic: "t".to_owned(), properties: Vec::new() };
+        let config = ServiceConfig {
+            data_dir: folder.path().to_owned(),
+            kafka,
+            query_listen: any,
+            admin_listen: any,
+            store: Options::default(),
+            ads: None,
+            rebuild: true,
+        };
+        let (path, aside) = (folder.path().join("global.redb"), folder.path().join("global.before-rebuild"));
+        fs::write(&path, "the first").expect("written");
+        assert_eq!(store_path(&config).expect("put aside"), path);
+        assert!(!path.exists() && fs::read(&aside).expect("there") == b"the first");
+        assert_eq!(store_path(&config).expect("nothing to put aside"), path);
+        fs::write(&path, "the second").expect("written");
+        let refused = store_path(&config).expect_err("the first is there").to_string();
+        assert!(refused.contains("global.before-rebuild is there"), "{refused}");
+        let both = [&path, &aside].map(|path| fs::read(path).expect("there"));
+        assert_eq!(both, [b"the second".to_vec(), b"the first".to_vec()]);
+        store_path(&ServiceConfig { rebuild: false, ..config }).expect("it goes on with the second");
+    }
 }

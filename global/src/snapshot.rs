@@ -20,9 +20,6 @@ use crate::tops::{Ranking, Tops};
 use crate::whose::{Ads, Whose};
 use crate::window::{Grain, Window, floor};
 
-/// Rows of an answer before it is cut into pages: what one question may hold in memory.
-pub const ROWS_MAX: usize = 200_000;
-
 /// Some clicks of one ad, pane and class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count<'a> {

@@ -48,6 +48,11 @@ impl Sums {
         &self.clicks_by_class
     }
 
+    /// What the users take of memory beside this.
+    pub fn users_bytes(&self) -> usize {
+        self.net_users.memory_bytes()
+    }
+
     /// Estimate of the distinct users of net clicks, never above the number of those clicks. Its standard error is
     /// [`USERS_ERROR`].
     pub fn users(&self) -> u64 {

@@ -34,7 +34,7 @@ fn make_token(args: &TokenArgs) {
         eprintln!("only `token create`, with --data-dir");
         exit(64)
     };
-    match create(&dir, &draft.draft(), tollgate::worker::wall_ms(), &mut std::io::stdout().lock()) {
+    match create(&dir, &draft.draft(), draft.new, tollgate::worker::wall_ms(), &mut std::io::stdout().lock()) {
         Ok(ended) => exit(ended.code()),
         Err(error) => {
             eprintln!("{error}");

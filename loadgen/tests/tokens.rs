@@ -30,7 +30,7 @@ impl Edge {
             [("all", &["--all"][..]), ("slow", &["--all", "--rate", "50/s"]), ("scoped", &["--campaign", "campaign_1"])]
         {
             let mut command = Command::new(edge());
-            command.args(["token", "create", "--data-dir"]).arg(folder.path().join("data")).args(flags);
+            command.args(["token", "create", "--new", "--data-dir"]).arg(folder.path().join("data")).args(flags);
             let output = command.output().unwrap();
             assert!(output.status.success(), "{}", said(&output));
             std::fs::write(folder.path().join(name), output.stdout).unwrap();

@@ -10,6 +10,7 @@ use tollgate_global::{KafkaSettings, Options, Retention, ServiceConfig};
 use super::{environment, read};
 use crate::config::LogFormat;
 use crate::flags::{ConfigFile, Said, UsageError, file_values, kafka_config};
+use crate::settings::Setting;
 use crate::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
 
 #[derive(Clone, Debug, Args)]
@@ -236,8 +237,15 @@ fn split(file: Option<ConfigFile>) -> Result<(BTreeMap<String, String>, Option<C
     for (key, value, text) in file_values(&file)? {
         if KEYS.contains(&key.as_str()) {
             own.insert(key, text);
-        } else if key.starts_with("kafka-") {
+        } else if key.starts_with("kafka-") || key == "raw-topic" {
+            // An edge's file of Kafka's settings serves both, so what it says of topics that are not read here is looked at alone.
             kafka.insert(key, value);
+        } else if Setting::named(&key).is_some() {
+            let name = &file.name;
+            return Err(UsageError(format!(
+                "{name}: {key:?} is a setting of an edge, `tollgate up` and `tollgate serve`, and `tollgate global` has it not: leave it out, \
+                 or give each a file of its own; only what is said of Kafka may stand in one for both"
+            )));
         } else {
             let hint = "; keys are the names of the flags in `tollgate global --help`";
             return Err(UsageError(format!("{}: unknown key {key:?}{hint}", file.name)));
@@ -314,6 +322,17 @@ mod tests {
         }
         let file = Some(ConfigFile { name: "t.toml".to_owned(), text: "recv-buffers = 1".to_owned() });
         let text = args("tollgate global --kafka-brokers a:1").load_from(BTreeMap::new(), file).expect_err("unknown");
-        assert!(text.to_string().contains("recv-buffers"), "{text}");
+        assert!(text.to_string().contains("\"recv-buffers\" is a setting of an edge"), "{text}");
+        let load = |text: &str| {
+            let file = Some(ConfigFile { name: "t.toml".to_owned(), text: text.to_owned() });
+            args("tollgate global --kafka-brokers a:1").load_from(BTreeMap::new(), file)
+        };
+        let text = load("rcv-buffers = 1").expect_err("unknown").to_string();
+        assert!(text.contains("unknown key \"rcv-buffers\""), "{text}");
+        // Kafka's part of an edge's file.
+        let of_both = "kafka-topic-checkpoints = \"c\"\nraw-topic = \"r\"\nkafka-topic-partials = \"p\"\n";
+        assert_eq!(load(of_both).expect("good").0.kafka.topic, "p");
+        let text = load("kafka-topic-partials = \"p\"\nraw-topic = \"p\"").expect_err("one topic").to_string();
+        assert!(text.contains("raw-topic"), "{text}");
     }
 }

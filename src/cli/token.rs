@@ -50,6 +50,9 @@ pub struct TokenCreateArgs {
     /// Requests a second that it may ask, such as 20 or 20/s [default: 100] [bounds: 1 to 100000]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<u32>,
+    /// The directory is one that nothing was started on yet; it is made where it is missing
+    #[arg(long)]
+    pub new: bool,
 }
 
 impl TokenArgs {

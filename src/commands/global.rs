@@ -108,9 +108,8 @@ pub fn backup(admin: &str, to: &Path, out: &mut dyn Write) -> Result<Exit, Comma
 }
 
 pub fn restore(from: &Path, data_dir: &Path, out: &mut dyn Write) -> Result<Exit, CommandError> {
-    std::fs::create_dir_all(data_dir)?;
+    let bytes = tollgate_global::restore(from, data_dir).map_err(|error| CommandError::Refused(error.to_string()))?;
     let to = data_dir.join(STORE_FILE);
-    let bytes = tollgate_global::restore(from, &to).map_err(|error| halted(Exit::Store, error.to_string()))?;
     writeln!(out, "{}: {bytes} bytes; `tollgate global` reads on from where it was copied", to.display())?;
     Ok(Exit::Clean)
 }
@@ -127,8 +126,8 @@ fn asked(admin: &str, method: &str, path: &str) -> Result<Value, CommandError> {
     let (status, body) = ask(address, method, path).map_err(|error| unreachable(&error))?;
     let answer: Value = serde_json::from_str(&body).map_err(|error| unreachable(&error))?;
     match (status, answer["error"].as_str()) {
-        (200, _) => Ok(answer),
         (_, Some(error)) => Err(CommandError::Refused(error.to_owned())),
+        (200, None) => Ok(answer),
         (_, None) => Err(unreachable(&format!("status {status}"))),
     }
 }

@@ -79,12 +79,12 @@ fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     ask(address, "GET", path)
 }
 
-/// Status and body of an answer.
+/// Status and body of an answer, which is in one piece and ends with its connection: as HTTP/1.0 has it.
 pub(super) fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

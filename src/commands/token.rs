@@ -9,8 +9,13 @@ use tollgate_global::{Draft, Scope, TOKENS_FILE, Token, TokenError, TokenFile};
 use super::wal::CommandError;
 use crate::exit::Exit;
 
-/// Standard output has the token alone, so that a shell can take it.
-pub fn create(dir: &Path, draft: &Draft, now_ms: i64, out: &mut dyn Write) -> Result<Exit, CommandError> {
+/// Standard output has the token alone, so that a shell can take it. A directory of which nothing is known is a mistyped one, unless it
+/// is said to be new.
+pub fn create(dir: &Path, draft: &Draft, is_new: bool, now_ms: i64, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    if !is_new && let Some(why) = unknown(dir) {
+        let text = format!("{why}; no token was made. For one that nothing was started on yet, say --new");
+        return Err(CommandError::Refused(text));
+    }
     let (token, text) = TokenFile::create(dir, draft, now_ms).map_err(refused)?;
     writeln!(out, "{text}")?;
     eprintln!(
@@ -24,6 +29,7 @@ pub fn create(dir: &Path, draft: &Draft, now_ms: i64, out: &mut dyn Write) -> Re
 }
 
 pub fn list(dir: &Path, json: bool, now_ms: i64, out: &mut dyn Write) -> Result<Exit, CommandError> {
+    unknown(dir).map_or(Ok(()), |why| Err(CommandError::Refused(why)))?;
     let tokens = TokenFile::open(dir).map_err(refused)?.now();
     if json {
         let tokens: Vec<_> = tokens.all().iter().map(|token| as_json(token)).collect();
@@ -50,6 +56,13 @@ pub fn revoke(dir: &Path, named: &str, now_ms: i64, out: &mut dyn Write) -> Resu
     let token = TokenFile::revoke(dir, named, now_ms).map_err(refused)?;
     writeln!(out, "token {} ({}) is revoked: a running process refuses it within two seconds", token.id, token.name)?;
     Ok(Exit::Clean)
+}
+
+/// Why a directory is none that a query port could have its tokens in.
+fn unknown(dir: &Path) -> Option<String> {
+    let why = if dir.exists() { "holds nothing of tollgate" } else { "is not there" };
+    let text = "name the directory of `tollgate up`, `serve` or `global` with --data-dir";
+    (!tollgate_global::is_known(dir)).then(|| format!("{} {why}: {text}", dir.display()))
 }
 
 fn sees(token: &Token) -> String {
@@ -95,6 +108,32 @@ fn refused(error: TokenError) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_token_is_made_in_a_directory_that_nothing_is_known_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let draft = Draft { name: String::new(), scope: None, rate_per_s: 1 };
+        let make = |dir: &Path, is_new| create(dir, &draft, is_new, 1, &mut Vec::new());
+        let (missing, new) = (folder.path().join("mistyped"), folder.path().join("new"));
+        for (dir, why) in
+            [(&missing, "mistyped is not there"), (&folder.path().to_owned(), "holds nothing of tollgate")]
+        {
+            let refused = make(dir, false).expect_err("refused");
+            let text = refused.to_string();
+            assert!(text.contains(why) && text.contains("--new") && refused.exit() == Exit::Usage, "{text}");
+            let text = list(dir, false, 1, &mut Vec::new()).expect_err("refused").to_string();
+            assert!(text.contains(why), "{text}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing was made");
+        make(&new, true).expect("made");
+        make(&new, false).expect("it has tokens");
+        for name in ["identity.toml", "global.redb"] {
+            let dir = folder.path().join(name);
+            std::fs::create_dir(&dir).expect("made");
+            std::fs::write(dir.join(name), "").expect("written");
+            make(&dir, false).expect("it is known");
+        }
+    }
 
     #[test]
     fn ages_are_said_in_one_unit() {

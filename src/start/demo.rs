@@ -1,5 +1,7 @@
-//! Drives. Clicks that nobody made are never counted beside real ones: `up --demo` marks the directory that it makes, and neither
-//! serves another nor leaves its own to anybody else.
+//! Drives. What a directory is for: an edge's is not the global tier's; and clicks that nobody made are never counted beside real ones:
+//! `up --demo` marks the directory that it makes, and neither serves another nor leaves its own to anybody else.
+
+use std::path::Path;
 
 use super::{Failure, store_path};
 use crate::config::Config;
@@ -10,6 +12,16 @@ use crate::wal::segments::{DataDir, LogError, io_error, list_logs, write_synced}
 /// That it is there is what counts; its text is for whoever finds it.
 const MARK: &str = "DEMO";
 const TEXT: &[u8] = b"tollgate up --demo made this directory: nobody made the clicks that are counted in it.\n";
+
+/// Before anything is written there: what an edge keeps beside the global tier's store would make the directory an edge's.
+pub fn of_an_edge_alone(data_dir: &Path) -> Result<(), Failure> {
+    let Some(store) = tollgate_global::of_the_global_tier(data_dir) else { return Ok(()) };
+    let text = format!(
+        "{} is the directory of a `tollgate global` ({store} lies in it), and an edge has one of its own: name another with --data-dir",
+        data_dir.display()
+    );
+    Err(Failure { exit: Exit::DataDir, text })
+}
 
 /// Before anything else is written there, and before a click can come.
 pub fn kept_apart(config: &Config, data_dir: &DataDir, demo: bool) -> Result<(), Failure> {

@@ -80,7 +80,7 @@ pub fn gross(address: SocketAddr, path: &str, token: Option<&str>) -> u64 {
 
 /// Makes a token as a person does; gives it as it was printed.
 pub fn token(data_dir: &Path, flags: &[&str]) -> String {
-    let (code, text) = tollgate(data_dir, &[&["token", "create"], flags].concat());
+    let (code, text) = tollgate(data_dir, &[&["token", "create", "--new"], flags].concat());
     assert_eq!(code, Some(0), "{text}");
     text.lines().next().expect("the token").to_owned()
 }

@@ -199,6 +199,7 @@ fn a_port_beyond_the_loopback_needs_a_token() {
     let open = ["--query-listen", "0.0.0.0:0"];
     let ended = Server::spawn(&data_dir, &open).ended_within(crate::server::PATIENCE);
     assert!(ended.code == Some(64) && ended.errors.contains("tollgate token create"), "{ended:?}");
+    assert!(ended.errors.contains(" --all --new"), "nothing was started on it yet: {ended:?}");
     let global = ["global", "--kafka-brokers", "127.0.0.1:1"];
     for command in [&["check"][..], &["check", "--for", "up"], &global] {
         let (code, text) = tollgate(&data_dir, &[command, &open].concat());
@@ -254,6 +255,25 @@ fn the_global_tier_asks_for_tokens_too() {
     let broken = || ask(server.admin, "/metrics", None).body.contains("\ntollgate_global_tokens_broken 1\n");
     wait_until("the break is told of", broken);
     assert_eq!(ask(server.query, "/v1/totals", Some(&all)).status, 401, "what was revoked stays so");
+}
+
+/// What one of them keeps would be taken for the other's.
+#[test]
+fn an_edge_and_the_global_tier_have_a_directory_each() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (of_global, of_edge) = (folder.path().join("global"), folder.path().join("edge"));
+    std::fs::create_dir(&of_global).expect("made");
+    std::fs::write(of_global.join("global.redb"), "").expect("written");
+    let ended = Server::spawn(&of_global, &[]).ended_within(crate::server::PATIENCE);
+    assert!(ended.code == Some(73) && ended.errors.contains("global.redb lies in it"), "{ended:?}");
+    assert_eq!(std::fs::read_dir(&of_global).expect("a folder").count(), 1, "nothing was made there");
+    Server::start(&of_edge, &[]).stop();
+    let mut command = std::process::Command::new(binary());
+    command.args(["global", "--kafka-brokers", "127.0.0.1:1"]);
+    command.args(["--query-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let ended = Server::spawn_command(command, &of_edge).ended_within(crate::server::PATIENCE);
+    assert!(ended.code == Some(73) && ended.errors.contains("identity.toml lies in it"), "{ended:?}");
+    assert!(!of_edge.join("global.redb").exists());
 }
 
 /// The ids, as a program reads them.

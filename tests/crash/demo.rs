@@ -85,7 +85,7 @@ fn a_demo_has_a_directory_of_its_own() {
         }
         Killed(command.spawn().expect("the binary starts"))
     };
-    let (code, text) = tollgate(&folder.path().join("tollgate-demo"), &["token", "create", "--all"]);
+    let (code, text) = tollgate(&folder.path().join("tollgate-demo"), &["token", "create", "--all", "--new"]);
     assert_eq!(code, Some(0), "{text}");
     for (flags, dir, other) in
         [(&["up", "--demo"][..], "tollgate-demo", "tollgate-data"), (&["up"], "tollgate-data", "tollgate-none")]

@@ -104,7 +104,8 @@ fn a_dead_edge_is_said() {
 /// A token that `tollgate token create` makes for a data directory.
 fn token(data_dir: &Path, flags: &[&str]) -> String {
     let mut command = Command::new(binary());
-    let output = command.args(["token", "create", "--data-dir"]).arg(data_dir).args(flags).output().expect("it runs");
+    let output =
+        command.args(["token", "create", "--new", "--data-dir"]).arg(data_dir).args(flags).output().expect("it runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text.trim().to_owned()

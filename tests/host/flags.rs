@@ -10,7 +10,7 @@ use crate::server::{Server, answer_with, binary, tollgate, wait_until};
 /// Serves within, with these flags; and the field by which its counts are asked for: beyond the loopback nobody is answered without
 /// a token.
 fn start(namespace: &Namespace, data_dir: &Path, flags: &[&str]) -> (Server, String) {
-    let (code, token) = tollgate(data_dir, &["token", "create", "--all"]);
+    let (code, token) = tollgate(data_dir, &["token", "create", "--all", "--new"]);
     assert_eq!(code, Some(0), "{token}");
     let token = token.split_whitespace().find(|word| word.starts_with("tgt_")).expect("it is printed");
     let field = format!("Authorization: Bearer {token}\r\n");

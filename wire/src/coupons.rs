@@ -43,6 +43,11 @@ impl Coupons {
         true
     }
 
+    /// What they take of memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.all.capacity() * size_of::<u32>()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

@@ -14,6 +14,8 @@ use crate::coupons::{COUPONS_MAX, Coupons};
 const ALGORITHM_DATASKETCHES_HLL: u8 = 1;
 pub(crate) const LG_K: u8 = 12;
 const HASH_XXH3_64: u8 = 1;
+/// What a union takes beside its registers: itself, and the table of those of a higher rank than a register holds.
+const UNION_BYTES: usize = 512;
 const HEAD: [u8; 4] = [ALGORITHM_DATASKETCHES_HLL, LG_K, HASH_XXH3_64, 0];
 
 /// A mergeable estimate of how many distinct users there were.
@@ -53,6 +55,12 @@ impl Users {
             }
         }
         Ok(())
+    }
+
+    /// What they take of memory beside this: coupons, and from where those are too many a register of a byte for each, and what the library
+    /// keeps beside them.
+    pub fn memory_bytes(&self) -> usize {
+        self.few.memory_bytes() + self.union.as_ref().map_or(0, |_| (1 << LG_K) + UNION_BYTES)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -102,7 +102,15 @@ impl CatalogueFile {
 
     /// Looks whether the file has changed, and reads it when it is the same at two looks: one that is being written is not whole.
     pub fn look(&self, now_ms: i64) {
-        let Some(path) = &self.path else { return };
+        if let Some(line) = self.looked(now_ms) {
+            tracing::error!("{line}");
+        }
+    }
+
+    /// What an operator is to be told, once of each file that is broken, and once where there is none any more.
+    fn looked(&self, now_ms: i64) -> Option<String> {
+        let path = self.path.as_ref()?;
+        let mut told = None;
         let found = fs::metadata(path).ok().map(|file| Signature::of(&file));
         let mut seen = self.lock();
         let settled = seen.last == found;
@@ -119,20 +127,23 @@ impl CatalogueFile {
                     }
                 }
                 Err(error) => {
+                    let is_news = seen.read != found || is_due;
                     seen.read = found;
                     if let BadCatalogue::Shrunk { until_ms, .. } = error {
                         seen.again_ms = Some(until_ms);
                     }
-                    if !self.broken.swap(true, Ordering::Relaxed) || found.is_some() {
+                    if !self.broken.swap(true, Ordering::Relaxed) || is_news {
                         let path = path.display();
-                        tracing::error!(
-                            "--ads {path}: {error}; the catalogue of before stays in force until the file is good"
-                        );
+                        told = Some(format!(
+                            "--ads {path}: {error}; the catalogue of before stays in force until the file is good; a start without --ads goes \
+                             without one"
+                        ));
                     }
                 }
             }
         }
         self.keep(&mut seen);
+        told
     }
 
     /// Clicks that were counted for an ad of the catalogue and named another campaign, or another advertiser.
@@ -296,6 +307,24 @@ mod tests {
         assert_eq!(looks(&file, changed_ms()), (99, false));
         fs::write(&path, of_ads(1)).expect("written");
         assert_eq!(looks(&file, changed_ms()), (1, false), "few ads are written at once");
+    }
+
+    /// Who deletes a broken file hears that this does not end the catalogue.
+    #[test]
+    fn a_file_that_is_broken_and_then_gone_is_told_of_twice() {
+        let (folder, path) = written(GOOD);
+        let file = CatalogueFile::open(Some(&path), folder.path(), 1).expect("good");
+        let told = || (0..4).filter_map(|_| file.looked(2)).collect::<Vec<_>>();
+        assert_eq!(told(), [""; 0]);
+        fs::write(&path, "broken\n").expect("written");
+        let lines = told();
+        assert!(lines.len() == 1 && lines[0].contains("line 1"), "{lines:?}");
+        fs::remove_file(&path).expect("removed");
+        let lines = told();
+        assert!(lines.len() == 1 && lines[0].contains("No such file") && lines[0].contains("in force"), "{lines:?}");
+        assert_eq!((campaign(&file).as_str(), file.is_broken()), ("c1", true));
+        fs::write(&path, GOOD).expect("written");
+        assert_eq!((told().len(), file.is_broken()), (0, false));
     }
 
     #[test]

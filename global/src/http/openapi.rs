@@ -132,7 +132,7 @@ fn about(parameter: Parameter) -> String {
             "Only clicks of this class of user agents: a kind of device, or a family of browsers.".to_owned()
         }
         Parameter::GroupBy => "A row for each group of this kind, in each window.".to_owned(),
-        Parameter::Limit => "Rows of a page.".to_owned(),
+        Parameter::Limit => "Rows of a page, at most.".to_owned(),
         Parameter::Cursor => "next_cursor of the page before; all else as asked for that one.".to_owned(),
         Parameter::Format => "csv: the rows alone, one line each, after one with their names; without a granularity or group one row \
                               of the whole span. The next page is in the field Link."

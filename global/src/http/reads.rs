@@ -12,14 +12,16 @@ use crate::question::{Question, Scope, Subject};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tables::StoreError;
+use crate::tally::ANSWER_BYTES_MAX;
 use crate::whose::ADS_BYTES_MAX;
 use crate::window::{Granularity, HOUR_MS, MINUTE_MS};
 
 /// Reads at a time in each lane.
 const SHORT_MAX: usize = 4;
 const LONG_MAX: usize = 2;
-/// What the ads of all questions under way may take of memory: those in the short lane have one each.
-pub const QUESTIONS_BYTES_MAX: u64 = (LONG_MAX * ADS_BYTES_MAX) as u64;
+/// What all questions under way may take of memory: their answers in the making, and their ads, of which those in the short lane have one
+/// each.
+pub const QUESTIONS_BYTES_MAX: u64 = (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * ANSWER_BYTES_MAX) as u64;
 /// One ad's windows that are read in a few milliseconds: two days of minutes, four months of hours.
 const SHORT_WINDOWS_MAX: i64 = 3_000;
 /// How long a question waits for its turn before it is told to come again.

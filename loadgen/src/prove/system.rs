@@ -144,6 +144,22 @@ fn metric_in(text: &str, name: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// The token is for the query port of hosts that are there; a process that is started here has no business with it.
+    #[test]
+    fn an_edge_that_is_started_is_not_given_the_token() {
+        let settings = EdgeSettings {
+            tollgate: "tollgate".into(),
+            scratch: "scratch".into(),
+            cpus: Vec::new(),
+            flags: Vec::new(),
+            keep: false,
+        };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let command = command(&settings, std::path::Path::new("dir"), [any; 3]);
+        let changed: Vec<_> = command.get_envs().collect();
+        assert_eq!(changed, [(std::ffi::OsStr::new(VARIABLE), None)], "taken away, and nothing else changed");
+    }
+
     #[test]
     fn a_metric_is_found_by_its_whole_name() {
         let text = "# HELP load x\nload_other 3\nload{core=\"0\"} 4\nload 0.5\r\n";
