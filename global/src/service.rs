@@ -227,6 +227,7 @@ mod tests {
             store: Options::default(),
             ads: None,
             rebuild: true,
+            from_earliest: false,
         };
         let (path, aside) = (folder.path().join("global.redb"), folder.path().join("global.before-rebuild"));
         fs::write(&path, "the first").expect("written");
