@@ -42,6 +42,8 @@ pub struct TooNew {
 #[derive(Default)]
 pub struct Assembly {
     open: BTreeMap<(i32, Vec<u8>), Unfinished>,
+    /// What they hold in memory, about.
+    held: BTreeMap<i32, usize>,
 }
 
 #[derive(Default)]
@@ -58,10 +60,21 @@ struct Unfinished {
 impl Assembly {
     /// Takes a record in, and gives what it ends: a transaction that is whole, or one that is not.
     pub fn take(&mut self, place: Place, kind: Kind, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
-        match kind {
+        let name = (place.partition, edge.to_vec());
+        let held = |open: &BTreeMap<_, Unfinished>| open.get(&name).map_or(0, Unfinished::held_bytes);
+        let before = held(&self.open);
+        let taken = match kind {
             Kind::Partial => self.partial(place, edge, payload),
             Kind::End => self.end(place, edge, payload).map(|delivered| vec![delivered]),
-        }
+        };
+        let of_partition = self.held.entry(place.partition).or_default();
+        *of_partition = (*of_partition + held(&self.open)).saturating_sub(before);
+        taken
+    }
+
+    /// What transactions that have not ended hold in memory, by partition: about so many bytes.
+    pub fn held_bytes(&self) -> &BTreeMap<i32, usize> {
+        &self.held
     }
 
     /// Where to read a partition again after what was delivered: at the first record of what is not whole yet, else at `next`. What
@@ -117,6 +130,10 @@ impl Assembly {
 }
 
 impl Unfinished {
+    fn held_bytes(&self) -> usize {
+        if self.torn.is_some() { 0 } else { self.bytes + self.partials.len() * size_of::<Partial>() }
+    }
+
     fn add(&mut self, edge: &[u8], decoded: Result<Partial, String>, payload: &[u8]) {
         if self.torn.is_some() {
             return;
@@ -217,6 +234,25 @@ mod tests {
         assert_eq!(take(14, &a[3]), (11, 15), "the other's is still open");
         assert_eq!(take(15, &b[1]), (11, 16));
         assert_eq!(take(16, &b[2]), (17, 17));
+    }
+
+    #[test]
+    fn what_has_not_ended_is_counted_in_bytes_by_partition() {
+        let a = records(&sent("a", 1, 3));
+        let mut assembly = Assembly::default();
+        let mut last = 0;
+        for (offset, (kind, edge, payload)) in (0..).zip(&a) {
+            for partition in [3, 4] {
+                assembly.take(Place { partition, offset }, *kind, edge.as_bytes(), payload).expect("of this version");
+            }
+            let held = assembly.held_bytes()[&3];
+            assert_eq!(held, assembly.held_bytes()[&4]);
+            assert!(if *kind == Kind::End { held == 0 } else { held >= last + payload.len() }, "{offset}: {held}");
+            last = held;
+        }
+        let place = Place { partition: 3, offset: 9 };
+        assembly.take(place, Kind::Partial, b"?", b"\xff").expect("no version");
+        assert_eq!(assembly.held_bytes()[&3], 0, "what is torn is let go");
     }
 
     /// A record of somebody else's that looks like a partial would otherwise be read from for ever, and be deleted one day. A reader that

@@ -15,6 +15,13 @@ pub struct Delivery {
     pub place: Place,
 }
 
+impl Delivery {
+    /// It is whole, and can never be kept.
+    pub fn torn(&self, why: String) -> TornTransaction {
+        TornTransaction { edge_id: self.end.edge_id.clone(), txn_seq: self.end.txn_seq, place: self.place, why }
+    }
+}
+
 /// Records that no end record closes as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTransaction {

@@ -11,8 +11,9 @@ use tollgate_wire::{Checkpoint, EndRecord, Partial, Transaction};
 use crate::ads::AdIndex;
 use crate::batch::{Applied, Batch, Delivered, Delivery};
 use crate::catalogue::Catalogue;
-use crate::edges::{Claims, Hearing, TroubleKind, Verdict};
+use crate::edges::{Claims, TroubleKind, Verdict};
 use crate::fold::{add_corrections, add_late, add_to_rows};
+use crate::hearing::Hearing;
 use crate::history::Corrections;
 use crate::key::{PANE_MS, Parts};
 use crate::panes::{Open, Run, RunBuilder, RunError, merge_rows};
@@ -121,13 +122,13 @@ impl<'a> Commit<'a> {
         Ok(applied)
     }
 
-    /// What stands in a partition is read anew, and judged anew.
-    pub fn forget_partition(&mut self, partition: i32) -> Result<(), StoreError> {
-        let is_of_it = |(id, edge): (&String, &Edge)| edge.is_in(partition).then(|| id.clone());
+    /// What stands in a partition, or in all, is read anew, and judged anew.
+    pub fn forget_places(&mut self, partition: Option<i32>) -> Result<(), StoreError> {
+        let is_of_it = |(id, edge): (&String, &Edge)| partition.is_none_or(|of| edge.is_in(of)).then(|| id.clone());
         for edge_id in self.writer.edges.iter().filter_map(is_of_it).collect::<Vec<_>>() {
             self.edge(&edge_id).place = None;
         }
-        source::remove_offset(self.file, partition)
+        source::remove_offsets(self.file, partition)
     }
 
     /// Closes what time has closed, and does a step of rolling up or pruning. True: there is more to do.
@@ -188,7 +189,7 @@ impl<'a> Commit<'a> {
 
     fn is_silent(&self, edge_id: &str) -> bool {
         let idle_after_ms = self.options.idle_after_ms;
-        let presence = self.known(edge_id).map(|edge| edge.presence(self.now_ms, idle_after_ms, self.hearing));
+        let presence = self.known(edge_id).map(|edge| edge.presence(self.now_ms, idle_after_ms, &self.hearing));
         presence.is_some_and(|presence| !presence.holds_back())
     }
 
@@ -293,7 +294,7 @@ impl<'a> Commit<'a> {
     fn raise_marks(&mut self) {
         let unchanged = self.writer.edges.iter().filter(|(edge_id, _)| !self.edges.contains_key(*edge_id));
         let edges = unchanged.map(|(_, edge)| edge).chain(self.edges.values());
-        let claims = Claims::of(edges, self.now_ms, self.options.idle_after_ms, self.hearing);
+        let claims = Claims::of(edges, self.now_ms, self.options.idle_after_ms, &self.hearing);
         let cap_ms = self.writer.closing_cap_ms.unwrap_or(i64::MAX);
         let closed_by_ms = claims.watermark_ms.map(|at| at.min(cap_ms));
         self.after.claims = claims;
@@ -378,7 +379,7 @@ impl Store {
     /// Whether time has done something that a commit must write down.
     pub(crate) fn is_due(&self, writer: &Writer, now_ms: i64) -> bool {
         let moment = self.moment();
-        let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, *self.hearing());
+        let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, &self.hearing());
         claims != moment.claims || rollup::is_due(self, &moment.progress)
     }
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::assembly::{Assembly, Kind};
-use crate::batch::{Applied, Batch, Delivered, TornTransaction};
+use crate::batch::{Batch, Delivered};
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::{Away, Meter};
-use crate::partition::{Partition, STANDSTILL};
+use crate::partitions::{Hold, Partition, Partitions, STANDSTILL};
 use crate::records::Place;
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -44,12 +44,15 @@ pub struct Consumer {
     /// What the topic does not have any more is passed over.
     from_earliest: bool,
     reader: Option<Reader>,
-    partitions: BTreeMap<i32, Partition>,
+    /// Partitions were looked at since the start.
+    has_looked: bool,
+    partitions: Partitions,
     assembly: Assembly,
     ready: Vec<Delivered>,
+    /// In `ready`.
     ready_partials: usize,
-    /// Kafka does not answer: silence of edges means nothing.
-    away: bool,
+    /// Kafka does not answer, or does not give what is to be read, since then: silence of edges means nothing.
+    away_since_ms: Option<i64>,
     /// When it answered last.
     answered_ms: i64,
     cap_ms: Option<i64>,
@@ -65,11 +68,12 @@ impl Consumer {
             stop,
             from_earliest: false,
             reader: None,
-            partitions: BTreeMap::new(),
+            has_looked: false,
+            partitions: Partitions::new(wall_ms()),
             assembly: Assembly::default(),
             ready: Vec::new(),
             ready_partials: 0,
-            away: false,
+            away_since_ms: None,
             answered_ms: wall_ms(),
             cap_ms: None,
             committed_offsets: BTreeMap::new(),
@@ -84,6 +88,7 @@ impl Consumer {
     /// Consumes until it is told to stop.
     pub fn run(mut self) -> Result<(), Stopped> {
         // Whoever is not heard yet holds all windows open.
+        self.listen();
         self.commit(self.closing_cap())?;
         while !self.stop.load(Ordering::Acquire) {
             match self.turn() {
@@ -109,21 +114,31 @@ impl Consumer {
             self.reader = Some(self.connect()?);
         }
         self.look_at_partitions()?;
-        if self.partitions.is_empty() {
-            // They are read anew.
-            self.look_at_partitions()?;
+        if self.reader.is_none() {
+            // It is made anew.
+            return Ok(());
         }
-        self.answers();
+        self.answered_ms = wall_ms();
         if self.offsets() != self.committed_offsets {
             self.commit_if_due(true)?;
         }
         let until = Instant::now() + LOOK_EVERY;
         while Instant::now() < until && !self.stop.load(Ordering::Acquire) {
-            self.gather()?;
+            let came = self.gather()?;
+            if came {
+                self.answered_ms = wall_ms();
+                self.answers();
+            }
+            self.listen();
             self.commit_if_due(false)?;
-            if self.partitions.values().all(|state| state.at_end) {
+            self.hold_back()?;
+            if self.partitions.are_read() {
                 self.meter.set_caught_up();
             }
+        }
+        if self.partitions.are_read() {
+            // There was nothing to give.
+            self.answers();
         }
         Ok(())
     }
@@ -131,18 +146,7 @@ impl Consumer {
     /// A connection to the cluster that the store is of.
     fn connect(&self) -> Result<Reader, Turn> {
         let reader = Reader::new(&self.settings)?;
-        let source = format!("{}/{}", reader.cluster()?, self.settings.topic);
-        match self.store.source()? {
-            None => self.store.set_source(&source)?,
-            Some(known) if known == source => {}
-            Some(known) => {
-                return Err(ConsumeError::Halt(format!(
-                    "the store holds what was read from {known} (cluster/topic), and this is {source}: correct --kafka-brokers or \
-                     --kafka-topic-partials, or begin anew from this topic with --rebuild"
-                ))
-                .into());
-            }
-        }
+        self.topic().is_of(&self.store, &reader.cluster()?)?;
         Ok(reader)
     }
 
@@ -154,36 +158,51 @@ impl Consumer {
             return Err(self.topic().missing(&self.store)?.into());
         }
         self.know_topic(reader)?;
+        // One without a leader keeps nobody from being counted; it tells whether Kafka answers when none is answered for.
+        let (mut ends, mut unanswered) = (BTreeMap::new(), None);
+        for partition in 0..count {
+            match reader.ends(partition) {
+                Ok(found) => drop(ends.insert(partition, found)),
+                Err(halt @ ConsumeError::Halt(_)) => return Err(halt.into()),
+                Err(away) => unanswered = Some(away),
+            }
+        }
+        if let Some(away) = unanswered.filter(|_| ends.is_empty()) {
+            return Err(away.into());
+        }
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
-        for partition in (0..count).filter(|partition| !self.partitions.contains_key(partition)) {
-            let (first, end) = reader.ends(partition)?;
+        for (&partition, &(first, end)) in ends.iter().filter(|(of, _)| !self.partitions.all.contains_key(of)) {
             // A partition that was never read is read from its beginning, deliberately: all that it has is to be counted.
             let offset = stored.get(&partition).copied().unwrap_or(first);
-            let offset = self.topic().begin_at(&self.store, partition, offset, (first, end))?;
-            fresh.insert(partition, offset);
+            fresh.insert(partition, self.topic().begin_at(&self.store, partition, offset, (first, end))?);
         }
-        let reader = self.reader.as_mut().expect("connected before");
         if !fresh.is_empty() {
-            reader.assign(&fresh)?;
-            for (&partition, &next_offset) in &fresh {
-                let watermark_ms = self.store.watermark_of_partition(partition);
-                self.partitions.insert(partition, Partition { next_offset, watermark_ms, ..Partition::default() });
-            }
+            self.reader.as_mut().expect("connected before").assign(&fresh)?;
         }
+        for (partition, next_offset) in fresh {
+            let watermark_ms = self.store.watermark_of_partition(partition);
+            self.partitions.begin(partition, next_offset, watermark_ms, wall_ms());
+        }
+        self.partitions.some_unknown = (0..count).any(|partition| !self.partitions.all.contains_key(&partition));
+        self.has_looked = true;
+        self.look_for_standstill(&ends)
+    }
+
+    fn look_for_standstill(&mut self, ends: &BTreeMap<i32, (i64, i64)>) -> Result<(), Turn> {
         let mut standing = None;
-        for (&partition, state) in &mut self.partitions {
-            // Asked in any case: it tells whether Kafka answers.
-            let (_, end) = reader.ends(partition)?;
-            self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
-            if state.stands_still(end, Instant::now()) {
-                standing = Some((partition, state.next_offset, end));
+        for (&partition, state) in &mut self.partitions.all {
+            let end = ends.get(&partition).map(|(_, end)| *end);
+            if let Some(end) = end {
+                self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
+            }
+            if state.looks(end, Instant::now()) && self.partitions.reads_alone.is_none() {
+                standing = Some((partition, state.next_offset));
             }
         }
-        if let Some((partition, next_offset, end)) = standing {
+        if let Some((partition, next_offset)) = standing {
             let waited_s = STANDSTILL.as_secs();
             tracing::warn!(
-                "partition {partition} gave nothing for {waited_s} s at offset {next_offset}, and ends at {end}: it is read by a new \
-                 client; a transaction that its writer left open does this too, until Kafka aborts it"
+                "partition {partition} has more and gave nothing for {waited_s} s at offset {next_offset}: it is read by a new client"
             );
             self.read_anew()?;
         }
@@ -191,34 +210,33 @@ impl Consumer {
     }
 
     fn topic(&self) -> Topic<'_> {
-        Topic { name: &self.settings.topic, from_earliest: self.from_earliest }
+        Topic { name: &self.settings.topic, from_earliest: self.from_earliest && !self.has_looked }
     }
 
     /// Fails where it is another topic than the one that was read before.
     fn know_topic(&self, reader: &Reader) -> Result<(), Turn> {
-        self.topic().know(&self.store, reader, self.partitions.is_empty())
+        self.topic().know(&self.store, reader)
     }
 
-    /// Commits what is whole, and reads on behind it with a new client.
+    /// Commits what is whole; the next turn reads on behind it with a new client.
     fn read_anew(&mut self) -> Result<(), Turn> {
         self.commit_if_due(true)?;
-        self.partitions.clear();
+        self.reader = None;
+        self.partitions.let_go();
         self.assembly = Assembly::default();
-        self.reader = Some(self.connect()?);
         Ok(())
     }
 
-    /// Reads until there is something to commit, and nothing more at hand.
-    fn gather(&mut self) -> Result<(), Turn> {
-        let until = Instant::now() + BATCH_TIME;
+    /// Reads until there is something to commit, and nothing more at hand. True: Kafka gave something.
+    fn gather(&mut self) -> Result<bool, Turn> {
+        let (until, mut came) = (Instant::now() + BATCH_TIME, false);
         while self.ready_partials < BATCH_PARTIALS && Instant::now() < until {
             let timeout = if self.ready.is_empty() { POLL } else { LULL };
             let reader = self.reader.as_ref().expect("connected before");
-            let (partitions, assembly) = (&mut self.partitions, &mut self.assembly);
-            let (ready, meter) = (&mut self.ready, &self.meter);
-            let mut partials = 0;
+            let (partitions, assembly) = (&mut self.partitions.all, &mut self.assembly);
+            let (ready, ready_partials, meter) = (&mut self.ready, &mut self.ready_partials, &self.meter);
             let more = reader.poll(timeout, |polled| match polled {
-                Polled::Nothing => Ok(false),
+                Polled::Nothing => Ok::<bool, ConsumeError>(false),
                 Polled::AtEnd { partition, next_offset } => {
                     if let Some(state) = partitions.get_mut(&partition) {
                         state.at_end = true;
@@ -227,18 +245,31 @@ impl Consumer {
                     Ok(true)
                 }
                 Polled::Record { place, kind, edge, payload } => {
-                    let state = partitions.entry(place.partition).or_default();
+                    let Some(state) = partitions.get_mut(&place.partition) else { return Ok(true) };
+                    if place.offset < state.next_offset {
+                        // A client that was paused, or lost its broker, may give again what it gave.
+                        return Ok(true);
+                    }
                     (state.next_offset, state.at_end) = (place.offset + 1, false);
-                    partials = usize::from(kind == Some(Kind::Partial));
-                    take(assembly, ready, meter, state, (place, kind, edge, payload)).map(|()| true)
+                    *ready_partials += take(assembly, ready, meter, state, (place, kind, edge, payload))?;
+                    Ok(true)
                 }
             })?;
-            self.ready_partials += partials;
             if !more? {
                 break;
             }
+            came = true;
         }
-        Ok(())
+        Ok(came)
+    }
+
+    fn hold_back(&mut self) -> Result<(), ConsumeError> {
+        let reader = self.reader.as_ref().expect("connected before");
+        match self.partitions.hold_back(self.assembly.held_bytes(), self.settings.unfinished_bytes_max) {
+            Some(Hold::Pause(others)) => reader.pause(&others),
+            Some(Hold::Resume(others)) => reader.resume(&others),
+            None => Ok(()),
+        }
     }
 
     /// Commits what is whole, and where windows may close.
@@ -256,7 +287,8 @@ impl Consumer {
 
     fn commit(&mut self, cap_ms: Option<i64>) -> Result<(), StoreError> {
         let offsets = self.offsets();
-        let applied = self.apply(&offsets, cap_ms)?;
+        let batch = Batch { deliveries: &self.ready, offsets: &offsets, now_ms: wall_ms(), closing_cap_ms: cap_ms };
+        let applied = self.store.apply_what_can_be(&batch)?;
         self.meter.applied(&applied);
         for (edge_id, trouble) in &applied.troubles {
             tracing::warn!("edge {edge_id}: {}", trouble.text);
@@ -267,61 +299,32 @@ impl Consumer {
         Ok(())
     }
 
-    fn apply(&self, offsets: &BTreeMap<i32, i64>, closing_cap_ms: Option<i64>) -> Result<Applied, StoreError> {
-        let now_ms = wall_ms();
-        let batch = Batch { deliveries: &self.ready, offsets, now_ms, closing_cap_ms };
-        match self.store.apply(&batch) {
-            Err(StoreError::Refused(_)) => {}
-            outcome => return outcome,
-        }
-        // One of them cannot be kept, and nothing of the batch was. Each by itself, that one is reported, and what is behind it
-        // counted; offsets move on when all are judged, and who is read again is known.
-        let (none, mut all) = (BTreeMap::new(), Applied::default());
-        for delivered in &self.ready {
-            let alone = Batch { deliveries: std::slice::from_ref(delivered), offsets: &none, now_ms, closing_cap_ms };
-            let applied = match (self.store.apply(&alone), delivered) {
-                (Err(StoreError::Refused(refusal)), Delivered::Whole(whole)) => {
-                    let torn = TornTransaction {
-                        edge_id: whole.end.edge_id.clone(),
-                        txn_seq: whole.end.txn_seq,
-                        place: whole.place,
-                        why: refusal.to_string(),
-                    };
-                    self.store.apply(&Batch { deliveries: &[Delivered::Torn(torn)], ..alone })?
-                }
-                (outcome, _) => outcome?,
-            };
-            all.add(applied);
-        }
-        all.add(self.store.apply(&Batch { deliveries: &[], ..batch })?);
-        Ok(all)
-    }
-
     /// Where to read on after what is in `ready`.
     fn offsets(&self) -> BTreeMap<i32, i64> {
         let resume_at = |(&partition, state): (&i32, &Partition)| {
             (partition, self.assembly.resume_at(partition, state.next_offset))
         };
-        self.partitions.iter().map(resume_at).collect()
+        self.partitions.all.iter().map(resume_at).collect()
     }
 
-    /// Windows close no further than what every partition that is behind has said.
     fn closing_cap(&self) -> Option<i64> {
-        if self.partitions.is_empty() {
-            return Some(i64::MIN);
-        }
-        let holds = |state: &&Partition| self.away || !state.at_end;
-        self.partitions.values().filter(holds).map(|state| state.watermark_ms.unwrap_or(i64::MIN)).min()
+        self.partitions.closing_cap(self.away_since_ms.is_some())
+    }
+
+    /// Tells the store whose silence means something.
+    fn listen(&mut self) {
+        let idle_after_ms = self.store.options().idle_after_ms;
+        self.store.set_hearing(self.partitions.hearing(self.away_since_ms, wall_ms(), idle_after_ms));
     }
 
     fn falls_silent(&mut self, why: &str) -> Result<(), Stopped> {
         let since_ms = self.meter.away().map_or_else(wall_ms, |away| away.since_ms);
         // What was heard last says most.
         self.meter.set_away(Some(Away { since_ms, why: why.to_owned() }));
-        if !self.away {
+        if self.away_since_ms.is_none() {
             tracing::warn!("nothing is consumed: {why}");
-            self.away = true;
-            self.store.is_deaf(self.answered_ms);
+            self.away_since_ms = Some(self.answered_ms);
+            self.listen();
             // What is not committed waits: whether it is of this topic, nobody says now.
             let (closing_cap_ms, none) = (self.closing_cap(), BTreeMap::new());
             self.store.apply(&Batch { deliveries: &[], offsets: &none, now_ms: wall_ms(), closing_cap_ms })?;
@@ -331,37 +334,37 @@ impl Consumer {
     }
 
     fn answers(&mut self) {
-        self.answered_ms = wall_ms();
-        if self.away {
+        if self.away_since_ms.take().is_some() {
             tracing::info!("Kafka answers again");
-            self.away = false;
             self.meter.set_away(None);
-            self.store.hears(wall_ms());
+            self.listen();
         }
     }
 }
 
-/// Takes a record in.
+/// Takes a record in; how many partials of whole transactions are ready with it.
 fn take(
     assembly: &mut Assembly,
     ready: &mut Vec<Delivered>,
     meter: &Meter,
     state: &mut Partition,
     (place, kind, edge, payload): (Place, Option<Kind>, &[u8], &[u8]),
-) -> Result<(), ConsumeError> {
+) -> Result<usize, ConsumeError> {
     let Some(kind) = kind else {
         meter.foreign_record();
-        return Ok(());
+        return Ok(0);
     };
     let delivered =
         assembly.take(place, kind, edge, payload).map_err(|too_new| ConsumeError::Halt(too_new.to_string()))?;
+    let mut partials = 0;
     for one in &delivered {
         if let Delivered::Whole(whole) = one {
             state.watermark_ms = state.watermark_ms.max(Some(whole.end.watermark_ms));
+            partials += whole.partials.len();
         }
     }
     ready.extend(delivered);
-    Ok(())
+    Ok(partials)
 }
 
 /// Why a turn ended early.
@@ -391,24 +394,22 @@ pub fn wall_ms() -> i64 {
 mod tests {
     use super::*;
 
-    /// What an edge has not said yet may be in a partition that is behind, or that nobody answers for.
+    /// A client that was given partitions cannot be given them again: it must not be kept where another cannot be made at once.
     #[test]
-    fn windows_close_no_further_than_what_partitions_that_are_behind_have_said() {
+    fn a_client_that_gave_nothing_is_let_go_before_another_is_made() {
         let folder = tempfile::tempdir().expect("folder");
         let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
-        let settings = KafkaSettings { brokers: String::new(), topic: String::new(), properties: Vec::new() };
-        let mut consumer = Consumer::new(store, settings, Arc::default(), Arc::default());
-        assert_eq!(consumer.closing_cap(), Some(i64::MIN), "nothing is known of any");
-        let read = |watermark_ms| Partition { at_end: true, watermark_ms, ..Partition::default() };
-        consumer.partitions = BTreeMap::from([(0, read(Some(5))), (1, read(Some(9)))]);
-        assert_eq!(consumer.closing_cap(), None);
-        consumer.away = true;
-        assert_eq!(consumer.closing_cap(), Some(5), "nobody's silence is believed");
-        consumer.away = false;
-        consumer.partitions.get_mut(&1).expect("it is there").at_end = false;
-        assert_eq!(consumer.closing_cap(), Some(9));
-        // One that was added, and of which nothing is read.
-        consumer.partitions.insert(2, Partition::default());
-        assert_eq!(consumer.closing_cap(), Some(i64::MIN));
+        let (brokers, topic) = ("127.0.0.1:1".to_owned(), "t".to_owned());
+        let settings = KafkaSettings { brokers, topic, properties: Vec::new(), unfinished_bytes_max: 1 };
+        let mut reader = Reader::new(&settings).expect("a client");
+        reader.assign(&BTreeMap::from([(0, 5)])).expect("it has none yet");
+        assert!(reader.assign(&BTreeMap::from([(0, 5)])).is_err(), "again");
+        let mut consumer = Consumer::new(store.clone(), settings, Arc::default(), Arc::default());
+        consumer.reader = Some(reader);
+        consumer.partitions.begin(0, 5, Some(7), 1);
+        assert!(consumer.read_anew().is_ok());
+        assert!(consumer.reader.is_none() && consumer.partitions.all.is_empty());
+        assert_eq!(store.offsets().expect("read"), BTreeMap::from([(0, 5)]), "what it had read is kept");
+        assert_eq!(consumer.closing_cap(), Some(i64::MIN), "nothing closes meanwhile");
     }
 }

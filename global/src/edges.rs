@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tollgate_wire::EndRecord;
 
+use crate::hearing::Hearing;
 use crate::records::{Edge, LogSeen, Trouble};
 
 /// Troubles of an edge that are kept; older ones are only counted.
@@ -15,7 +16,8 @@ const LOGS_MAX: usize = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     Live,
-    /// It was live when Kafka went away: nothing can be heard of it. It holds windows open as a live one does.
+    /// Nothing came for longer than `--idle-after`, and could not have: Kafka is away, or its partition is not read to the end. It
+    /// holds windows open as a live one does.
     Unheard,
     /// Nothing came for longer than `--idle-after`: it holds no window open, but keeps windows from being final.
     Silent,
@@ -46,15 +48,6 @@ impl Presence {
             Presence::Silent | Presence::Stopped | Presence::Retired => false,
         }
     }
-}
-
-/// When edges can be heard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hearing {
-    /// Silence is not counted from before.
-    pub since_ms: i64,
-    /// Nor from this on, where it is known.
-    pub deaf_from_ms: Option<i64>,
 }
 
 /// What did not go as the contract says. Nothing is guessed: what it says of counts is all that is known.
@@ -126,7 +119,7 @@ pub struct EdgeState {
 }
 
 impl EdgeState {
-    pub fn of(edge_id: &str, edge: &Edge, now_ms: i64, idle_after_ms: i64, hearing: Hearing) -> EdgeState {
+    pub fn of(edge_id: &str, edge: &Edge, now_ms: i64, idle_after_ms: i64, hearing: &Hearing) -> EdgeState {
         EdgeState {
             edge_id: edge_id.to_owned(),
             presence: edge.presence(now_ms, idle_after_ms, hearing),
@@ -162,15 +155,16 @@ pub enum Verdict {
 }
 
 impl Edge {
-    pub fn presence(&self, now_ms: i64, idle_after_ms: i64, hearing: Hearing) -> Presence {
-        let heard_to_ms = hearing.deaf_from_ms.unwrap_or(now_ms);
+    pub fn presence(&self, now_ms: i64, idle_after_ms: i64, hearing: &Hearing) -> Presence {
+        let heard = hearing.of(self.place.map(|place| place.partition));
+        let (silent_ms, unseen_ms) = heard.silence_ms(self.seen_ms, now_ms);
         if self.retired {
             Presence::Retired
         } else if self.stopped {
             Presence::Stopped
-        } else if heard_to_ms.saturating_sub(self.seen_ms.max(hearing.since_ms)) > idle_after_ms {
+        } else if silent_ms > idle_after_ms {
             Presence::Silent
-        } else if hearing.deaf_from_ms.is_some() {
+        } else if unseen_ms > idle_after_ms {
             Presence::Unheard
         } else {
             Presence::Live
@@ -270,7 +264,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub fn of<'a>(edges: impl Iterator<Item = &'a Edge>, now_ms: i64, idle_after_ms: i64, hearing: Hearing) -> Claims {
+    pub fn of<'a>(edges: impl Iterator<Item = &'a Edge>, now_ms: i64, idle_after_ms: i64, hearing: &Hearing) -> Claims {
         let (mut live, mut others, mut horizon) = (None::<i64>, None::<i64>, None::<i64>);
         for edge in edges {
             let presence = edge.presence(now_ms, idle_after_ms, hearing);
@@ -339,17 +333,24 @@ mod tests {
     fn who_holds_back_what() {
         let with = |watermark_ms, horizon_ms, seen_ms| Edge { watermark_ms, horizon_ms, seen_ms, ..Edge::default() };
         let (mut a, mut b) = (with(100, 50, 1_000), with(200, 150, 1_000));
-        let claims = |a: &Edge, b: &Edge, now| Claims::of([a, b].into_iter(), now, 100, Hearing::default());
+        let claims = |a: &Edge, b: &Edge, now| Claims::of([a, b].into_iter(), now, 100, &Hearing::default());
         assert_eq!(claims(&a, &b, 1_050), Claims { watermark_ms: Some(100), horizon_ms: Some(50) });
         b.seen_ms = 1_200;
         let silent = Claims { watermark_ms: Some(200), horizon_ms: Some(50) };
         assert_eq!(claims(&a, &b, 1_200), silent, "silence closes and does not make final");
-        let heard = |now, since_ms, deaf_from_ms| {
-            Claims::of([&a, &b].into_iter(), now, 100, Hearing { since_ms, deaf_from_ms }).watermark_ms
+        let heard = |now, from_ms, to_ms: Option<i64>| {
+            let mut hearing = Hearing::since(from_ms);
+            to_ms.into_iter().for_each(|to_ms| hearing.others.is_deaf(to_ms));
+            (Claims::of([&a, &b].into_iter(), now, 100, &hearing).watermark_ms, a.presence(now, 100, &hearing))
         };
-        assert_eq!(heard(1_200, 1_150, None), Some(100), "not yet listened to");
-        assert_eq!(heard(9_000, 0, Some(1_050)), Some(100), "nobody can be heard since it was live");
-        assert_eq!(heard(9_000, 0, Some(1_200)), Some(200), "it was silent before");
+        assert_eq!(heard(1_200, 1_150, None), (Some(100), Presence::Live), "not yet listened to");
+        assert_eq!(heard(1_060, 0, Some(1_050)), (Some(100), Presence::Live));
+        assert_eq!(
+            heard(9_000, 0, Some(1_050)),
+            (Some(100), Presence::Unheard),
+            "nobody can be heard since it was live"
+        );
+        assert_eq!(heard(9_000, 0, Some(1_200)), (Some(200), Presence::Silent), "it was silent before");
         a.retired = true;
         assert_eq!(claims(&a, &b, 1_200), Claims { watermark_ms: Some(200), horizon_ms: Some(150) });
         b.note(Trouble { kind: TroubleKind::Gap.code(), clicks: 3, ..Trouble::default() });

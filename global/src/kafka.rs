@@ -32,6 +32,8 @@ pub struct KafkaSettings {
     pub topic: String,
     /// Of librdkafka; nothing that the protocol decides.
     pub properties: Vec<(String, String)>,
+    /// What transactions that are not read to their end may hold in memory; beyond, one partition at a time is read.
+    pub unfinished_bytes_max: usize,
 }
 
 /// Why nothing was consumed.
@@ -147,6 +149,23 @@ impl Reader {
         ends.map_err(|error| self.away(&format!("asking where {}/{partition} ends", self.topic), &error))
     }
 
+    /// These partitions give nothing until [`Reader::resume`].
+    pub fn pause(&self, partitions: &[i32]) -> Result<(), ConsumeError> {
+        self.consumer.pause(&self.list(partitions)).map_err(|error| self.away("pausing partitions", &error))
+    }
+
+    pub fn resume(&self, partitions: &[i32]) -> Result<(), ConsumeError> {
+        self.consumer.resume(&self.list(partitions)).map_err(|error| self.away("resuming partitions", &error))
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for &partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        list
+    }
+
     fn timeout(&self) -> Duration {
         if self.assigned.is_empty() { ANSWER_TIMEOUT } else { ASIDE_TIMEOUT }
     }
@@ -178,6 +197,10 @@ impl Reader {
             }
             // Of one broker among several, and tried again; whether Kafka answers at all is asked now and then.
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_of_a_connection) => Ok(take(Polled::Nothing)),
+            // Consumers must name a group; this one never joins it, and needs no right to it.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Ok(take(Polled::Nothing))
+            }
             Some(Err(error)) => Err(self.failed(&error)),
         }
     }

@@ -19,6 +19,7 @@ mod fold;
 mod guard;
 #[cfg(test)]
 mod guard_tests;
+mod hearing;
 mod history;
 mod http;
 mod kafka;
@@ -27,7 +28,7 @@ mod key;
 mod load;
 mod metrics;
 mod panes;
-mod partition;
+mod partitions;
 mod private_file;
 mod progress;
 mod query_side;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableTable, WriteTransaction};
 
-use crate::edges::{Claims, Hearing};
+use crate::edges::Claims;
+use crate::hearing::Hearing;
 use crate::panes::{Open, Run};
 use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
@@ -49,11 +50,10 @@ pub fn load(
     let committed_ms = state_value(&state, COMMITTED_MS)?;
     // As of the last commit: whether edges fell silent since then, the next one says.
     let at_ms = committed_ms.unwrap_or(0);
-    let hearing = Hearing { since_ms: at_ms, deaf_from_ms: None };
     let moment = Moment {
         generation: state_value(&state, GENERATION)?.unwrap_or(0),
         committed_ms,
-        claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, hearing),
+        claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, &Hearing::since(at_ms)),
         open: Open { folded_before_ms: progress.folded_before_ms, runs },
         progress,
         counted,

@@ -218,7 +218,12 @@ mod tests {
     fn a_rebuild_does_not_take_the_place_of_the_one_before_it() {
         let folder = tempfile::tempdir().expect("folder");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let kafka = KafkaSettings { brokers: "a:1".to_owned(), topic: "t".to_owned(), properties: Vec::new() };
+        let kafka = KafkaSettings {
+            brokers: "a:1".to_owned(),
+            topic: "t".to_owned(),
+            properties: Vec::new(),
+            unfinished_bytes_max: 1,
+        };
         let config = ServiceConfig {
             data_dir: folder.path().to_owned(),
             kafka,

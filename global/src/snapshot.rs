@@ -6,7 +6,8 @@ use std::sync::Arc;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use crate::catalogue::Catalogue;
-use crate::edges::{Claims, EdgeState, Hearing};
+use crate::edges::{Claims, EdgeState};
+use crate::hearing::Hearing;
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
@@ -106,13 +107,13 @@ impl Snapshot {
 
     /// Every edge that ever sent something, by name.
     pub fn edges(&self, now_ms: i64) -> Result<Vec<EdgeState>, StoreError> {
-        let (idle_after_ms, hearing) = self.idle;
+        let (idle_after_ms, hearing) = &self.idle;
         let table = self.file.open_table(EDGES).map_err(redb::Error::from)?;
         let mut edges = Vec::new();
         for entry in table.iter().map_err(redb::Error::from)? {
             let (edge_id, bytes) = entry.map_err(redb::Error::from)?;
             let edge: Edge = decode(bytes.value())?;
-            edges.push(EdgeState::of(edge_id.value(), &edge, now_ms, idle_after_ms, hearing));
+            edges.push(EdgeState::of(edge_id.value(), &edge, now_ms, *idle_after_ms, hearing));
         }
         Ok(edges)
     }

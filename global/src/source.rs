@@ -40,9 +40,9 @@ impl Store {
         Ok(offsets)
     }
 
-    /// How far a partition was read means nothing any more: its offsets are given to other records, or to none.
-    pub fn forget_partition(&self, partition: i32, now_ms: i64) -> Result<(), StoreError> {
-        self.write(now_ms, |commit| commit.forget_partition(partition))
+    /// How far a partition was read, or all of them, means nothing any more: its offsets are given to other records, or to none.
+    pub fn forget_places(&self, partition: Option<i32>, now_ms: i64) -> Result<(), StoreError> {
+        self.write(now_ms, |commit| commit.forget_places(partition))
     }
 
     /// The highest watermark of edges whose last transaction stands in a partition.
@@ -77,7 +77,8 @@ pub fn put_offsets(file: &WriteTransaction, offsets: &BTreeMap<i32, i64>) -> Res
     Ok(())
 }
 
-pub fn remove_offset(file: &WriteTransaction, partition: i32) -> Result<(), StoreError> {
-    file.open_table(OFFSETS).map_err(redb::Error::from)?.remove(partition).map_err(redb::Error::from)?;
-    Ok(())
+/// Of a partition, or of all.
+pub fn remove_offsets(file: &WriteTransaction, partition: Option<i32>) -> Result<(), StoreError> {
+    let mut table = file.open_table(OFFSETS).map_err(redb::Error::from)?;
+    Ok(table.retain(|of, _| partition.is_some_and(|partition| partition != of)).map_err(redb::Error::from)?)
 }

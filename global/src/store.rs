@@ -1,6 +1,7 @@
 //! The store of the global tier, one redb file: a commit is one blob, rows are written when their pane closes. One commit at a
 //! time; any number read. A reader takes a snapshot of the file and of what is in memory that belong together.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -9,10 +10,10 @@ use redb::{Database, ReadableTable};
 use tokio::sync::watch;
 use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
-use crate::batch::{Applied, Batch};
+use crate::batch::{Applied, Batch, Delivered};
 use crate::catalogue::{Catalogue, CatalogueFile};
 use crate::commit::{Commit, Writer};
-use crate::edges::Hearing;
+use crate::hearing::Hearing;
 use crate::load;
 use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
@@ -71,7 +72,7 @@ pub struct Store {
     /// Held through a commit.
     writer: Mutex<Writer>,
     failed: AtomicBool,
-    /// Since 0: nobody said yet what time it is.
+    /// From 0: nobody said yet what time it is.
     hearing: Mutex<Hearing>,
     /// The generation, told to who waits for the next commit.
     committed: watch::Sender<i64>,
@@ -128,6 +129,29 @@ impl Store {
         self.write(batch.now_ms, |commit| commit.apply(batch))
     }
 
+    /// As [`Store::apply`]; where one of them can never be kept, it is noted of its edge as torn, and the others are counted.
+    pub fn apply_what_can_be(&self, batch: &Batch<'_>) -> Result<Applied, StoreError> {
+        match self.apply(batch) {
+            Err(StoreError::Refused(_)) => {}
+            outcome => return outcome,
+        }
+        // Nothing of the batch was kept. Offsets move on when all are judged, and who is read again is known.
+        let (none, mut all) = (BTreeMap::new(), Applied::default());
+        for delivered in batch.deliveries {
+            let alone = Batch { deliveries: std::slice::from_ref(delivered), offsets: &none, ..*batch };
+            let applied = match (self.apply(&alone), delivered) {
+                (Err(StoreError::Refused(refusal)), Delivered::Whole(whole)) => {
+                    let torn = Delivered::Torn(whole.torn(refusal.to_string()));
+                    self.apply(&Batch { deliveries: &[torn], ..alone })?
+                }
+                (outcome, _) => outcome?,
+            };
+            all.add(applied);
+        }
+        all.add(self.apply(&Batch { deliveries: &[], ..*batch })?);
+        Ok(all)
+    }
+
     /// What must be done as time passes: edges that fell silent, hours to roll up, rows to prune; a bounded step of it. True:
     /// there is more to do.
     pub fn keep_up(&self, now_ms: i64) -> Result<bool, StoreError> {
@@ -169,18 +193,13 @@ impl Store {
         Ok(read::<Edge>(&table, edge_id)?.map(|edge| edge.end))
     }
 
-    /// From now on edges are heard: before, nobody could be.
-    pub fn hears(&self, now_ms: i64) {
-        *self.hearing() = Hearing { since_ms: now_ms, deaf_from_ms: None };
+    /// From when to when edges could be heard, as who listens knows.
+    pub fn set_hearing(&self, hearing: Hearing) {
+        *self.hearing.lock().unwrap_or_else(PoisonError::into_inner) = hearing;
     }
 
-    /// From now on nobody can be heard, and nobody's silence means anything.
-    pub fn is_deaf(&self, now_ms: i64) {
-        self.hearing().deaf_from_ms = Some(now_ms);
-    }
-
-    pub(crate) fn hearing(&self) -> MutexGuard<'_, Hearing> {
-        self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn hearing(&self) -> Hearing {
+        self.hearing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// An operator's word that an edge will not come back: nothing waits for it. False: there is no such edge.
@@ -205,7 +224,7 @@ impl Store {
             };
             let of_file = [Some(last), next].into_iter().flatten().find(|moment| moment.generation == generation);
             if let Some(moment) = of_file {
-                let idle = (self.options.idle_after_ms, *self.hearing());
+                let idle = (self.options.idle_after_ms, self.hearing());
                 return Ok(Snapshot::new(file, moment, idle, self.catalogue()));
             }
             if self.failed.load(Ordering::Acquire) {
@@ -256,9 +275,9 @@ impl Store {
         }
         // The first that tells the time says since when somebody listens.
         {
-            let mut hearing = self.hearing();
-            if hearing.since_ms == 0 {
-                hearing.since_ms = now_ms;
+            let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+            if hearing.others.from_ms == 0 {
+                hearing.others.from_ms = now_ms;
             }
         }
         let outcome = self.write_locked(&mut writer, now_ms, change);
@@ -275,7 +294,7 @@ impl Store {
         change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let file = begin_write(&self.database)?;
-        let hearing = *self.hearing();
+        let hearing = self.hearing();
         let catalogue = self.catalogue();
         let mut commit = Commit::new(&file, writer, &self.options, self.moment(), (now_ms, hearing), &catalogue);
         let done = change(&mut commit)?;

@@ -13,11 +13,25 @@ const WAYS_OUT: &str = "Nothing is guessed. Start once with --from-earliest to k
 #[derive(Clone, Copy)]
 pub struct Topic<'a> {
     pub name: &'a str,
-    /// The operator's word: what it does not have any more is passed over.
+    /// The operator's word, of this start: what it does not have any more is passed over.
     pub from_earliest: bool,
 }
 
 impl Topic<'_> {
+    /// Fails where the store is of another cluster, or another topic by name; binds one that is new.
+    pub fn is_of(&self, store: &Store, cluster: &str) -> Result<(), Turn> {
+        let source = format!("{cluster}/{}", self.name);
+        match store.source()? {
+            None => Ok(store.set_source(&source)?),
+            Some(known) if known == source => Ok(()),
+            Some(known) => Err(ConsumeError::Halt(format!(
+                "the store holds what was read from {known} (cluster/topic), and this is {source}: correct --kafka-brokers or \
+                 --kafka-topic-partials, or begin anew from this topic with --rebuild"
+            ))
+            .into()),
+        }
+    }
+
     /// There was one if the store is of one; whether another is made under its name is seen by its id.
     pub fn missing(&self, store: &Store) -> Result<ConsumeError, StoreError> {
         let Topic { name, .. } = self;
@@ -28,8 +42,7 @@ impl Topic<'_> {
     }
 
     /// Fails where it is another than was read before: in one that was made anew, offsets are those of other records.
-    /// `is_start`: nothing of it was read since the start.
-    pub fn know(&self, store: &Store, reader: &Reader, is_start: bool) -> Result<(), Turn> {
+    pub fn know(&self, store: &Store, reader: &Reader) -> Result<(), Turn> {
         let Some(id) = reader.topic_id()? else { return Ok(()) };
         match store.topic_id()? {
             Some(known) if known == id => return Ok(()),
@@ -37,13 +50,11 @@ impl Topic<'_> {
             Some(known) => {
                 let anew =
                     format!("the topic {} was deleted and made anew: its id was {known}, and is {id}", self.name);
-                if !self.from_earliest || !is_start {
+                if !self.from_earliest {
                     return Err(ConsumeError::Halt(format!("{anew}. {WAYS_OUT}")).into());
                 }
                 tracing::warn!("{anew}. --from-earliest: it is read from its beginning into what is counted");
-                for &partition in store.offsets()?.keys() {
-                    store.forget_partition(partition, wall_ms())?;
-                }
+                store.forget_places(None, wall_ms())?;
             }
         }
         Ok(store.set_topic_id(&id)?)
@@ -67,7 +78,7 @@ impl Topic<'_> {
             return Err(ConsumeError::Halt(format!("{lost}. {WAYS_OUT}")).into());
         }
         tracing::warn!("{lost}. --from-earliest: it is read from {first} into what is counted");
-        store.forget_partition(partition, wall_ms())?;
+        store.forget_places(Some(partition), wall_ms())?;
         Ok(first)
     }
 }

@@ -51,7 +51,7 @@ pub struct GlobalArgs {
     /// How long rows of hours are kept [default: 731d] [bounds: 1d to 3650d] [env: TOLLGATE_KEEP_HOURS]
     #[arg(long, value_name = "TIME")]
     keep_hours: Option<String>,
-    /// What open panes and the cache of the store may hold in memory [default: 512MiB] [bounds: 64MiB to 1TiB] [env:
+    /// What open panes, the cache of the store, the last hour's counts and transactions that are being read may hold in memory [default: 512MiB] [bounds: 64MiB to 1TiB] [env:
     /// TOLLGATE_STORE_MEMORY_BYTES]
     #[arg(long, value_name = "BYTES")]
     store_memory_bytes: Option<String>,
@@ -199,7 +199,7 @@ impl GlobalArgs {
         let log_format = LogFormat::ALL.iter().find(|known| known.name() == format);
         let config = ServiceConfig {
             data_dir: value("data-dir", &self.data_dir, DATA_DIR).into(),
-            kafka: self.kafka(environment.clone(), kafka_file)?,
+            kafka: self.kafka(environment.clone(), kafka_file, (memory / 8) as usize)?,
             query_listen: address("query-listen", &self.query_listen, "127.0.0.1:8090")?,
             admin_listen: address("admin-listen", &self.admin_listen, ADMIN_LISTEN)?,
             store,
@@ -216,6 +216,7 @@ impl GlobalArgs {
         &self,
         environment: BTreeMap<String, String>,
         file: Option<ConfigFile>,
+        unfinished_bytes_max: usize,
     ) -> Result<KafkaSettings, UsageError> {
         let mut flags = BTreeMap::new();
         let properties = (!self.kafka_set.is_empty()).then(|| self.kafka_set.join("\n"));
@@ -226,7 +227,12 @@ impl GlobalArgs {
         ];
         flags.extend(said.into_iter().filter_map(|(name, text)| Some((name, text?))));
         let kafka = kafka_config(&Said { flags, environment, file })?;
-        Ok(KafkaSettings { brokers: kafka.brokers, topic: kafka.topic_partials, properties: kafka.properties })
+        Ok(KafkaSettings {
+            brokers: kafka.brokers,
+            topic: kafka.topic_partials,
+            properties: kafka.properties,
+            unfinished_bytes_max,
+        })
     }
 }
 

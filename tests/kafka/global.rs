@@ -13,7 +13,7 @@ use crate::client::{Random, while_sending};
 use crate::edge::{Edge, wait_for_export};
 use crate::reader::Topics;
 use crate::sending::client;
-use crate::server::{Server, binary, get};
+use crate::server::{Server, answer, binary, get};
 use crate::shared;
 use crate::wait::{let_pass, wait_until};
 
@@ -25,7 +25,7 @@ pub struct Global {
     data_dir: PathBuf,
     brokers: String,
     topic: String,
-    flags: Vec<String>,
+    pub flags: Vec<String>,
 }
 
 impl Global {
@@ -50,13 +50,13 @@ impl Global {
 }
 
 /// `tollgate WORDS… --admin ADDRESS`: its exit status and what it printed.
-fn command(server: &Server, words: &[&str]) -> (Option<i32>, String) {
+pub fn command(server: &Server, words: &[&str]) -> (Option<i32>, String) {
     let admin = server.admin.to_string();
     let output = Command::new(binary()).env_clear().args(words).args(["--admin", &admin]).output().expect("it runs");
     (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-fn edge_of(server: &Server, edge_id: &str) -> Value {
+pub fn edge_of(server: &Server, edge_id: &str) -> Value {
     let edges: Value = serde_json::from_str(&get(server.admin, "/edges")).expect("JSON");
     let found = edges["edges"].as_array().into_iter().flatten().find(|edge| edge["edge_id"] == edge_id);
     found.cloned().unwrap_or(Value::Null)
@@ -223,7 +223,7 @@ fn what_is_not_as_the_contract_says_is_reported_and_not_counted() {
     server.stop();
 }
 
-fn produce(topics: &Topics, brokers: &str, words: &[&str]) {
+pub fn produce(topics: &Topics, brokers: &str, words: &[&str]) {
     topics.produce(brokers, words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
 }
 
@@ -379,6 +379,6 @@ fn counting_goes_on_from_the_earliest_that_there_is() {
     wait_until("it reads on", || gross(&server, None) == 300);
     // A topic that is gone is waited for, and said to be gone.
     crate::reader::delete_topic(&direct, &topics.partials);
-    wait_until("it is told of", || get(server.admin, "/readyz").contains("is not there any more"));
+    wait_until("it is told of", || answer(server.admin, "/readyz").1.contains("is not there any more"));
     server.stop();
 }

@@ -26,6 +26,7 @@ mod edge;
 mod exactly_once;
 mod faults;
 mod global;
+mod global_reading;
 mod harness;
 mod java;
 mod lag;

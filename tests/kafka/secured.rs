@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::edge::Edge;
-use crate::sending::set;
 
 /// It may do everything.
 pub const USER: &str = "edge";
@@ -19,14 +18,20 @@ pub struct Secured {
     address: SocketAddr,
 }
 
+/// How this user of the shared broker comes in, as flags.
+pub fn user_flags(user: &str, password: &str) -> Vec<String> {
+    let (user, password) = (format!("sasl.username={user}"), format!("sasl.password={password}"));
+    let ca = format!("ssl.ca.location={}", crate::shared::broker().secured().ca().display());
+    let properties = ["security.protocol=sasl_ssl", "sasl.mechanisms=SCRAM-SHA-512", &user, &password, &ca];
+    properties.iter().flat_map(|property| ["--kafka-set".to_owned(), (*property).to_owned()]).collect()
+}
+
 /// An edge that comes in as this user of the shared broker, with this password.
 pub fn edge_of(name: &str, user: &str, password: &str) -> Edge {
     let broker = crate::shared::broker();
     let secured = broker.secured();
     let mut edge = Edge::new(name, &broker.direct(), &secured.address().to_string());
-    let (user, password) = (format!("sasl.username={user}"), format!("sasl.password={password}"));
-    let ca = format!("ssl.ca.location={}", secured.ca().display());
-    set(&mut edge, &["security.protocol=sasl_ssl", "sasl.mechanisms=SCRAM-SHA-512", &user, &password, &ca]);
+    edge.flags.extend(user_flags(user, password));
     edge
 }
 

@@ -1,0 +1,244 @@
+//! Pure. The partitions of the topic, as far as they were read, and what that says: how far windows may close, whose silence means something.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::hearing::{Heard, Hearing};
+
+/// How long a partition that has more may give nothing before the client is made anew: one was seen that asked for ever with an epoch
+/// that no broker knew, after its broker had been killed.
+pub const STANDSTILL: Duration = Duration::from_secs(30);
+
+/// One partition, as far as it was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Partition {
+    pub next_offset: i64,
+    /// Everything that is committed of it was read.
+    pub at_end: bool,
+    /// The highest that an edge in it claimed.
+    pub watermark_ms: Option<i64>,
+    pub heard: Heard,
+    /// How far it was when it was looked at, and since when it is no further though there is more.
+    looked_at: i64,
+    stands_since: Option<Instant>,
+}
+
+impl Partition {
+    pub fn new(next_offset: i64, watermark_ms: Option<i64>, now_ms: i64) -> Partition {
+        Partition { next_offset, watermark_ms, heard: Heard::deaf_since(now_ms), ..Partition::default() }
+    }
+
+    /// What a look found: it ends at `end`, or could not be asked. True: it has stood still for too long.
+    pub fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
+        let has_more = end.is_none_or(|end| end > self.next_offset);
+        // A client may be given nothing of what is there.
+        self.at_end &= !has_more;
+        let stands = has_more && self.next_offset == self.looked_at;
+        self.looked_at = self.next_offset;
+        self.stands_since = stands.then(|| self.stands_since.unwrap_or(now));
+        self.stands_since.is_some_and(|since| now.duration_since(since) >= STANDSTILL)
+    }
+}
+
+/// Partitions that are to give nothing for now, or to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    Pause(Vec<i32>),
+    Resume(Vec<i32>),
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    pub all: BTreeMap<i32, Partition>,
+    /// There are more, and nobody could say yet where to begin in them.
+    pub some_unknown: bool,
+    /// Of edges whose last transaction stands in none of them.
+    others: Heard,
+    /// All others wait for what this one has begun: together they held too much.
+    pub reads_alone: Option<i32>,
+    /// Of those that were let go.
+    before: BTreeMap<i32, Heard>,
+}
+
+impl Partitions {
+    pub fn new(now_ms: i64) -> Partitions {
+        Partitions { others: Heard::deaf_since(now_ms), ..Partitions::default() }
+    }
+
+    /// One is read from here on.
+    pub fn begin(&mut self, partition: i32, next_offset: i64, watermark_ms: Option<i64>, now_ms: i64) {
+        let mut state = Partition::new(next_offset, watermark_ms, now_ms);
+        state.heard = self.before.remove(&partition).unwrap_or(state.heard);
+        self.all.insert(partition, state);
+    }
+
+    /// None is read until it is begun again.
+    pub fn let_go(&mut self) {
+        let kept = std::mem::take(&mut self.all).into_iter().map(|(partition, state)| (partition, state.heard));
+        self.before.extend(kept);
+        self.reads_alone = None;
+    }
+
+    /// Transactions that are not read to their end hold what they have in memory, `held` bytes by partition. Where that is over `max`
+    /// together, one partition after the other is read until it has ended what it began.
+    pub fn hold_back(&mut self, held: &BTreeMap<i32, usize>, max: usize) -> Option<Hold> {
+        let total: usize = held.values().sum();
+        let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
+        let others = |alone: i32| self.all.keys().copied().filter(|of| *of != alone).collect();
+        match self.reads_alone {
+            None if total > max => {
+                // One that is at its end waits for an edge that has not ended its transaction there.
+                let (&alone, _) = held.iter().filter(|(of, _)| !is_read(of)).max_by_key(|(_, bytes)| **bytes)?;
+                let hold = Hold::Pause(others(alone));
+                self.reads_alone = Some(alone);
+                Some(hold)
+            }
+            Some(alone) if total <= max / 2 || held.get(&alone) == Some(&0) || is_read(&alone) => {
+                let hold = Hold::Resume(others(alone));
+                self.reads_alone = None;
+                Some(hold)
+            }
+            None | Some(_) => None,
+        }
+    }
+
+    pub fn are_read(&self) -> bool {
+        !self.some_unknown && self.all.values().all(|state| state.at_end)
+    }
+
+    /// Windows close no further than what every partition that is behind has said; while Kafka is away, all are.
+    pub fn closing_cap(&self, away: bool) -> Option<i64> {
+        if self.all.is_empty() || self.some_unknown {
+            return Some(i64::MIN);
+        }
+        let holds = |state: &&Partition| away || !state.at_end;
+        self.all.values().filter(holds).map(|state| state.watermark_ms.unwrap_or(i64::MIN)).min()
+    }
+
+    /// From when to when edges could be heard. `away_since_ms`: Kafka does not answer since then.
+    pub fn hearing(&mut self, away_since_ms: Option<i64>, now_ms: i64, idle_after_ms: i64) -> Hearing {
+        let listen = |heard: &mut Heard, is_heard: bool| {
+            if is_heard && away_since_ms.is_none() {
+                heard.hears(now_ms, idle_after_ms);
+            } else {
+                heard.is_deaf(away_since_ms.unwrap_or(now_ms));
+            }
+        };
+        listen(&mut self.others, !self.all.is_empty() && !self.some_unknown);
+        for state in self.all.values_mut() {
+            listen(&mut state.heard, state.at_end);
+        }
+        self.before.values_mut().for_each(|heard| listen(heard, false));
+        let read = self.all.iter().map(|(&partition, state)| (partition, state.heard));
+        let partitions = self.before.iter().map(|(&partition, &heard)| (partition, heard)).chain(read).collect();
+        Hearing { partitions: Arc::new(partitions), others: self.others }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an edge has not said yet may be in a partition that is behind, or that nobody answers for.
+    #[test]
+    fn windows_close_no_further_than_what_partitions_that_are_behind_have_said() {
+        let mut partitions = Partitions::new(0);
+        assert_eq!(partitions.closing_cap(false), Some(i64::MIN), "nothing is known of any");
+        let read = |watermark_ms| Partition { at_end: true, watermark_ms, ..Partition::default() };
+        partitions.all = BTreeMap::from([(0, read(Some(5))), (1, read(Some(9)))]);
+        assert_eq!((partitions.closing_cap(false), partitions.are_read()), (None, true));
+        assert_eq!(partitions.closing_cap(true), Some(5), "nobody's silence is believed");
+        partitions.all.get_mut(&1).expect("it is there").at_end = false;
+        assert_eq!((partitions.closing_cap(false), partitions.are_read()), (Some(9), false));
+        // One that was added, and of which nothing is read.
+        partitions.all.insert(2, Partition::default());
+        assert_eq!(partitions.closing_cap(false), Some(i64::MIN));
+        partitions.all = BTreeMap::from([(0, read(Some(5)))]);
+        partitions.some_unknown = true;
+        assert_eq!((partitions.closing_cap(false), partitions.are_read()), (Some(i64::MIN), false));
+    }
+
+    /// Metadata may be answered, and fetches not.
+    #[test]
+    fn a_partition_that_has_more_and_gives_nothing_is_behind_and_its_edges_are_not_heard() {
+        let (now, mut partitions) = (Instant::now(), Partitions::new(1_000));
+        partitions.all.insert(0, Partition { at_end: true, watermark_ms: Some(7), ..Partition::new(5, None, 1_000) });
+        let to_ms = |partitions: &mut Partitions, now_ms| partitions.hearing(None, now_ms, 30_000).of(Some(0)).to_ms;
+        partitions.all.get_mut(&0).expect("it is there").looks(Some(5), now);
+        assert_eq!((to_ms(&mut partitions, 2_000), partitions.closing_cap(false)), (None, None));
+        partitions.all.get_mut(&0).expect("it is there").looks(Some(6), now);
+        assert_eq!((to_ms(&mut partitions, 9_000), partitions.closing_cap(false)), (Some(9_000), Some(7)));
+        assert_eq!(to_ms(&mut partitions, 99_000), Some(9_000));
+        let state = partitions.all.get_mut(&0).expect("it is there");
+        (state.next_offset, state.at_end) = (6, true);
+        assert_eq!((to_ms(&mut partitions, 100_000), partitions.closing_cap(false)), (None, None));
+        partitions.all.get_mut(&0).expect("it is there").looks(None, now);
+        assert_eq!(
+            (to_ms(&mut partitions, 101_000), partitions.closing_cap(false)),
+            (Some(101_000), Some(7)),
+            "no leader"
+        );
+    }
+
+    #[test]
+    fn one_partition_is_read_alone_where_all_together_hold_too_much() {
+        let mut partitions = Partitions::new(0);
+        (0..3).for_each(|partition| partitions.begin(partition, 0, None, 0));
+        let held = |bytes: [usize; 3]| (0..).zip(bytes).collect::<BTreeMap<i32, usize>>();
+        assert_eq!(partitions.hold_back(&held([30, 40, 30]), 100), None);
+        assert_eq!(partitions.hold_back(&held([31, 40, 30]), 100), Some(Hold::Pause(vec![0, 2])));
+        assert_eq!(partitions.hold_back(&held([31, 90, 30]), 100), None, "it is the one that is read");
+        assert_eq!(partitions.hold_back(&held([31, 0, 30]), 100), Some(Hold::Resume(vec![0, 2])), "it has ended");
+        assert_eq!(partitions.hold_back(&held([61, 0, 60]), 100), Some(Hold::Pause(vec![1, 2])));
+        assert_eq!(partitions.hold_back(&held([1, 0, 40]), 100), Some(Hold::Resume(vec![1, 2])), "there is room");
+        // What is at its end waits for a transaction of somebody else's: it would wait for ever alone.
+        partitions.all.get_mut(&2).expect("it is there").at_end = true;
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Pause(vec![1, 2])));
+        partitions.all.values_mut().for_each(|state| state.at_end = true);
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Resume(vec![1, 2])));
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), None, "nobody can go on");
+    }
+
+    /// A new client is no news of an edge.
+    #[test]
+    fn what_was_heard_of_a_partition_outlives_its_client() {
+        let mut partitions = Partitions::new(0);
+        partitions.begin(0, 5, None, 0);
+        partitions.all.get_mut(&0).expect("it is there").at_end = true;
+        assert_eq!(partitions.hearing(None, 1_000, 9_000).of(Some(0)).to_ms, None);
+        partitions.let_go();
+        assert_eq!(partitions.closing_cap(false), Some(i64::MIN));
+        assert_eq!(partitions.hearing(None, 50_000, 9_000).of(Some(0)).to_ms, Some(50_000));
+        partitions.begin(0, 5, None, 51_000);
+        partitions.all.get_mut(&0).expect("it is there").at_end = true;
+        let hearing = partitions.hearing(None, 52_000, 9_000);
+        assert_eq!((hearing.of(Some(0)).from_ms, hearing.of(Some(0)).to_ms), (0, None), "a blink");
+    }
+
+    #[test]
+    fn while_kafka_is_away_nobody_is_heard() {
+        let mut partitions = Partitions::new(1_000);
+        assert_eq!(partitions.hearing(None, 5_000, 9).others.to_ms, Some(1_000), "nobody looked yet");
+        partitions.all.insert(0, Partition { at_end: true, ..Partition::new(5, None, 5_000) });
+        let hearing = partitions.hearing(None, 6_000, 9);
+        assert_eq!((hearing.others.to_ms, hearing.of(Some(0)).to_ms), (None, None));
+        let hearing = partitions.hearing(Some(50_000), 60_000, 9);
+        assert_eq!((hearing.others.to_ms, hearing.of(Some(0)).to_ms), (Some(50_000), Some(50_000)));
+    }
+
+    #[test]
+    fn a_partition_stands_still_when_it_has_more_and_gives_nothing() {
+        let (begin, mut partition) = (Instant::now(), Partition::new(5, None, 0));
+        let mut looks = |next_offset, end, seconds| {
+            partition.next_offset = next_offset;
+            partition.looks(Some(end), begin + Duration::from_secs(seconds))
+        };
+        assert!(!looks(5, 9, 0), "it was never looked at");
+        assert!(!looks(5, 9, 5) && !looks(5, 9, 34) && looks(5, 9, 35));
+        assert!(!looks(6, 9, 40) && !looks(6, 9, 45), "it goes on");
+        assert!(!looks(6, 6, 100), "there is nothing more");
+        assert!(!looks(6, 9, 105) && !looks(6, 9, 134) && looks(6, 9, 135));
+    }
+}

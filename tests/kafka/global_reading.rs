@@ -1,0 +1,83 @@
+//! What the global tier reads of a topic, and when it cannot: transactions larger together than its memory, a topic that may not be read.
+
+use std::time::Duration;
+
+use crate::global::{Global, command, edge_of, gross, produce};
+use crate::reader::{Topics, create_topic, rights};
+use crate::secured::{PASSWORD, user_flags};
+use crate::server::{Server, get};
+use crate::shared;
+use crate::wait::{let_pass, wait_until};
+
+/// Ten partitions, in each of which a transaction of 50,000 partials has begun before another has ended: half a million partials that
+/// cannot be committed yet, in twice the memory that they may take.
+#[test]
+fn transactions_that_are_too_large_together_are_read_one_after_the_other() {
+    const EDGES: usize = 10;
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let mut topics = Topics::create(&direct, "global-large");
+    topics.partials = "global-large-ten.partials".to_owned();
+    create_topic(&direct, &topics.partials, EDGES as u32, &[]);
+    for nth in 0..EDGES {
+        let (edge, partition) = (format!("large-{nth}"), nth.to_string());
+        let words = ["--edge", &edge, "--transactions", "1", "--partials", "50000", "--partition", &partition];
+        produce(&topics, &direct, &words);
+    }
+    let global = Global::new(folder.path(), &topics, &direct);
+    let server = global.start();
+    wait_until("all is counted", || gross(&server, None) == EDGES as u64 * 50_000 * 3);
+    for nth in 0..EDGES {
+        let edge = edge_of(&server, &format!("large-{nth}"));
+        assert_eq!((&edge["clicks"], &edge["troubles"]), (&150_000.into(), &serde_json::json!([])), "{edge}");
+    }
+    server.stop();
+}
+
+fn closed(server: &Server) -> String {
+    let metrics = get(server.admin, "/metrics");
+    let line = metrics.lines().find(|line| line.starts_with("tollgate_global_closed_timestamp_seconds "));
+    line.expect("it is shown").to_owned()
+}
+
+/// Metadata is answered, and fetches are not: nobody is silent for that, no window closes over what may be there, and it is said once.
+#[test]
+fn what_may_not_be_read_closes_no_window_and_makes_nobody_silent() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-denied");
+    let read = format!("TOPIC {} READ", topics.partials);
+    let describe = format!("TOPIC {} DESCRIBE", topics.partials);
+    let change = |words: &[&str], is_there: bool| {
+        rights(&direct, "global-denied", words);
+        wait_until("the broker knows", || rights(&direct, "global-denied", &[]).contains(&read) == is_there);
+    };
+    change(&["--password", PASSWORD, "--allow", &read, "--allow", &describe], true);
+    let mut global = Global::new(folder.path(), &topics, &broker.secured().address().to_string());
+    global.flags = ["--idle-after", "10s"].map(str::to_owned).to_vec();
+    global.flags.extend(user_flags("global-denied", PASSWORD));
+    let server = global.start();
+    let send = |edge: &str, after: &str, transactions: &str, partition: &str| {
+        let words = ["--edge", edge, "--after", after, "--transactions", transactions, "--partials", "1"];
+        produce(&topics, &direct, &[&words[..], &["--partition", partition]].concat());
+    };
+    send("near", "0", "3", "0");
+    send("far", "0", "60", "1");
+    wait_until("all is counted", || gross(&server, None) == 63 * 3);
+    change(&["--deny", &read], false);
+    let before = closed(&server);
+    send("near", "3", "2", "0");
+    wait_until("it is told", || get(server.admin, "/readyz").contains("nothing is consumed since"));
+    // Longer than --idle-after, and than several looks.
+    let_pass(Duration::from_secs(16));
+    assert_eq!(["near", "far"].map(|edge| edge_of(&server, edge)["presence"].clone()), ["unheard", "unheard"]);
+    let (code, text) = command(&server, &["edges", "list"]);
+    assert!(code == Some(1) && text.contains("KAFKA: nothing is consumed since"), "{text}");
+    assert_eq!(closed(&server), before, "up to what the slower one has said");
+    let said = std::fs::read_to_string(folder.path().join("global.stderr")).expect("its lines");
+    assert_eq!(said.matches("nothing is consumed").count(), 1, "once: {said}");
+    change(&["--allow", &read], true);
+    wait_until("it reads on", || gross(&server, None) == 65 * 3);
+    assert_eq!(edge_of(&server, "near")["presence"], "live");
+    server.stop();
+}
