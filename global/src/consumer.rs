@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::assembly::{Assembly, Kind};
-use crate::batch::{Batch, Delivered};
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::{Away, Meter};
-use crate::partitions::{Hold, Partition, Partitions, STANDSTILL};
-use crate::records::Place;
+use crate::partitions::{Hold, STANDSTILL};
+use crate::reading::Reading;
 use crate::store::Store;
 use crate::tables::StoreError;
 use crate::topic::Topic;
@@ -46,17 +44,9 @@ pub struct Consumer {
     reader: Option<Reader>,
     /// Partitions were looked at since the start.
     has_looked: bool,
-    partitions: Partitions,
-    assembly: Assembly,
-    ready: Vec<Delivered>,
-    /// In `ready`.
-    ready_partials: usize,
-    /// Kafka does not answer, or does not give what is to be read, since then: silence of edges means nothing.
-    away_since_ms: Option<i64>,
+    reading: Reading,
     /// When it answered last.
     answered_ms: i64,
-    cap_ms: Option<i64>,
-    committed_offsets: BTreeMap<i32, i64>,
 }
 
 impl Consumer {
@@ -69,14 +59,8 @@ impl Consumer {
             from_earliest: false,
             reader: None,
             has_looked: false,
-            partitions: Partitions::new(wall_ms()),
-            assembly: Assembly::default(),
-            ready: Vec::new(),
-            ready_partials: 0,
-            away_since_ms: None,
+            reading: Reading::new(wall_ms()),
             answered_ms: wall_ms(),
-            cap_ms: None,
-            committed_offsets: BTreeMap::new(),
         }
     }
 
@@ -88,8 +72,8 @@ impl Consumer {
     /// Consumes until it is told to stop.
     pub fn run(mut self) -> Result<(), Stopped> {
         // Whoever is not heard yet holds all windows open.
-        self.listen();
-        self.commit(self.closing_cap())?;
+        self.reading.listen(&self.store, wall_ms());
+        self.commit()?;
         while !self.stop.load(Ordering::Acquire) {
             match self.turn() {
                 Ok(()) => {}
@@ -119,7 +103,7 @@ impl Consumer {
             return Ok(());
         }
         self.answered_ms = wall_ms();
-        if self.offsets() != self.committed_offsets {
+        if self.reading.has_moved() {
             self.commit_if_due(true)?;
         }
         let until = Instant::now() + LOOK_EVERY;
@@ -129,14 +113,14 @@ impl Consumer {
                 self.answered_ms = wall_ms();
                 self.answers();
             }
-            self.listen();
+            self.reading.listen(&self.store, wall_ms());
             self.commit_if_due(false)?;
             self.hold_back()?;
-            if self.partitions.are_read() {
+            if self.reading.partitions.are_read() {
                 self.meter.set_caught_up();
             }
         }
-        if self.partitions.are_read() {
+        if self.reading.partitions.are_read() {
             // There was nothing to give.
             self.answers();
         }
@@ -154,10 +138,11 @@ impl Consumer {
     fn look_at_partitions(&mut self) -> Result<(), Turn> {
         let reader = self.reader.as_ref().expect("connected before");
         let count = reader.partitions()?;
+        let topic = self.topic();
         if count == 0 {
-            return Err(self.topic().missing(&self.store)?.into());
+            return Err(topic.missing(&self.store)?.into());
         }
-        self.know_topic(reader)?;
+        topic.know(&self.store, reader)?;
         // One without a leader keeps nobody from being counted; it tells whether Kafka answers when none is answered for.
         let (mut ends, mut unanswered) = (BTreeMap::new(), None);
         for partition in 0..count {
@@ -170,32 +155,32 @@ impl Consumer {
         if let Some(away) = unanswered.filter(|_| ends.is_empty()) {
             return Err(away.into());
         }
+        let partitions = &mut self.reading.partitions;
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
-        for (&partition, &(first, end)) in ends.iter().filter(|(of, _)| !self.partitions.all.contains_key(of)) {
+        for (&partition, &(first, end)) in ends.iter().filter(|(of, _)| !partitions.all.contains_key(of)) {
             // A partition that was never read is read from its beginning, deliberately: all that it has is to be counted.
             let offset = stored.get(&partition).copied().unwrap_or(first);
-            fresh.insert(partition, self.topic().begin_at(&self.store, partition, offset, (first, end))?);
+            fresh.insert(partition, topic.begin_at(&self.store, partition, offset, (first, end))?);
         }
         if !fresh.is_empty() {
             self.reader.as_mut().expect("connected before").assign(&fresh)?;
         }
         for (partition, next_offset) in fresh {
-            let watermark_ms = self.store.watermark_of_partition(partition);
-            self.partitions.begin(partition, next_offset, watermark_ms, wall_ms());
+            partitions.begin(partition, next_offset, self.store.watermark_of_partition(partition), wall_ms());
         }
-        self.partitions.some_unknown = (0..count).any(|partition| !self.partitions.all.contains_key(&partition));
+        partitions.some_unknown = (0..count).any(|partition| !partitions.all.contains_key(&partition));
         self.has_looked = true;
         self.look_for_standstill(&ends)
     }
 
     fn look_for_standstill(&mut self, ends: &BTreeMap<i32, (i64, i64)>) -> Result<(), Turn> {
         let mut standing = None;
-        for (&partition, state) in &mut self.partitions.all {
+        for (&partition, state) in &mut self.reading.partitions.all {
             let end = ends.get(&partition).map(|(_, end)| *end);
             if let Some(end) = end {
                 self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
             }
-            if state.looks(end, Instant::now()) && self.partitions.reads_alone.is_none() {
+            if state.looks(end, Instant::now()) && self.reading.partitions.reads_alone.is_none() {
                 standing = Some((partition, state.next_offset));
             }
         }
@@ -209,53 +194,39 @@ impl Consumer {
         Ok(())
     }
 
-    fn topic(&self) -> Topic<'_> {
-        Topic { name: &self.settings.topic, from_earliest: self.from_earliest && !self.has_looked }
-    }
-
-    /// Fails where it is another topic than the one that was read before.
-    fn know_topic(&self, reader: &Reader) -> Result<(), Turn> {
-        self.topic().know(&self.store, reader)
+    fn topic(&self) -> Topic {
+        Topic { name: self.settings.topic.clone(), from_earliest: self.from_earliest && !self.has_looked }
     }
 
     /// Commits what is whole; the next turn reads on behind it with a new client.
     fn read_anew(&mut self) -> Result<(), Turn> {
         self.commit_if_due(true)?;
         self.reader = None;
-        self.partitions.let_go();
-        self.assembly = Assembly::default();
+        self.reading.begin_anew();
         Ok(())
     }
 
     /// Reads until there is something to commit, and nothing more at hand. True: Kafka gave something.
     fn gather(&mut self) -> Result<bool, Turn> {
         let (until, mut came) = (Instant::now() + BATCH_TIME, false);
-        while self.ready_partials < BATCH_PARTIALS && Instant::now() < until {
-            let timeout = if self.ready.is_empty() { POLL } else { LULL };
+        while self.reading.ready_partials() < BATCH_PARTIALS && Instant::now() < until {
+            let timeout = if self.reading.is_ready() { LULL } else { POLL };
             let reader = self.reader.as_ref().expect("connected before");
-            let (partitions, assembly) = (&mut self.partitions.all, &mut self.assembly);
-            let (ready, ready_partials, meter) = (&mut self.ready, &mut self.ready_partials, &self.meter);
+            let (reading, meter) = (&mut self.reading, &self.meter);
             let more = reader.poll(timeout, |polled| match polled {
-                Polled::Nothing => Ok::<bool, ConsumeError>(false),
+                Polled::Nothing => Ok(false),
                 Polled::AtEnd { partition, next_offset } => {
-                    if let Some(state) = partitions.get_mut(&partition) {
-                        state.at_end = true;
-                        state.next_offset = state.next_offset.max(next_offset.unwrap_or(0));
-                    }
+                    reading.at_end(partition, next_offset);
                     Ok(true)
                 }
                 Polled::Record { place, kind, edge, payload } => {
-                    let Some(state) = partitions.get_mut(&place.partition) else { return Ok(true) };
-                    if place.offset < state.next_offset {
-                        // A client that was paused, or lost its broker, may give again what it gave.
-                        return Ok(true);
+                    if kind.is_none() {
+                        meter.foreign_record();
                     }
-                    (state.next_offset, state.at_end) = (place.offset + 1, false);
-                    *ready_partials += take(assembly, ready, meter, state, (place, kind, edge, payload))?;
-                    Ok(true)
+                    reading.record(place, kind, edge, payload).map(|()| true)
                 }
             })?;
-            if !more? {
+            if !more.map_err(|too_new| ConsumeError::Halt(too_new.to_string()))? {
                 break;
             }
             came = true;
@@ -265,7 +236,7 @@ impl Consumer {
 
     fn hold_back(&mut self) -> Result<(), ConsumeError> {
         let reader = self.reader.as_ref().expect("connected before");
-        match self.partitions.hold_back(self.assembly.held_bytes(), self.settings.unfinished_bytes_max) {
+        match self.reading.hold_back(self.settings.unfinished_bytes_max) {
             Some(Hold::Pause(others)) => reader.pause(&others),
             Some(Hold::Resume(others)) => reader.resume(&others),
             None => Ok(()),
@@ -274,97 +245,41 @@ impl Consumer {
 
     /// Commits what is whole, and where windows may close.
     fn commit_if_due(&mut self, must: bool) -> Result<(), Turn> {
-        let cap_ms = self.closing_cap();
-        if self.ready.is_empty() && cap_ms == self.cap_ms && !must {
+        if !must && !self.reading.is_due() {
             return Ok(());
         }
-        if let Some(reader) = self.reader.as_ref().filter(|_| !self.ready.is_empty()) {
+        if let Some(reader) = self.reader.as_ref().filter(|_| self.reading.is_ready()) {
             // The client reads on in a topic that was made anew meanwhile. What came before the answer is of the topic of the answer.
-            self.know_topic(reader)?;
+            self.topic().know(&self.store, reader)?;
         }
-        Ok(self.commit(cap_ms)?)
+        Ok(self.commit()?)
     }
 
-    fn commit(&mut self, cap_ms: Option<i64>) -> Result<(), StoreError> {
-        let offsets = self.offsets();
-        let batch = Batch { deliveries: &self.ready, offsets: &offsets, now_ms: wall_ms(), closing_cap_ms: cap_ms };
-        let applied = self.store.apply_what_can_be(&batch)?;
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let applied = self.reading.commit(&self.store, wall_ms())?;
         self.meter.applied(&applied);
         for (edge_id, trouble) in &applied.troubles {
             tracing::warn!("edge {edge_id}: {}", trouble.text);
         }
-        (self.cap_ms, self.committed_offsets) = (cap_ms, offsets);
-        self.ready.clear();
-        self.ready_partials = 0;
         Ok(())
-    }
-
-    /// Where to read on after what is in `ready`.
-    fn offsets(&self) -> BTreeMap<i32, i64> {
-        let resume_at = |(&partition, state): (&i32, &Partition)| {
-            (partition, self.assembly.resume_at(partition, state.next_offset))
-        };
-        self.partitions.all.iter().map(resume_at).collect()
-    }
-
-    fn closing_cap(&self) -> Option<i64> {
-        self.partitions.closing_cap(self.away_since_ms.is_some())
-    }
-
-    /// Tells the store whose silence means something.
-    fn listen(&mut self) {
-        let idle_after_ms = self.store.options().idle_after_ms;
-        self.store.set_hearing(self.partitions.hearing(self.away_since_ms, wall_ms(), idle_after_ms));
     }
 
     fn falls_silent(&mut self, why: &str) -> Result<(), Stopped> {
         let since_ms = self.meter.away().map_or_else(wall_ms, |away| away.since_ms);
         // What was heard last says most.
         self.meter.set_away(Some(Away { since_ms, why: why.to_owned() }));
-        if self.away_since_ms.is_none() {
+        if self.reading.falls_silent(&self.store, self.answered_ms, wall_ms())? {
             tracing::warn!("nothing is consumed: {why}");
-            self.away_since_ms = Some(self.answered_ms);
-            self.listen();
-            // What is not committed waits: whether it is of this topic, nobody says now.
-            let (closing_cap_ms, none) = (self.closing_cap(), BTreeMap::new());
-            self.store.apply(&Batch { deliveries: &[], offsets: &none, now_ms: wall_ms(), closing_cap_ms })?;
-            self.cap_ms = closing_cap_ms;
         }
         Ok(())
     }
 
     fn answers(&mut self) {
-        if self.away_since_ms.take().is_some() {
+        if self.reading.answers(&self.store, wall_ms()) {
             tracing::info!("Kafka answers again");
             self.meter.set_away(None);
-            self.listen();
         }
     }
-}
-
-/// Takes a record in; how many partials of whole transactions are ready with it.
-fn take(
-    assembly: &mut Assembly,
-    ready: &mut Vec<Delivered>,
-    meter: &Meter,
-    state: &mut Partition,
-    (place, kind, edge, payload): (Place, Option<Kind>, &[u8], &[u8]),
-) -> Result<usize, ConsumeError> {
-    let Some(kind) = kind else {
-        meter.foreign_record();
-        return Ok(0);
-    };
-    let delivered =
-        assembly.take(place, kind, edge, payload).map_err(|too_new| ConsumeError::Halt(too_new.to_string()))?;
-    let mut partials = 0;
-    for one in &delivered {
-        if let Delivered::Whole(whole) = one {
-            state.watermark_ms = state.watermark_ms.max(Some(whole.end.watermark_ms));
-            partials += whole.partials.len();
-        }
-    }
-    ready.extend(delivered);
-    Ok(partials)
 }
 
 /// Why a turn ended early.
@@ -406,10 +321,10 @@ mod tests {
         assert!(reader.assign(&BTreeMap::from([(0, 5)])).is_err(), "again");
         let mut consumer = Consumer::new(store.clone(), settings, Arc::default(), Arc::default());
         consumer.reader = Some(reader);
-        consumer.partitions.begin(0, 5, Some(7), 1);
+        consumer.reading.partitions.begin(0, 5, Some(7), 1);
         assert!(consumer.read_anew().is_ok());
-        assert!(consumer.reader.is_none() && consumer.partitions.all.is_empty());
+        assert!(consumer.reader.is_none() && consumer.reading.partitions.all.is_empty());
         assert_eq!(store.offsets().expect("read"), BTreeMap::from([(0, 5)]), "what it had read is kept");
-        assert_eq!(consumer.closing_cap(), Some(i64::MIN), "nothing closes meanwhile");
+        assert_eq!(consumer.reading.partitions.closing_cap(false), Some(i64::MIN), "nothing closes meanwhile");
     }
 }

@@ -33,6 +33,7 @@ mod private_file;
 mod progress;
 mod query_side;
 mod question;
+mod reading;
 mod records;
 mod refused;
 mod rollup;
@@ -75,6 +76,7 @@ pub use question::{
     AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
 };
+pub use reading::Reading;
 pub use records::{Place, Trouble};
 pub use refused::QuestionError;
 pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};

@@ -10,14 +10,13 @@ const WAYS_OUT: &str = "Nothing is guessed. Start once with --from-earliest to k
                         missing is then named by `tollgate edges list`), restore a backup of the store, or count all of the topic \
                         anew with --rebuild";
 
-#[derive(Clone, Copy)]
-pub struct Topic<'a> {
-    pub name: &'a str,
+pub struct Topic {
+    pub name: String,
     /// The operator's word, of this start: what it does not have any more is passed over.
     pub from_earliest: bool,
 }
 
-impl Topic<'_> {
+impl Topic {
     /// Fails where the store is of another cluster, or another topic by name; binds one that is new.
     pub fn is_of(&self, store: &Store, cluster: &str) -> Result<(), Turn> {
         let source = format!("{cluster}/{}", self.name);

@@ -1,0 +1,136 @@
+//! From records of the topic to commits of the store: which transactions are whole, where to read on, how far windows may close, who
+//! could be heard. Knows no Kafka; the consumer drives it.
+
+use std::collections::BTreeMap;
+
+use crate::assembly::{Assembly, Kind, TooNew};
+use crate::batch::{Applied, Batch, Delivered};
+use crate::partitions::{Hold, Partitions};
+use crate::records::Place;
+use crate::store::Store;
+use crate::tables::StoreError;
+
+#[derive(Default)]
+pub struct Reading {
+    pub partitions: Partitions,
+    assembly: Assembly,
+    ready: Vec<Delivered>,
+    /// In `ready`.
+    ready_partials: usize,
+    /// Kafka does not answer, or does not give what is to be read, since then: silence of edges means nothing.
+    away_since_ms: Option<i64>,
+    /// As of the last commit.
+    cap_ms: Option<i64>,
+    committed_offsets: BTreeMap<i32, i64>,
+}
+
+impl Reading {
+    pub fn new(now_ms: i64) -> Reading {
+        Reading { partitions: Partitions::new(now_ms), ..Reading::default() }
+    }
+
+    /// Nothing is read any more, and what is not whole is forgotten: it is read again.
+    pub fn begin_anew(&mut self) {
+        self.partitions.let_go();
+        self.assembly = Assembly::default();
+    }
+
+    /// Takes a record in; `None`: it is neither a partial nor an end record.
+    pub fn record(&mut self, place: Place, kind: Option<Kind>, edge: &[u8], payload: &[u8]) -> Result<(), TooNew> {
+        let Some(state) = self.partitions.all.get_mut(&place.partition) else { return Ok(()) };
+        if place.offset < state.next_offset {
+            // A client that was paused, or lost its broker, may give again what it gave.
+            return Ok(());
+        }
+        (state.next_offset, state.at_end) = (place.offset + 1, false);
+        let Some(kind) = kind else { return Ok(()) };
+        let delivered = self.assembly.take(place, kind, edge, payload)?;
+        for one in &delivered {
+            if let Delivered::Whole(whole) = one {
+                state.watermark_ms = state.watermark_ms.max(Some(whole.end.watermark_ms));
+                self.ready_partials += whole.partials.len();
+            }
+        }
+        self.ready.extend(delivered);
+        Ok(())
+    }
+
+    /// Everything that is committed of a partition was read; what comes next will have this offset or a later one.
+    pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>) {
+        if let Some(state) = self.partitions.all.get_mut(&partition) {
+            state.at_end = true;
+            state.next_offset = state.next_offset.max(next_offset.unwrap_or(0));
+        }
+    }
+
+    /// Which partitions are to give nothing for now, or to go on, so that what has not ended holds no more than `max_bytes`.
+    pub fn hold_back(&mut self, max_bytes: usize) -> Option<Hold> {
+        self.partitions.hold_back(self.assembly.held_bytes(), max_bytes)
+    }
+
+    /// Kafka does not answer any more, and did so last at `answered_ms`. What is not committed waits. False: that was so before.
+    pub fn falls_silent(&mut self, store: &Store, answered_ms: i64, now_ms: i64) -> Result<bool, StoreError> {
+        if self.away_since_ms.is_some() {
+            return Ok(false);
+        }
+        self.away_since_ms = Some(answered_ms);
+        self.listen(store, now_ms);
+        let (closing_cap_ms, none) = (self.closing_cap(), BTreeMap::new());
+        store.apply(&Batch { deliveries: &[], offsets: &none, now_ms, closing_cap_ms })?;
+        self.cap_ms = closing_cap_ms;
+        Ok(true)
+    }
+
+    /// Kafka answers. False: that was so before.
+    pub fn answers(&mut self, store: &Store, now_ms: i64) -> bool {
+        let was_away = self.away_since_ms.take().is_some();
+        self.listen(store, now_ms);
+        was_away
+    }
+
+    /// Tells the store whose silence means something.
+    pub fn listen(&mut self, store: &Store, now_ms: i64) {
+        store.set_hearing(self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms));
+    }
+
+    /// Transactions wait to be committed.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Partials of transactions that wait to be committed.
+    pub fn ready_partials(&self) -> usize {
+        self.ready_partials
+    }
+
+    /// What was read is further than what the store was told.
+    pub fn has_moved(&self) -> bool {
+        self.offsets() != self.committed_offsets
+    }
+
+    /// There is something to commit, or windows may close further, or less far.
+    pub fn is_due(&self) -> bool {
+        self.is_ready() || self.closing_cap() != self.cap_ms
+    }
+
+    /// Commits what is whole, and where windows may close.
+    pub fn commit(&mut self, store: &Store, now_ms: i64) -> Result<Applied, StoreError> {
+        let (closing_cap_ms, offsets) = (self.closing_cap(), self.offsets());
+        let batch = Batch { deliveries: &self.ready, offsets: &offsets, now_ms, closing_cap_ms };
+        let applied = store.apply_what_can_be(&batch)?;
+        (self.cap_ms, self.committed_offsets) = (closing_cap_ms, offsets);
+        self.ready.clear();
+        self.ready_partials = 0;
+        Ok(applied)
+    }
+
+    /// Where to read on after what is ready.
+    fn offsets(&self) -> BTreeMap<i32, i64> {
+        let all = self.partitions.all.iter();
+        all.map(|(&partition, state)| (partition, self.assembly.resume_at(partition, state.next_offset))).collect()
+    }
+
+    fn closing_cap(&self) -> Option<i64> {
+        self.partitions.closing_cap(self.away_since_ms.is_some())
+    }
+}
