@@ -106,7 +106,7 @@ impl World {
         if !self.options.remote {
             return Mirror::Unkept;
         }
-        Mirror::Kept { checkpoint: self.mirrored.clone(), adopted: None }
+        Mirror::Kept { checkpoint: self.disk.mirrored(), adopted: None }
     }
 
     fn exporting(&mut self) -> &mut Exporting {
@@ -203,17 +203,35 @@ impl World {
                 Told::Checkpoint(Err(SinkError::Unreachable("away".to_owned())))
             }
             Pending::Read { look } => {
+                if self.stops_at("before a checkpoint is read") {
+                    return self.kill();
+                }
                 if look == Look::Fence {
                     self.settle_doubt();
+                }
+                if self.stops_at("after a checkpoint is read") {
+                    return self.kill();
                 }
                 let stale = look == Look::Peek && self.options.remote && self.rng.percent(20);
                 let found = if stale { &self.sink.previous } else { &self.sink.checkpoint };
                 Told::Checkpoint(Ok(found.clone()))
             }
             Pending::Rebuilt(rebuilt) => Told::Rebuilt(rebuilt),
-            Pending::Commit(transaction, plan) => Told::Committed(self.commit(transaction, plan)),
+            Pending::Commit(transaction, plan) => {
+                if self.stops_at("before a commit has its effect") {
+                    return self.kill();
+                }
+                let outcome = self.commit(transaction, plan);
+                if self.stops_at("after a commit had its effect, untold") {
+                    return self.kill();
+                }
+                Told::Committed(outcome)
+            }
             Pending::Remember(checkpoint) => {
-                self.mirrored = Some(*checkpoint);
+                if self.stopped_in_remembering(&checkpoint) {
+                    return self.kill();
+                }
+                self.disk.remember(&checkpoint);
                 Told::Remembered(Ok(()))
             }
         };
@@ -290,7 +308,10 @@ impl World {
                 self.sink.in_doubt = Some(transaction);
             }
             // The file is the old one or the new one.
-            Some(Pending::Remember(checkpoint)) if self.rng.percent(50) => self.mirrored = Some(*checkpoint),
+            Some(Pending::Remember(checkpoint)) if self.options.remote => match self.rng.below(3) {
+                0 => self.disk.remember(&checkpoint),
+                part => self.disk.remember_aside(&checkpoint, 512 * part as usize),
+            },
             Some(_) | None => {}
         }
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on
+//! SIM_POINTS=all cargo test --test sim points -- --nocapture      a process stopped at every point of a scripted world; SIM_POINTS=17: at one
 //! SIM_IMAGES=100000 cargo test --test sim images -- --nocapture   so many states that a power cut could leave, and faults of the disk
 //! ```
 // What cannot be unwrapped in a test fails it.
@@ -20,6 +21,7 @@ mod mesh;
 mod network;
 mod options;
 mod oracle;
+mod points;
 mod rng;
 mod server;
 mod sink;
@@ -115,10 +117,18 @@ fn run(seed: u64) -> Result<Verdict, String> {
 }
 
 fn run_with(seed: u64, images: Option<Box<Images>>) -> Result<Verdict, String> {
-    quiet_panics();
-    let print = std::env::var_os("SIM_TRACE").is_some();
-    let mut world = World::new(seed, print);
+    let mut world = World::new(seed, is_traced());
     world.images = images;
+    judged(world)
+}
+
+pub fn is_traced() -> bool {
+    std::env::var_os("SIM_TRACE").is_some()
+}
+
+/// Runs a world; what it says where a promise is broken.
+pub fn judged(world: World) -> Result<Verdict, String> {
+    quiet_panics();
     std::panic::catch_unwind(AssertUnwindSafe(|| world.run())).map_err(|_| PANICKED.with(|text| text.borrow().clone()))
 }
 

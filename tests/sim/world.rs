@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use tollgate::event::Now;
-use tollgate_wire::Checkpoint;
 
 use crate::clients::{Client, Request};
 use crate::disk::Disk;
@@ -14,6 +13,7 @@ use crate::images::Images;
 use crate::network::Conn;
 use crate::options::Options;
 use crate::oracle::Oracle;
+use crate::points::Points;
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::sink::Sink;
@@ -76,6 +76,8 @@ pub enum Happening {
     Closed(usize),
     Start,
     NextFault,
+    /// The script stops the process.
+    Restart,
     Ends(Fault),
     Kill {
         life: u32,
@@ -97,8 +99,6 @@ pub struct World {
     pub disk: Disk,
     pub sink: Sink,
     pub sink_away: bool,
-    /// Where the sink is remote.
-    pub mirrored: Option<Checkpoint>,
     pub room: bool,
     /// Writes take so much longer until then.
     pub stalled_until_ns: u64,
@@ -119,6 +119,8 @@ pub struct World {
     pub data_dir: [u8; 16],
     /// What the disk could hold is tried at every write.
     pub images: Option<Box<Images>>,
+    /// Where the process may be stopped, if this world is for that.
+    pub points: Option<Points>,
 }
 
 /// How a world ended that kept every promise.
@@ -128,12 +130,17 @@ pub struct Verdict {
     pub clicks: u64,
     pub covered: BTreeMap<&'static str, u64>,
     pub images: Option<Box<Images>>,
+    pub points: Option<Points>,
 }
 
 impl World {
     pub fn new(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed);
         let options = Options::draw(&mut rng);
+        World::of(seed, rng, options, print)
+    }
+
+    pub fn of(seed: u64, mut rng: Rng, options: Options, print: bool) -> World {
         let data_dir = rng.bytes16();
         World {
             seed,
@@ -150,7 +157,6 @@ impl World {
             disk: Disk::new(),
             sink: Sink::new(),
             sink_away: false,
-            mirrored: None,
             room: true,
             stalled_until_ns: 0,
             fail_next_write: false,
@@ -165,6 +171,7 @@ impl World {
             finished: false,
             data_dir,
             images: None,
+            points: None,
         }
     }
 
@@ -177,6 +184,10 @@ impl World {
         if self.options.fault_every_ns > 0 {
             let first = self.rng.below(2 * self.options.fault_every_ns);
             self.after(first, Happening::NextFault);
+        }
+        for part in 1..=self.options.restarts {
+            let at_ns = self.options.load_ns * part / (self.options.restarts + 1);
+            self.after(at_ns, Happening::Restart);
         }
         self.after(self.options.load_ns, Happening::Drain);
         let window_ns = self.options.windows_ms.iter().max().copied().unwrap_or(0) as u64 * MS;
@@ -194,6 +205,7 @@ impl World {
             clicks: self.sink.clicks,
             covered: self.trace.covered,
             images: self.images,
+            points: self.points,
         }
     }
 
@@ -256,6 +268,7 @@ impl World {
             Happening::Closed(conn) => self.close_ends(conn),
             Happening::Start => self.start(),
             Happening::NextFault => self.next_fault(),
+            Happening::Restart => self.ask_to_stop(),
             Happening::Ends(fault) => self.fault_ends(fault),
             Happening::Drain => self.drain(),
         }
