@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::assembly::{Assembly, Kind};
-use crate::batch::{Applied, Batch, Delivered, TornTransaction};
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::Meter;
-use crate::records::Place;
+use crate::reading::{self, Reading};
 use crate::store::Store;
 use crate::tables::StoreError;
 
@@ -37,24 +35,18 @@ pub enum Stopped {
     Store(#[from] StoreError),
 }
 
-/// One partition, as far as it was read.
+/// How far a partition was when it was looked at, and since when it is no further though there is more.
 #[derive(Clone, Copy, Debug, Default)]
-struct Partition {
-    next_offset: i64,
-    /// Everything that is committed of it was read.
-    at_end: bool,
-    /// The highest that an edge in it claimed.
-    watermark_ms: Option<i64>,
-    /// How far it was when it was looked at, and since when it is no further though there is more.
+struct Progress {
     looked_at: i64,
     stands_since: Option<Instant>,
 }
 
-impl Partition {
+impl Progress {
     /// Whether it has stood still for too long.
-    fn stands_still(&mut self, end: i64, now: Instant) -> bool {
-        let stands = end > self.next_offset && self.next_offset == self.looked_at;
-        self.looked_at = self.next_offset;
+    fn stands_still(&mut self, next_offset: i64, end: i64, now: Instant) -> bool {
+        let stands = end > next_offset && next_offset == self.looked_at;
+        self.looked_at = next_offset;
         self.stands_since = stands.then(|| self.stands_since.unwrap_or(now));
         self.stands_since.is_some_and(|since| now.duration_since(since) >= STANDSTILL)
     }
@@ -66,32 +58,13 @@ pub struct Consumer {
     meter: Arc<Meter>,
     stop: Arc<AtomicBool>,
     reader: Option<Reader>,
-    partitions: BTreeMap<i32, Partition>,
-    assembly: Assembly,
-    ready: Vec<Delivered>,
-    ready_partials: usize,
-    /// Kafka does not answer: silence of edges means nothing.
-    away: bool,
-    cap_ms: Option<i64>,
-    committed_offsets: BTreeMap<i32, i64>,
+    reading: Reading,
+    progress: BTreeMap<i32, Progress>,
 }
 
 impl Consumer {
     pub fn new(store: Arc<Store>, settings: KafkaSettings, meter: Arc<Meter>, stop: Arc<AtomicBool>) -> Consumer {
-        Consumer {
-            store,
-            settings,
-            meter,
-            stop,
-            reader: None,
-            partitions: BTreeMap::new(),
-            assembly: Assembly::default(),
-            ready: Vec::new(),
-            ready_partials: 0,
-            away: false,
-            cap_ms: None,
-            committed_offsets: BTreeMap::new(),
-        }
+        Consumer { store, settings, meter, stop, reader: None, reading: Reading::default(), progress: BTreeMap::new() }
     }
 
     /// Consumes until it is told to stop.
@@ -120,11 +93,11 @@ impl Consumer {
             self.reader = Some(self.connect()?);
         }
         self.look_at_partitions()?;
-        if self.partitions.is_empty() {
+        if self.reading.reads_nothing() {
             // They are read anew.
             self.look_at_partitions()?;
         }
-        if self.offsets() != self.committed_offsets {
+        if self.reading.has_moved() {
             self.commit_if_due(true)?;
         }
         let until = Instant::now() + LOOK_EVERY;
@@ -161,29 +134,27 @@ impl Consumer {
             return Err(ConsumeError::Away(format!("there is no topic {} yet", self.settings.topic)).into());
         }
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
-        for partition in (0..count).filter(|partition| !self.partitions.contains_key(partition)) {
+        for partition in (0..count).filter(|partition| !self.reading.is_read(*partition)) {
             let (first, end) = reader.ends(partition)?;
-            // A partition that was never read is read from its beginning, deliberately: all that it has is to be counted.
-            let offset = stored.get(&partition).copied().unwrap_or(first);
-            if offset < first || offset > end {
-                return Err(lost(&self.settings.topic, partition, offset, first, end).into());
-            }
+            let known = stored.get(&partition).copied();
+            let Some(offset) = reading::begin_at(known, first, end) else {
+                return Err(lost(&self.settings.topic, partition, known.unwrap_or(first), first, end).into());
+            };
             fresh.insert(partition, offset);
         }
         if !fresh.is_empty() {
             reader.assign(&fresh)?;
             for (&partition, &next_offset) in &fresh {
-                let watermark_ms = self.store.watermark_of_partition(partition);
-                self.partitions.insert(partition, Partition { next_offset, watermark_ms, ..Partition::default() });
+                self.reading.begin(partition, next_offset, self.store.watermark_of_partition(partition));
             }
         }
         let mut standing = None;
-        for (&partition, state) in &mut self.partitions {
+        for (partition, next_offset) in self.reading.next_offsets() {
             // Asked in any case: it tells whether Kafka answers.
             let (_, end) = reader.ends(partition)?;
-            self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
-            if state.stands_still(end, Instant::now()) {
-                standing = Some((partition, state.next_offset, end));
+            self.meter.lag(partition, end.saturating_sub(next_offset).max(0) as u64);
+            if self.progress.entry(partition).or_default().stands_still(next_offset, end, Instant::now()) {
+                standing = Some((partition, next_offset, end));
             }
         }
         if let Some((partition, next_offset, end)) = standing {
@@ -200,8 +171,8 @@ impl Consumer {
     /// Commits what is whole, and reads on behind it with a new client.
     fn read_anew(&mut self) -> Result<(), Turn> {
         self.commit_if_due(true)?;
-        self.partitions.clear();
-        self.assembly = Assembly::default();
+        self.reading.begin_anew();
+        self.progress.clear();
         self.reader = Some(self.connect()?);
         Ok(())
     }
@@ -209,30 +180,24 @@ impl Consumer {
     /// Reads until there is something to commit, and nothing more at hand.
     fn gather(&mut self) -> Result<(), Turn> {
         let until = Instant::now() + BATCH_TIME;
-        while self.ready_partials < BATCH_PARTIALS && Instant::now() < until {
-            let timeout = if self.ready.is_empty() { POLL } else { LULL };
+        while self.reading.ready_partials() < BATCH_PARTIALS && Instant::now() < until {
+            let timeout = if self.reading.is_ready() { LULL } else { POLL };
             let reader = self.reader.as_ref().expect("connected before");
-            let (partitions, assembly) = (&mut self.partitions, &mut self.assembly);
-            let (ready, meter) = (&mut self.ready, &self.meter);
-            let mut partials = 0;
+            let (reading, meter) = (&mut self.reading, &self.meter);
             let more = reader.poll(timeout, |polled| match polled {
                 Polled::Nothing => Ok(false),
                 Polled::AtEnd { partition, next_offset } => {
-                    if let Some(state) = partitions.get_mut(&partition) {
-                        state.at_end = true;
-                        state.next_offset = state.next_offset.max(next_offset.unwrap_or(0));
-                    }
+                    reading.at_end(partition, next_offset);
                     Ok(true)
                 }
                 Polled::Record { place, kind, edge, payload } => {
-                    let state = partitions.entry(place.partition).or_default();
-                    (state.next_offset, state.at_end) = (place.offset + 1, false);
-                    partials = usize::from(kind == Some(Kind::Partial));
-                    take(assembly, ready, meter, state, (place, kind, edge, payload)).map(|()| true)
+                    if kind.is_none() {
+                        meter.foreign_record();
+                    }
+                    reading.record(place, kind, edge, payload).map(|()| true)
                 }
             })?;
-            self.ready_partials += partials;
-            if !more? {
+            if !more.map_err(|too_new| ConsumeError::Halt(too_new.to_string()))? {
                 break;
             }
         }
@@ -241,73 +206,17 @@ impl Consumer {
 
     /// Commits what is whole, and where windows may close.
     fn commit_if_due(&mut self, must: bool) -> Result<(), StoreError> {
-        let cap_ms = self.closing_cap();
-        if self.ready.is_empty() && cap_ms == self.cap_ms && !must {
-            return Ok(());
-        }
-        let offsets = self.offsets();
-        let applied = self.apply(&offsets, cap_ms)?;
+        let Some(applied) = self.reading.commit(&self.store, wall_ms(), must)? else { return Ok(()) };
         self.meter.applied(&applied);
         for (edge_id, trouble) in &applied.troubles {
             tracing::warn!("edge {edge_id}: {}", trouble.text);
         }
-        (self.cap_ms, self.committed_offsets) = (cap_ms, offsets);
-        self.ready.clear();
-        self.ready_partials = 0;
         Ok(())
     }
 
-    fn apply(&self, offsets: &BTreeMap<i32, i64>, closing_cap_ms: Option<i64>) -> Result<Applied, StoreError> {
-        let now_ms = wall_ms();
-        let batch = Batch { deliveries: &self.ready, offsets, now_ms, closing_cap_ms };
-        match self.store.apply(&batch) {
-            Err(StoreError::Refused(_)) => {}
-            outcome => return outcome,
-        }
-        // One of them cannot be kept, and nothing of the batch was. Each by itself, that one is reported, and what is behind it
-        // counted; offsets move on when all are judged, and who is read again is known.
-        let (none, mut all) = (BTreeMap::new(), Applied::default());
-        for delivered in &self.ready {
-            let alone = Batch { deliveries: std::slice::from_ref(delivered), offsets: &none, now_ms, closing_cap_ms };
-            let applied = match (self.store.apply(&alone), delivered) {
-                (Err(StoreError::Refused(refusal)), Delivered::Whole(whole)) => {
-                    let torn = TornTransaction {
-                        edge_id: whole.end.edge_id.clone(),
-                        txn_seq: whole.end.txn_seq,
-                        place: whole.place,
-                        why: refusal.to_string(),
-                    };
-                    self.store.apply(&Batch { deliveries: &[Delivered::Torn(torn)], ..alone })?
-                }
-                (outcome, _) => outcome?,
-            };
-            all.add(applied);
-        }
-        all.add(self.store.apply(&Batch { deliveries: &[], ..batch })?);
-        Ok(all)
-    }
-
-    /// Where to read on after what is in `ready`.
-    fn offsets(&self) -> BTreeMap<i32, i64> {
-        let resume_at = |(&partition, state): (&i32, &Partition)| {
-            (partition, self.assembly.resume_at(partition, state.next_offset))
-        };
-        self.partitions.iter().map(resume_at).collect()
-    }
-
-    /// Windows close no further than what every partition that is behind has said.
-    fn closing_cap(&self) -> Option<i64> {
-        if self.partitions.is_empty() {
-            return Some(i64::MIN);
-        }
-        let holds = |state: &&Partition| self.away || !state.at_end;
-        self.partitions.values().filter(holds).map(|state| state.watermark_ms.unwrap_or(i64::MIN)).min()
-    }
-
     fn falls_silent(&mut self, why: &str) -> Result<(), Stopped> {
-        if !self.away {
+        if self.reading.set_away(true) {
             tracing::warn!("nothing is consumed: {why}");
-            self.away = true;
             self.meter.away(true);
             self.commit_if_due(false)?;
         }
@@ -315,38 +224,14 @@ impl Consumer {
     }
 
     fn answers(&mut self) -> Result<(), Stopped> {
-        if self.away {
+        if self.reading.set_away(false) {
             tracing::info!("Kafka answers again");
-            self.away = false;
             self.meter.away(false);
             // Until now nobody could be heard.
             self.store.listen_since(wall_ms());
         }
         Ok(())
     }
-}
-
-/// Takes a record in.
-fn take(
-    assembly: &mut Assembly,
-    ready: &mut Vec<Delivered>,
-    meter: &Meter,
-    state: &mut Partition,
-    (place, kind, edge, payload): (Place, Option<Kind>, &[u8], &[u8]),
-) -> Result<(), ConsumeError> {
-    let Some(kind) = kind else {
-        meter.foreign_record();
-        return Ok(());
-    };
-    let delivered =
-        assembly.take(place, kind, edge, payload).map_err(|too_new| ConsumeError::Halt(too_new.to_string()))?;
-    for one in &delivered {
-        if let Delivered::Whole(whole) = one {
-            state.watermark_ms = state.watermark_ms.max(Some(whole.end.watermark_ms));
-        }
-    }
-    ready.extend(delivered);
-    Ok(())
 }
 
 fn lost(topic: &str, partition: i32, offset: i64, first: i64, end: i64) -> ConsumeError {
@@ -388,34 +273,11 @@ pub fn wall_ms() -> i64 {
 mod tests {
     use super::*;
 
-    /// What an edge has not said yet may be in a partition that is behind, or that nobody answers for.
-    #[test]
-    fn windows_close_no_further_than_what_partitions_that_are_behind_have_said() {
-        let folder = tempfile::tempdir().expect("folder");
-        let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
-        let settings = KafkaSettings { brokers: String::new(), topic: String::new(), properties: Vec::new() };
-        let mut consumer = Consumer::new(store, settings, Arc::default(), Arc::default());
-        assert_eq!(consumer.closing_cap(), Some(i64::MIN), "nothing is known of any");
-        let read = |watermark_ms| Partition { at_end: true, watermark_ms, ..Partition::default() };
-        consumer.partitions = BTreeMap::from([(0, read(Some(5))), (1, read(Some(9)))]);
-        assert_eq!(consumer.closing_cap(), None);
-        consumer.away = true;
-        assert_eq!(consumer.closing_cap(), Some(5), "nobody's silence is believed");
-        consumer.away = false;
-        consumer.partitions.get_mut(&1).expect("it is there").at_end = false;
-        assert_eq!(consumer.closing_cap(), Some(9));
-        // One that was added, and of which nothing is read.
-        consumer.partitions.insert(2, Partition::default());
-        assert_eq!(consumer.closing_cap(), Some(i64::MIN));
-    }
-
     #[test]
     fn a_partition_stands_still_when_it_has_more_and_gives_nothing() {
-        let (begin, mut partition) = (Instant::now(), Partition { next_offset: 5, ..Partition::default() });
-        let mut looks = |next_offset, end, seconds| {
-            partition.next_offset = next_offset;
-            partition.stands_still(end, begin + Duration::from_secs(seconds))
-        };
+        let (begin, mut progress) = (Instant::now(), Progress::default());
+        let mut looks =
+            |next_offset, end, seconds| progress.stands_still(next_offset, end, begin + Duration::from_secs(seconds));
         assert!(!looks(5, 9, 0), "it was never looked at");
         assert!(!looks(5, 9, 5) && !looks(5, 9, 34) && looks(5, 9, 35));
         assert!(!looks(6, 9, 40) && !looks(6, 9, 45), "it goes on");
