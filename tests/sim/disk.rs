@@ -27,11 +27,16 @@ pub enum Left {
     All,
 }
 
+/// A directory in memory, where there is such a thing.
+pub fn in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a directory for the simulated disk")
+}
+
 impl Disk {
     pub fn new() -> Disk {
-        let memory = Path::new("/dev/shm");
-        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Disk { dir: made.expect("a directory for the simulated disk") }
+        Disk { dir: in_memory() }
     }
 
     /// A write ended, synced.

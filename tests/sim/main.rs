@@ -10,14 +10,18 @@
 // What cannot be unwrapped in a test fails it.
 #![allow(clippy::unwrap_used)]
 
+mod broker;
 mod clients;
 mod damage;
 mod disk;
 mod exporting;
 mod faults;
+mod global;
 mod http;
 mod images;
+mod kafka;
 mod mesh;
+mod neighbour;
 mod network;
 mod options;
 mod oracle;
@@ -98,6 +102,24 @@ const MUST_COVER: &[&str] = &[
     "killed with chunks on their way",
     "stop with chunks on their way",
     "clicks forwarded to a core that is done",
+    "a fence waits for what is being ended",
+    "a late word to commit is fenced",
+    "a late word to commit is heard",
+    "a read stops before what is open",
+    "a read waits for what is open",
+    "another edge dies in a transaction",
+    "killed with a transaction open",
+    "topic rewound",
+    "topics emptied",
+    "halted over a topic that was rewound",
+    "hours without a sink",
+    "quiet hours",
+    "the global tier is killed before a commit",
+    "the global tier is killed after a commit",
+    "the global tier reads on from stored offsets",
+    "the global tier halts over topics that were emptied",
+    "a minute that was complete is corrected",
+    "windows become final",
 ];
 
 thread_local! {

@@ -51,6 +51,14 @@ pub struct Options {
     pub parcel_ns_max: u64,
     /// The sink is not in the data directory: a start knows what the mirror says, and asks when it can.
     pub remote: bool,
+    /// Another edge writes to the same partitions of Kafka.
+    pub neighbour: bool,
+    /// The global tier reads what is in Kafka.
+    pub global: bool,
+    /// The topics of Kafka lose what was in them.
+    pub rewinds: bool,
+    /// For so many hours almost nobody sends; in half of these worlds, the sink is away.
+    pub hours: u64,
     /// The process is stopped and started again so many times, each time with the next number of cores.
     pub restarts: u64,
 }
@@ -113,6 +121,10 @@ impl Options {
             chunks_a_way: rng.pick(&[1, 1, 2, 8]),
             parcel_ns_max: rng.pick(&[20_000, 2 * MS, 50 * MS]),
             remote: rng.percent(50),
+            neighbour: rng.percent(60),
+            global: rng.percent(60),
+            rewinds: rng.percent(8),
+            hours: if rng.percent(4) { rng.between(1, 3) } else { 0 },
             restarts: 0,
         }
     }
@@ -146,6 +158,10 @@ impl Options {
             chunks_a_way: 2,
             parcel_ns_max: 2 * MS,
             remote,
+            neighbour: false,
+            global: false,
+            rewinds: false,
+            hours: 0,
             restarts: 4,
         }
     }
