@@ -3,6 +3,7 @@
 //!
 //! - each committed transaction is counted once, whatever was read twice;
 //! - what comes to a minute that was published as complete is shown as a correction of it, to the click;
+//! - what was said to be settled does not change but as a new version;
 //! - nothing comes to what was published as final;
 //! - there are no troubles where the topic is what it was; where it was emptied, what is missing is said, and nothing is counted twice.
 
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tollgate_global::{
-    Applied, MINUTE_MS, Marks, Options, PANE_MS, Place, Reading, Store, TroubleKind, Window, begin_at,
+    Applied, Filter, MINUTE_MS, Marks, Options, PANE_MS, Place, Question, Reading, Store, Subject, TroubleKind, Window,
+    WindowState, begin_at,
 };
 use tollgate_wire::{EndRecord, Partial, decode_end_record, decode_partial};
 
@@ -93,13 +95,23 @@ impl GlobalTier {
     /// Commits what was read, and holds what is published to the model.
     fn commit(&mut self, now_ms: i64, must: bool) -> Result<bool, String> {
         let Some(live) = &mut self.live else { return Ok(false) };
+        let settled = live.settled(self.marks)?;
         let committed =
             live.reading.commit(&live.store, now_ms, must).map_err(|error| format!("the store: {error}"))?;
         let Some(applied) = committed else { return Ok(false) };
         let (mut transactions, mut clicks, mut heard) = (0, 0, BTreeSet::new());
-        for (end, partials) in live.ready.drain(..) {
+        for (end, partials) in std::mem::take(&mut live.ready) {
             if !self.counted.insert((end.edge_id.clone(), end.txn_seq)) {
                 continue;
+            }
+            for Partial { ad_id, pane_start_ms, .. } in &partials {
+                let key = (ad_id.clone(), *pane_start_ms);
+                let now = live.version(&key)?.1;
+                if let Some(before) = settled.get(&key).filter(|before| **before >= now) {
+                    return Err(format!(
+                        "{key:?} was said to be settled as version {before}, is changed, and now {now}"
+                    ));
+                }
             }
             transactions += 1;
             heard.insert(end.edge_id.clone());
@@ -309,6 +321,37 @@ impl World {
 }
 
 impl Live {
+    /// Of what is to be committed: what was said to be settled of it, and its version.
+    fn settled(&self, marks: Marks) -> Result<BTreeMap<(String, i64), u64>, String> {
+        let mut settled = BTreeMap::new();
+        for partial in self.ready.iter().flat_map(|(_, partials)| partials) {
+            if partial.pane_start_ms + PANE_MS <= marks.closed_before_ms {
+                let key = (partial.ad_id.clone(), partial.pane_start_ms);
+                let (state, version) = self.version(&key)?;
+                if state != WindowState::Open {
+                    settled.insert(key, version);
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    /// What a question about one ad's pane is answered.
+    fn version(&self, (ad, pane_ms): &(String, i64)) -> Result<(WindowState, u64), String> {
+        let question = Question {
+            subject: Subject::Ad(ad.clone()),
+            span: Window::of(*pane_ms, PANE_MS),
+            granularity: None,
+            group_by: None,
+            filter: Filter::default(),
+            after: None,
+            rows_max: 1,
+        };
+        let snapshot = self.store.snapshot().map_err(|error| error.to_string())?;
+        let answer = snapshot.count(&question).map_err(|error| error.to_string())?.total;
+        Ok((answer.state, answer.version))
+    }
+
     fn take(&mut self, offset: i64, record: &Record) -> Result<(), String> {
         let kind = match record.kind {
             Kind::Partial => tollgate_global::Kind::Partial,
