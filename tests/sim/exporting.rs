@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use tollgate::cut::{Cut, LogId, Position};
 use tollgate::event::{Event, Exported};
 use tollgate::export::rebuild::Rebuilder;
-use tollgate::export::{Exporter, Found, Mirror, Outcome, Rebuilt, SinkError, Step, Told};
+use tollgate::export::{Exporter, Found, Look, Mirror, Outcome, Rebuilt, SinkError, Step, Told};
 use tollgate::wal::reader::LogReader;
 use tollgate::wal::segments::LogDir;
 use tollgate_wire::{Checkpoint, Transaction};
@@ -45,7 +45,9 @@ struct Way {
 /// What the thread is blocked in.
 pub enum Pending {
     /// Of the embedded sink.
-    Read,
+    Read {
+        look: Look,
+    },
     Commit(Box<Transaction>, Plan),
     /// Of the sink in Kafka.
     Asked(Doing),
@@ -156,7 +158,7 @@ impl World {
             }
             match exporting.exporter.next(now) {
                 Step::ReadCheckpoint { look } if remote => self.kafka_looks(look),
-                Step::ReadCheckpoint { .. } => self.block(Pending::Read, 5 * MS),
+                Step::ReadCheckpoint { look } => self.block(Pending::Read { look }, 5 * MS),
                 Step::LookUp(positions) => {
                     let found = positions.iter().map(|position| exporting.look_up(position)).collect();
                     exporting.exporter.apply(Told::LookedUp(found), now);
@@ -200,7 +202,7 @@ impl World {
 
     pub fn plan_of_commit(&mut self) -> Plan {
         if self.draining || !(self.sink_away || self.rng.percent(self.options.doubt_percent)) {
-            return if !self.draining && self.rng.percent(10) { Plan::DoneTwice } else { Plan::Done };
+            return if !self.draining && self.rng.percent(25) { Plan::DoneTwice } else { Plan::Done };
         }
         self.rng.pick(&[Plan::DoneUntold, Plan::NotDone, Plan::Late])
     }
@@ -213,15 +215,17 @@ impl World {
                 Some(told) => told,
                 None => return,
             },
-            Pending::Read if self.sink_away => {
+            Pending::Read { .. } if self.sink_away => {
                 self.trace.cover("sink unreachable");
                 Told::Checkpoint(Err(SinkError::Unreachable("away".to_owned())))
             }
-            Pending::Read => {
+            Pending::Read { look } => {
                 if self.stops_at("before a checkpoint is read") {
                     return self.kill();
                 }
-                self.settle_doubt();
+                if look == Look::Fence {
+                    self.settle_doubt();
+                }
                 if self.stops_at("after a checkpoint is read") {
                     return self.kill();
                 }

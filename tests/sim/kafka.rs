@@ -182,7 +182,7 @@ impl World {
             return None;
         }
         let (now_ns, epoch) = (self.now_ns, self.exporting().kafka.epoch);
-        let most = self.rng.between(1, 200);
+        let most = 1 + self.rng.skewed(200);
         for _ in 0..most {
             let Some((partition, record)) = left.front() else { break };
             match self.broker.produce(EDGE, epoch, now_ns, *partition, record.clone()) {
@@ -286,8 +286,12 @@ impl World {
             self.note("topics emptied", &[]);
             self.trace.cover("topics emptied");
             [PARTIALS, CHECKPOINTS].into_iter().for_each(|partition| self.broker.rewind(partition, usize::MAX));
+            let killed = self.rng.percent(50);
             if let Some(global) = &mut self.global {
                 global.emptied = true;
+                if killed {
+                    global.kill();
+                }
             }
         } else {
             let entries = self.rng.between(2, 40) as usize;

@@ -12,7 +12,7 @@ use crate::world::{Happening, MS, SECOND, World};
 const NEIGHBOUR: Writer = 1;
 pub const NEIGHBOUR_ID: &str = "neighbour";
 /// So long its clicks may still come, as it says.
-const HORIZON_MS: i64 = 5_000;
+const HORIZON_MS: i64 = 2_500;
 
 #[derive(Default)]
 pub struct Neighbour {

@@ -19,7 +19,7 @@ use crate::{is_traced, judged};
 /// The scripted world of each kind of sink.
 const SEED: u64 = 20_241_129;
 /// Points of each kind in a normal run.
-const SLICE: usize = 3;
+const SLICE: usize = 2;
 
 /// Points that a world passed, and the one at which it is stopped.
 #[derive(Default)]
