@@ -158,9 +158,8 @@ impl Consumer {
         let partitions = &mut self.reading.partitions;
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
         for (&partition, &(first, end)) in ends.iter().filter(|(of, _)| !partitions.all.contains_key(of)) {
-            // A partition that was never read is read from its beginning, deliberately: all that it has is to be counted.
-            let offset = stored.get(&partition).copied().unwrap_or(first);
-            fresh.insert(partition, topic.begin_at(&self.store, partition, offset, (first, end))?);
+            let known = stored.get(&partition).copied();
+            fresh.insert(partition, topic.begin_at(&self.store, partition, known, (first, end))?);
         }
         if !fresh.is_empty() {
             self.reader.as_mut().expect("connected before").assign(&fresh)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A gap in listening that is shorter is none: partitions are behind for a moment with every record.
+/// A gap in listening that is shorter, and than half of `--idle-after`, is none: partitions are behind for a moment with every record.
 const BLINK_MS: i64 = 5_000;
 
 /// Of one partition, or of all.
@@ -27,7 +27,7 @@ impl Heard {
     /// It can be heard, from `now_ms` on if it could not be before.
     pub fn hears(&mut self, now_ms: i64, idle_after_ms: i64) {
         let Some(to_ms) = self.to_ms.take() else { return };
-        if now_ms.saturating_sub(to_ms) <= BLINK_MS {
+        if now_ms.saturating_sub(to_ms) <= BLINK_MS.min(idle_after_ms / 2) {
             return;
         }
         if to_ms.saturating_sub(self.from_ms) > idle_after_ms {

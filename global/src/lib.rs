@@ -59,6 +59,7 @@ mod window;
 mod window_tests;
 
 pub use admin::edge_json;
+pub use assembly::{Kind, TooNew};
 pub use backup::{BackupError, RestoreError, restore};
 pub use batch::{Applied, Batch, Delivered, Delivery, TornTransaction};
 pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFile, Owner};
@@ -76,7 +77,7 @@ pub use question::{
     AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
 };
-pub use reading::Reading;
+pub use reading::{Reading, begin_at};
 pub use records::{Place, Trouble};
 pub use refused::QuestionError;
 pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};

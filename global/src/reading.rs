@@ -24,6 +24,14 @@ pub struct Reading {
     committed_offsets: BTreeMap<i32, i64>,
 }
 
+/// Where to begin to read a partition that has offsets from `first` to `end`. None: it no longer has, or does not have yet, what is to
+/// be read next.
+pub fn begin_at(stored: Option<i64>, first: i64, end: i64) -> Option<i64> {
+    // A partition that was never read is read from its beginning, deliberately: all that it has is to be counted.
+    let offset = stored.unwrap_or(first);
+    (first..=end).contains(&offset).then_some(offset)
+}
+
 impl Reading {
     pub fn new(now_ms: i64) -> Reading {
         Reading { partitions: Partitions::new(now_ms), ..Reading::default() }
@@ -132,5 +140,47 @@ impl Reading {
 
     fn closing_cap(&self) -> Option<i64> {
         self.partitions.closing_cap(self.away_since_ms.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{partial, transaction};
+    use prost::Message as _;
+
+    #[test]
+    fn a_partition_that_lacks_what_is_to_be_read_is_not_begun() {
+        let cases = [
+            ((None, 3, 9), Some(3)),
+            ((Some(5), 3, 9), Some(5)),
+            ((Some(9), 3, 9), Some(9)),
+            ((Some(2), 3, 9), None),
+            ((Some(10), 3, 9), None),
+        ];
+        for ((stored, first, end), expected) in cases {
+            assert_eq!(begin_at(stored, first, end), expected, "{stored:?} in {first} to {end}");
+        }
+    }
+
+    /// A client that gives again what it gave, as one that was paused may, doubles and tears nothing.
+    #[test]
+    fn what_was_read_is_not_taken_again() {
+        let sent = transaction("a", 1, 0, vec![partial("ad", 0, 0, 1, &[]), partial("be", 0, 0, 1, &[])]);
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 7, None, 0);
+        let mut take = |offset, kind, payload: &[u8]| {
+            reading.record(Place { partition: 3, offset }, Some(kind), b"a", payload).expect("of this version");
+        };
+        let [first, second] = [0, 1].map(|at| sent.partials[at].encode_to_vec());
+        take(6, Kind::Partial, &second);
+        take(7, Kind::Partial, &first);
+        take(8, Kind::Partial, &second);
+        take(7, Kind::Partial, &first);
+        take(8, Kind::Partial, &second);
+        take(9, Kind::End, &sent.end.encode_to_vec());
+        take(9, Kind::End, &sent.end.encode_to_vec());
+        let [Delivered::Whole(whole)] = &reading.ready[..] else { panic!("{:?}", reading.ready) };
+        assert_eq!((&whole.partials, reading.ready_partials()), (&sent.partials, 2));
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::consumer::{Turn, wall_ms};
 use crate::kafka::{ConsumeError, Reader};
+use crate::reading::begin_at;
 use crate::store::Store;
 use crate::tables::StoreError;
 
@@ -59,11 +60,18 @@ impl Topic {
         Ok(store.set_topic_id(&id)?)
     }
 
-    /// Where to begin in a partition that has records from `first` to before `end`, and is to be read on from `offset`.
-    pub fn begin_at(&self, store: &Store, partition: i32, offset: i64, (first, end): (i64, i64)) -> Result<i64, Turn> {
-        if (first..=end).contains(&offset) {
+    /// Where to begin in a partition that has records from `first` to before `end`, and is to be read on where it was `stored`.
+    pub fn begin_at(
+        &self,
+        store: &Store,
+        partition: i32,
+        stored: Option<i64>,
+        (first, end): (i64, i64),
+    ) -> Result<i64, Turn> {
+        if let Some(offset) = begin_at(stored, first, end) {
             return Ok(offset);
         }
+        let offset = stored.unwrap_or(first);
         let what = if offset < first {
             "what lay between was deleted before it was read: the topic's retention is shorter than this was away"
         } else {

@@ -145,10 +145,13 @@ impl Default for Marks {
 }
 
 impl Marks {
+    /// A span that ends within a minute is as settled as that minute: corrections are kept by the minute, so of a part of one it could
+    /// not be said that it changed.
     pub fn state(&self, window: Window) -> WindowState {
-        if window.end_ms <= self.final_before_ms {
+        let end_ms = ceil(window.end_ms, MINUTE_MS);
+        if end_ms <= self.final_before_ms {
             WindowState::Final
-        } else if window.end_ms <= self.closed_before_ms {
+        } else if end_ms <= self.closed_before_ms {
             WindowState::Closed
         } else {
             WindowState::Open
@@ -217,6 +220,10 @@ mod tests {
         assert_eq!((marks.closed_before_ms, marks.state(window)), (50_000, WindowState::Open));
         let marks = marks.raised(Some(60_000), Some(70_000));
         assert_eq!((marks.final_before_ms, marks.state(window)), (60_000, WindowState::Final), "final is closed too");
+        let part = |end_ms| Window { start_ms: 0, end_ms };
+        assert_eq!(marks.raised(Some(110_000), Some(110_000)).state(part(70_000)), WindowState::Open, "its minute is");
+        assert_eq!(marks.raised(Some(120_000), Some(70_000)).state(part(70_000)), WindowState::Closed);
+        assert_eq!(marks.state(part(20_000)), WindowState::Final);
         assert_eq!(marks.raised(Some(0), Some(0)), marks);
         assert_eq!(marks.raised(None, None), marks);
     }

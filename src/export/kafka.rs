@@ -8,9 +8,12 @@
 //! ```
 //!
 //! librdkafka repeats EndTxn by itself, and a late one of its tries may end a later transaction of the same producer epoch, behind
-//! a commit that looked clean. So each transaction has a producer of its own, which fences the one before it.
+//! a commit that looked clean. So each transaction has a producer of its own, which fences the one before it. What is asked in which
+//! order is decided in `order` and `following`, which know no broker.
 
 mod client;
+pub mod following;
+pub mod order;
 mod place;
 mod raw;
 mod reader;
@@ -32,7 +35,8 @@ use rdkafka::util::Timeout;
 use tollgate_wire::{Checkpoint, Transaction};
 
 use self::client::{Producer, Reports};
-use self::reader::Wait;
+use self::following::Wait;
+use self::order::{Ask, Order};
 use self::watch::Watch;
 use crate::config::{ExportConfig, TRANSACTION_TIMEOUT_MS};
 use crate::export::mirror::{MirrorFile, Place};
@@ -62,8 +66,7 @@ pub struct Kafka {
     next: Option<Producer>,
     /// Of this edge's checkpoints.
     watch: Option<Watch>,
-    /// What the last of them is, as far as this process knows.
-    known: Option<Checkpoint>,
+    order: Order,
     /// The topics were looked at since the start.
     checked: bool,
     /// Transactions in a row whose outcome was in doubt.
@@ -84,7 +87,7 @@ impl Kafka {
             producer: None,
             next: None,
             watch: None,
-            known: None,
+            order: Order::default(),
             checked: false,
             doubts: 0,
             broken: None,
@@ -121,21 +124,23 @@ impl Kafka {
         if look != Look::Again {
             place::refuse_missing(&watch.all, &place)?;
         }
-        let found = match look {
-            Look::Peek => self.find(&mut watch, &place, Wait::ForNobody)?,
-            Look::Fence => {
-                (self.producer, self.next) = (None, None);
-                self.producer = Some(self.fenced()?);
-                self.find(&mut watch, &place, Wait::ForOpen)?
-            }
-            Look::Again => watch.last_checkpoint(&place, &self.edge_id)?,
-        };
-        self.watch = Some(watch);
-        let found = found.map(|found| self.names().inside(&found));
-        if look == Look::Fence {
-            self.known = found.clone();
+        let mut ask = self.order.look(look);
+        loop {
+            let found = match ask {
+                Ask::Fence { anew } => {
+                    ask = self.fence(anew)?;
+                    continue;
+                }
+                Ask::Find(wait) => self.find(&mut watch, &place, wait)?,
+                Ask::Last => watch.last_checkpoint(&place, &self.edge_id)?,
+                Ask::Found(found) => {
+                    self.watch = Some(watch);
+                    return Ok(found);
+                }
+                Ask::Send | Ask::Rival => unreachable!("a look sends nothing"),
+            };
+            ask = self.order.read(found.map(|found| self.names().inside(&found)));
         }
-        Ok(found)
     }
 
     /// This edge's checkpoint. As long as this directory has exported nothing there, another host of its id may have chosen another
@@ -153,19 +158,24 @@ impl Kafka {
         watch.checkpoint(&place, &self.edge_id, wait)
     }
 
-    /// The producer of the next transaction. Fencing could also silence a rival that took our place: nobody may have written
-    /// since our last one.
+    /// The producer of the next transaction.
     fn next_producer(&mut self, place: &Place) -> Result<Producer, SendError> {
-        if let Some(producer) = self.producer.take() {
-            return Ok(producer);
+        let mut ask = self.order.commit();
+        loop {
+            ask = match ask {
+                Ask::Fence { anew } => self.fence(anew).map_err(SendError::Producer)?,
+                Ask::Last => {
+                    let connected = self.watch.take().map_or_else(|| Watch::connect(&self.client), Ok);
+                    let mut watch = connected.map_err(SendError::Producer)?;
+                    let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::Producer)?;
+                    self.watch = Some(watch);
+                    self.order.read(last.map(|last| self.names().inside(&last)))
+                }
+                Ask::Send => return Ok(self.producer.take().expect("it fenced")),
+                Ask::Rival => return Err(SendError::Rival),
+                Ask::Find(_) | Ask::Found(_) => unreachable!("a commit looks in one place"),
+            };
         }
-        let producer = self.fenced().map_err(SendError::Producer)?;
-        let connected = self.watch.take().map_or_else(|| Watch::connect(&self.client), Ok);
-        let mut watch = connected.map_err(SendError::Producer)?;
-        let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::Producer)?;
-        self.watch = Some(watch);
-        let last = last.map(|last| self.names().inside(&last));
-        if last != self.known { Err(SendError::Rival) } else { Ok(producer) }
     }
 
     fn names(&self) -> Names {
@@ -173,20 +183,21 @@ impl Kafka {
     }
 
     /// A new producer: no earlier one can end a transaction any more.
-    fn fenced(&mut self) -> Result<Producer, SinkError> {
-        let producer = match self.next.take() {
+    fn fence(&mut self, anew: bool) -> Result<Ask, SinkError> {
+        self.producer = None;
+        let producer = match self.next.take().filter(|_| !anew) {
             Some(producer) => producer,
             None => self.client.producer(&self.edge_id, TRANSACTION_TIMEOUT)?,
         };
         producer.kafka.init_transactions(INIT_TIMEOUT).map_err(|error| client::unreachable("fencing", &error))?;
-        Ok(producer)
+        self.producer = Some(producer);
+        Ok(self.order.fenced())
     }
 
     /// Sends everything and waits for every delivery report; then commits.
     fn send(&mut self, transaction: &Transaction, log: &mut ReadFrames, heard: &dyn Fn()) -> Result<(), SendError> {
         let place = self.mirror.as_ref().expect("a commit follows a read, which chose").place.clone();
         let names = self.names();
-        // Of one use: what is late of the transaction before cannot end this one.
         let producer = self.next_producer(&place)?;
         heard();
         let until = Instant::now() + TRANSACTION_TIMEOUT;
@@ -325,7 +336,7 @@ impl Sink for Kafka {
     fn commit(&mut self, transaction: &Transaction, log: &mut ReadFrames, heard: &dyn Fn()) -> Outcome {
         match self.send(transaction, log, heard) {
             Ok(()) => {
-                self.known = Some(transaction.checkpoint.clone());
+                self.order.committed(&transaction.checkpoint);
                 self.doubts = 0;
                 Outcome::Committed
             }

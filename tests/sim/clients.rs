@@ -39,7 +39,11 @@ impl World {
         } else {
             self.act(client);
         }
-        let every_ns = if self.draining { 50 * MS } else { self.options.act_every_ns };
+        let every_ns = match () {
+            () if self.draining => 50 * MS,
+            () if self.rests() => (100 * SECOND).min((self.resting_until_ns - self.now_ns) / 2),
+            () => self.options.act_every_ns,
+        };
         let next = self.rng.below(2 * every_ns) + 1;
         if !self.finished {
             self.after(next, Happening::ClientActs(client));

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use tollgate::event::LogWrite;
+use tollgate::export::mirror::{self, MirrorFile, Place};
 use tollgate::wal::segments::LogDir;
+use tollgate_wire::Checkpoint;
 
 use crate::rng::Rng;
 
@@ -25,11 +27,16 @@ pub enum Left {
     All,
 }
 
+/// A directory in memory, where there is such a thing.
+pub fn in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a directory for the simulated disk")
+}
+
 impl Disk {
     pub fn new() -> Disk {
-        let memory = Path::new("/dev/shm");
-        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Disk { dir: made.expect("a directory for the simulated disk") }
+        Disk { dir: in_memory() }
     }
 
     /// A write ended, synced.
@@ -59,15 +66,20 @@ impl Disk {
             }
             _ => (0..sectors).map(|_| rng.percent(50)).collect(),
         };
-        for (sector, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
-            let at = sector * SECTOR_BYTES;
-            let place = LogWrite { file_offset: write.file_offset + at as u64, ..*write };
-            self.write(log, &place, &bytes[at..at + SECTOR_BYTES]);
-        }
+        self.write_some(log, write, bytes, &kept);
         match kept.iter().filter(|kept| **kept).count() {
             0 => Left::Nothing,
             all if all == sectors => Left::All,
             _ => Left::Part,
+        }
+    }
+
+    /// These sectors of a write are there.
+    pub fn write_some(&self, log: &LogDir, write: &LogWrite, bytes: &[u8], kept: &[bool]) {
+        for (sector, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
+            let at = sector * SECTOR_BYTES;
+            let place = LogWrite { file_offset: write.file_offset + at as u64, ..*write };
+            self.write(log, &place, &bytes[at..at + SECTOR_BYTES]);
         }
     }
 
@@ -78,10 +90,54 @@ impl Disk {
         }
         let blocks = segment_bytes / 4096;
         let bytes = if rng.percent(40) { blocks } else { rng.below(blocks + 1) } * 4096;
+        self.prepare_to(log, segment, bytes);
+    }
+
+    /// So much of a segment was made when its preparation ended.
+    pub fn prepare_to(&self, log: &LogDir, segment: u64, bytes: u64) {
         std::fs::write(log.segment_path(segment), vec![0; bytes as usize]).expect("the simulated disk takes it");
     }
 
     pub fn remove(&self, log: &LogDir, segment: u64) {
         std::fs::remove_file(log.segment_path(segment)).expect("a segment that is freed is there");
+    }
+
+    /// The last transaction that the data directory remembers.
+    pub fn mirrored(&self) -> Option<Checkpoint> {
+        self.mirror_file().checkpoint()
+    }
+
+    /// Puts a transaction where a start looks for it: aside, then in its place.
+    pub fn remember(&self, checkpoint: &Checkpoint) {
+        let mut file = self.mirror_file();
+        file.remember(checkpoint);
+        file.write(self.dir.path()).expect("the simulated disk takes it");
+    }
+
+    /// The process ended before what it wrote aside had its place; so much of it was there, in parts of 1,024.
+    pub fn remember_aside(&self, checkpoint: &Checkpoint, part: usize) {
+        let place = mirror::path(self.dir.path());
+        let before = std::fs::read(&place).ok();
+        self.remember(checkpoint);
+        let bytes = std::fs::read(&place).expect("it was written");
+        let aside = place.with_extension("new");
+        std::fs::write(aside, &bytes[..bytes.len() * part / 1024]).expect("the simulated disk takes it");
+        match before {
+            Some(before) => std::fs::write(place, before),
+            None => std::fs::remove_file(place),
+        }
+        .expect("the simulated disk takes it");
+    }
+
+    fn mirror_file(&self) -> MirrorFile {
+        let place = || Place {
+            cluster: "simulated".to_owned(),
+            topic_partials: "clicks.partials".to_owned(),
+            topic_checkpoints: "clicks.checkpoints".to_owned(),
+            partition_partials: 0,
+            partition_checkpoints: 0,
+        };
+        let read = MirrorFile::read(self.dir.path()).expect("what is remembered can be read");
+        read.unwrap_or_else(|| MirrorFile::new(place()))
     }
 }

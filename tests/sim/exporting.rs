@@ -13,6 +13,7 @@ use tollgate::wal::segments::LogDir;
 use tollgate_wire::{Checkpoint, Transaction};
 
 use crate::faults::Ambush;
+use crate::kafka::{Doing, KafkaSink};
 use crate::server::In;
 use crate::world::{Happening, MS, World};
 
@@ -23,6 +24,8 @@ pub struct Exporting {
     /// The checkpoint's positions that recovery met in the logs.
     confirmed: Vec<Position>,
     pending: Option<Pending>,
+    /// Where the sink is in Kafka.
+    pub kafka: KafkaSink,
     /// Of each core.
     ways: Vec<Way>,
     token: u64,
@@ -40,20 +43,27 @@ struct Way {
 }
 
 /// What the thread is blocked in.
-enum Pending {
-    Read { look: Look },
-    Rebuilt(Result<Rebuilt, String>),
+pub enum Pending {
+    /// Of the embedded sink.
+    Read {
+        look: Look,
+    },
     Commit(Box<Transaction>, Plan),
+    /// Of the sink in Kafka.
+    Asked(Doing),
+    Rebuilt(Result<Rebuilt, String>),
     Remember(Box<Checkpoint>),
 }
 
 /// What will become of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plan {
+pub enum Plan {
     Done,
+    /// And a second time, later; in Kafka alone.
+    DoneTwice,
     DoneUntold,
     NotDone,
-    /// It lands, if at all, before the next fence.
+    /// It lands, if at all, before the next fence; in Kafka, whenever it arrives.
     Late,
 }
 
@@ -66,6 +76,7 @@ impl Exporting {
             readers: logs.iter().map(|log| (log.log_id, LogReader::new(log.clone()))).collect(),
             confirmed,
             pending: None,
+            kafka: KafkaSink::default(),
             ways: (0..cores).map(|_| Way::default()).collect(),
             token: 0,
         }
@@ -106,10 +117,10 @@ impl World {
         if !self.options.remote {
             return Mirror::Unkept;
         }
-        Mirror::Kept { checkpoint: self.mirrored.clone(), adopted: None }
+        Mirror::Kept { checkpoint: self.disk.mirrored(), adopted: None }
     }
 
-    fn exporting(&mut self) -> &mut Exporting {
+    pub fn exporting(&mut self) -> &mut Exporting {
         &mut self.server.as_mut().expect("only a live process exports").exporting
     }
 
@@ -135,7 +146,7 @@ impl World {
     /// Takes steps until the thread blocks or sleeps.
     pub fn pump(&mut self) {
         loop {
-            let (now, life) = (self.now(), self.lives);
+            let (now, life, remote) = (self.now(), self.lives, self.options.remote);
             let exporting = self.exporting();
             if exporting.pending.is_some() {
                 return;
@@ -146,6 +157,7 @@ impl World {
                 }
             }
             match exporting.exporter.next(now) {
+                Step::ReadCheckpoint { look } if remote => self.kafka_looks(look),
                 Step::ReadCheckpoint { look } => self.block(Pending::Read { look }, 5 * MS),
                 Step::LookUp(positions) => {
                     let found = positions.iter().map(|position| exporting.look_up(position)).collect();
@@ -158,6 +170,7 @@ impl World {
                     self.trace.cover("range rebuilt");
                     self.block(Pending::Rebuilt(rebuilt), 20 * MS);
                 }
+                Step::Commit(transaction) if remote => self.kafka_commits(transaction),
                 Step::Commit(transaction) => {
                     let plan = self.plan_of_commit();
                     self.block(Pending::Commit(transaction, plan), self.options.commit_ns_max);
@@ -172,24 +185,24 @@ impl World {
                     }
                     return;
                 }
-                Step::Halt(halt) => panic!("the exporter halts: {halt}"),
+                Step::Halt(halt) => return self.exporter_halts(&halt),
                 Step::Stopped => return,
             }
         }
     }
 
-    fn block(&mut self, pending: Pending, ns_max: u64) {
+    pub fn block(&mut self, pending: Pending, ns_max: u64) {
         let (life, delay_ns) = (self.lives, 10_000 + self.rng.skewed(ns_max));
-        if matches!(pending, Pending::Commit(..)) {
+        if matches!(pending, Pending::Commit(..) | Pending::Asked(Doing::Send { .. } | Doing::End { .. })) {
             self.spring(Ambush::Commit, delay_ns);
         }
         self.exporting().pending = Some(pending);
         self.after(delay_ns, Happening::Exporter { life });
     }
 
-    fn plan_of_commit(&mut self) -> Plan {
+    pub fn plan_of_commit(&mut self) -> Plan {
         if self.draining || !(self.sink_away || self.rng.percent(self.options.doubt_percent)) {
-            return Plan::Done;
+            return if !self.draining && self.rng.percent(25) { Plan::DoneTwice } else { Plan::Done };
         }
         self.rng.pick(&[Plan::DoneUntold, Plan::NotDone, Plan::Late])
     }
@@ -198,22 +211,42 @@ impl World {
         let now = self.now();
         let Some(pending) = self.exporting().pending.take() else { return };
         let told = match pending {
+            Pending::Asked(doing) => match self.kafka_goes_on(doing) {
+                Some(told) => told,
+                None => return,
+            },
             Pending::Read { .. } if self.sink_away => {
                 self.trace.cover("sink unreachable");
                 Told::Checkpoint(Err(SinkError::Unreachable("away".to_owned())))
             }
             Pending::Read { look } => {
+                if self.stops_at("before a checkpoint is read") {
+                    return self.kill();
+                }
                 if look == Look::Fence {
                     self.settle_doubt();
                 }
-                let stale = look == Look::Peek && self.options.remote && self.rng.percent(20);
-                let found = if stale { &self.sink.previous } else { &self.sink.checkpoint };
-                Told::Checkpoint(Ok(found.clone()))
+                if self.stops_at("after a checkpoint is read") {
+                    return self.kill();
+                }
+                Told::Checkpoint(Ok(self.sink.checkpoint.clone()))
             }
             Pending::Rebuilt(rebuilt) => Told::Rebuilt(rebuilt),
-            Pending::Commit(transaction, plan) => Told::Committed(self.commit(transaction, plan)),
+            Pending::Commit(transaction, plan) => {
+                if self.stops_at("before a commit has its effect") {
+                    return self.kill();
+                }
+                let outcome = self.commit(transaction, plan);
+                if self.stops_at("after a commit had its effect, untold") {
+                    return self.kill();
+                }
+                Told::Committed(outcome)
+            }
             Pending::Remember(checkpoint) => {
-                self.mirrored = Some(*checkpoint);
+                if self.stopped_in_remembering(&checkpoint) {
+                    return self.kill();
+                }
+                self.disk.remember(&checkpoint);
                 Told::Remembered(Ok(()))
             }
         };
@@ -226,28 +259,25 @@ impl World {
         self.note("commit", &[end.txn_seq, u64::from(end.partials), plan as u64]);
         assert!(self.sink.in_doubt.is_none(), "a transaction begins while an earlier one may still land: not fenced");
         match plan {
-            Plan::Done | Plan::DoneUntold => {
+            Plan::Done | Plan::DoneTwice | Plan::DoneUntold => {
                 let landed = self.sink.land(&transaction);
                 self.held(landed);
             }
             Plan::NotDone => {}
             Plan::Late => self.sink.in_doubt = Some(transaction),
         }
-        match plan {
-            Plan::Done => Outcome::Committed,
-            Plan::DoneUntold => {
-                self.trace.cover("commit done and untold");
-                Outcome::Unknown
-            }
-            Plan::NotDone => {
-                self.trace.cover("commit not done");
-                Outcome::Unknown
-            }
-            Plan::Late => {
-                self.trace.cover("commit in doubt");
-                Outcome::Unknown
-            }
-        }
+        self.told_of(plan)
+    }
+
+    /// What the exporter hears of a commit.
+    pub fn told_of(&mut self, plan: Plan) -> Outcome {
+        self.trace.cover(match plan {
+            Plan::Done | Plan::DoneTwice => return Outcome::Committed,
+            Plan::DoneUntold => "commit done and untold",
+            Plan::NotDone => "commit not done",
+            Plan::Late => "commit in doubt",
+        });
+        Outcome::Unknown
     }
 
     /// No earlier writer's transaction can land any more.
@@ -285,12 +315,16 @@ impl World {
     /// The process ends in the middle of a commit: whether that lands shows at the next start.
     pub fn exporter_dies(&mut self, exporting: &mut Exporting) {
         match exporting.pending.take() {
+            Some(Pending::Asked(doing)) => self.kafka_dies(&doing, &exporting.kafka),
             Some(Pending::Commit(transaction, plan)) if plan != Plan::NotDone => {
                 self.trace.cover("killed in a commit");
                 self.sink.in_doubt = Some(transaction);
             }
             // The file is the old one or the new one.
-            Some(Pending::Remember(checkpoint)) if self.rng.percent(50) => self.mirrored = Some(*checkpoint),
+            Some(Pending::Remember(checkpoint)) if self.options.remote => match self.rng.below(3) {
+                0 => self.disk.remember(&checkpoint),
+                part => self.disk.remember_aside(&checkpoint, 512 * part as usize),
+            },
             Some(_) | None => {}
         }
     }

@@ -4,7 +4,7 @@ use tollgate::event::Event;
 
 use crate::options::Weights;
 use crate::server::In;
-use crate::world::{Happening, MS, World};
+use crate::world::{Happening, MS, SECOND, World};
 
 /// A fault that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,10 @@ impl World {
             return;
         }
         let next = self.rng.below(2 * self.options.fault_every_ns);
-        self.after(next, Happening::NextFault);
+        self.at(self.now_ns.max(self.resting_until_ns) + next, Happening::NextFault);
+        if self.rests() {
+            return;
+        }
         let Weights { kill, stop, fail_write, disk_full, stall, sink_away, clock, resets } =
             self.options.weights.clone();
         let mut at = self.rng.below(self.options.weights.sum());
@@ -96,6 +99,23 @@ impl World {
         self.after(lasts, Happening::Ends(Fault::SinkAway));
     }
 
+    /// Hours in which almost nobody sends; and, every other time, nothing can be exported.
+    pub fn rest(&mut self) {
+        let hours_ns = self.options.hours * 3_600 * SECOND;
+        self.resting_until_ns = self.now_ns + hours_ns;
+        let away = self.rng.percent(50);
+        self.note("rest", &[u64::from(away)]);
+        self.trace.cover(if away { "hours without a sink" } else { "quiet hours" });
+        if away {
+            self.sink_away = true;
+            self.after(hours_ns, Happening::Ends(Fault::SinkAway));
+        }
+    }
+
+    pub fn rests(&self) -> bool {
+        self.now_ns < self.resting_until_ns
+    }
+
     fn move_clock(&mut self) {
         let ahead = self.rng.percent(50);
         let far_ms = match self.rng.below(4) {
@@ -141,7 +161,7 @@ impl World {
     pub fn fault_ends(&mut self, fault: Fault) {
         match fault {
             Fault::DiskFull if !self.draining => self.set_room(true),
-            Fault::SinkAway => self.sink_away = false,
+            Fault::SinkAway => self.sink_away = self.rests() && self.sink_away,
             Fault::Clock => self.set_clock_right(),
             Fault::DiskFull => {}
         }

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 
 use tollgate::cut::Position;
 use tollgate::event::LogWrite;
-use tollgate::export;
 use tollgate::wal::record::Record;
 use tollgate::wal::recover::{Progress, walk_log};
 use tollgate::wal::replay::ReplayedFrame;
@@ -133,9 +132,7 @@ impl World {
 
     /// Up to where a start would know the log to be exported.
     fn known(&self, log: &LogDir) -> Option<Position> {
-        let known = if self.options.remote { &self.mirrored } else { &self.sink.checkpoint };
-        let positions = known.as_ref().map_or(Vec::new(), export::positions);
-        positions.into_iter().find(|position| position.log_id == log.log_id)
+        self.remembered().into_iter().find(|position| position.log_id == log.log_id)
     }
 }
 

@@ -4,22 +4,28 @@
 //! ```text
 //! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on
+//! SIM_POINTS=all cargo test --test sim points -- --nocapture      a process stopped at every point of a scripted world; SIM_POINTS=17: at one
 //! SIM_IMAGES=100000 cargo test --test sim images -- --nocapture   so many states that a power cut could leave, and faults of the disk
 //! ```
 // What cannot be unwrapped in a test fails it.
 #![allow(clippy::unwrap_used)]
 
+mod broker;
 mod clients;
 mod damage;
 mod disk;
 mod exporting;
 mod faults;
+mod global;
 mod http;
 mod images;
+mod kafka;
 mod mesh;
+mod neighbour;
 mod network;
 mod options;
 mod oracle;
+mod points;
 mod rng;
 mod server;
 mod sink;
@@ -96,6 +102,24 @@ const MUST_COVER: &[&str] = &[
     "killed with chunks on their way",
     "stop with chunks on their way",
     "clicks forwarded to a core that is done",
+    "a fence waits for what is being ended",
+    "a late word to commit is fenced",
+    "a late word to commit is heard",
+    "a read stops before what is open",
+    "a read waits for what is open",
+    "another edge dies in a transaction",
+    "killed with a transaction open",
+    "topic rewound",
+    "topics emptied",
+    "halted over a topic that was rewound",
+    "hours without a sink",
+    "quiet hours",
+    "the global tier is killed before a commit",
+    "the global tier is killed after a commit",
+    "the global tier reads on from stored offsets",
+    "the global tier halts over topics that were emptied",
+    "a minute that was complete is corrected",
+    "windows become final",
 ];
 
 thread_local! {
@@ -115,10 +139,18 @@ fn run(seed: u64) -> Result<Verdict, String> {
 }
 
 fn run_with(seed: u64, images: Option<Box<Images>>) -> Result<Verdict, String> {
-    quiet_panics();
-    let print = std::env::var_os("SIM_TRACE").is_some();
-    let mut world = World::new(seed, print);
+    let mut world = World::new(seed, is_traced());
     world.images = images;
+    judged(world)
+}
+
+pub fn is_traced() -> bool {
+    std::env::var_os("SIM_TRACE").is_some()
+}
+
+/// Runs a world; what it says where a promise is broken.
+pub fn judged(world: World) -> Result<Verdict, String> {
+    quiet_panics();
     std::panic::catch_unwind(AssertUnwindSafe(|| world.run())).map_err(|_| PANICKED.with(|text| text.borrow().clone()))
 }
 

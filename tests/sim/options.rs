@@ -51,6 +51,16 @@ pub struct Options {
     pub parcel_ns_max: u64,
     /// The sink is not in the data directory: a start knows what the mirror says, and asks when it can.
     pub remote: bool,
+    /// Another edge writes to the same partitions of Kafka.
+    pub neighbour: bool,
+    /// The global tier reads what is in Kafka.
+    pub global: bool,
+    /// The topics of Kafka lose what was in them.
+    pub rewinds: bool,
+    /// For so many hours almost nobody sends; in half of these worlds, the sink is away.
+    pub hours: u64,
+    /// The process is stopped and started again so many times, each time with the next number of cores.
+    pub restarts: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +121,48 @@ impl Options {
             chunks_a_way: rng.pick(&[1, 1, 2, 8]),
             parcel_ns_max: rng.pick(&[20_000, 2 * MS, 50 * MS]),
             remote: rng.percent(50),
+            neighbour: rng.percent(60),
+            global: rng.percent(60),
+            rewinds: rng.percent(8),
+            hours: if rng.percent(4) { rng.between(1, 3) } else { 0 },
+            restarts: 0,
+        }
+    }
+
+    /// Nothing goes wrong by itself; small segments' worth of clicks, restarts with other numbers of cores, so that each kind of point at
+    /// which a process may be stopped comes often.
+    pub fn quiet(remote: bool) -> Options {
+        let weights =
+            Weights { kill: 0, stop: 0, fail_write: 0, disk_full: 0, stall: 0, sink_away: 0, clock: 0, resets: 0 };
+        Options {
+            clients: 3,
+            load_ns: 16_000 * MS,
+            act_every_ns: 120 * MS,
+            fault_every_ns: 0,
+            weights,
+            rows_max: 200,
+            users_max: 4_000,
+            write_ns_max: 10 * MS,
+            commit_ns_max: 20 * MS,
+            doubt_percent: 0,
+            slow_percent: 0,
+            drip_percent: 1,
+            large_percent: 40,
+            shared_percent: 5,
+            crowded: false,
+            short_log: false,
+            windows_ms: vec![8_000],
+            commit_spacing_us: 2_000,
+            cores: vec![3, 3, 2, 1, 1],
+            chunk_bytes: 4_000,
+            chunks_a_way: 2,
+            parcel_ns_max: 2 * MS,
+            remote,
+            neighbour: false,
+            global: false,
+            rewinds: false,
+            hours: 0,
+            restarts: 4,
         }
     }
 

@@ -308,15 +308,17 @@ impl World {
         let from = write.buffer_offset as usize;
         let bytes = &buffer.memory[from..from + write.length as usize];
         self.trace.bytes(bytes);
-        let host = &mut self.server.as_mut().expect("it lives").cores[core];
+        let log = self.core(core).log.clone();
+        if self.stopped_in_write(&log, &write, bytes) {
+            return self.kill();
+        }
         if ok {
-            self.disk.write(&host.log, &write, bytes);
+            self.disk.write(&log, &write, bytes);
         } else {
-            host.write_failed = true;
-            self.disk.tear(&host.log, &write, bytes, &mut self.rng);
+            self.core(core).write_failed = true;
+            self.disk.tear(&log, &write, bytes, &mut self.rng);
         }
         if ok && self.images.is_some() {
-            let log = host.log.clone();
             self.try_faults(&log);
         }
         self.note("written", &[core as u64, write.segment, write.file_offset, u64::from(ok)]);
@@ -339,13 +341,32 @@ impl World {
         let Some(server) = &mut self.server else { return };
         match server.jobs.pop_front() {
             Some(Job::Prepare { core, segment }) => {
-                prepare_segment(&server.cores[core].log.path, segment, server.segment_bytes, Duration::ZERO)
-                    .expect("the simulated disk takes it");
+                let (log, bytes) = (server.cores[core].log.clone(), server.segment_bytes);
+                if self.stopped_in_preparation(&log, segment, bytes) {
+                    return self.kill();
+                }
+                prepare_segment(&log.path, segment, bytes, Duration::ZERO).expect("the simulated disk takes it");
                 self.tell(core, In::Event(Event::SegmentReady { segment }));
             }
-            Some(Job::Free { core, segment }) => self.disk.remove(&server.cores[core].log, segment),
-            Some(Job::FreeIdle { log, segment }) => self.disk.remove(&server.idle[log as usize], segment),
+            Some(Job::Free { core, segment }) => {
+                let log = server.cores[core].log.clone();
+                self.remove(&log, segment);
+            }
+            Some(Job::FreeIdle { log, segment }) => {
+                let log = server.idle[log as usize].clone();
+                self.remove(&log, segment);
+            }
             None => {}
+        }
+    }
+
+    fn remove(&mut self, log: &LogDir, segment: u64) {
+        if self.stops_at("before a segment is deleted") {
+            return self.kill();
+        }
+        self.disk.remove(log, segment);
+        if self.stops_at("after a segment is deleted") {
+            self.kill();
         }
     }
 

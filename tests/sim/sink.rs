@@ -1,17 +1,16 @@
-//! Pure. The store at the export protocol's end: transactional, in memory, with commits whose outcome is not told or that
-//! land late. It checks the protocol as a reader of the exported records could.
+//! Pure. What is exported, transaction by transaction as each becomes final: the embedded sink's store, and, of a sink in Kafka, what a
+//! reader of everything would know. It checks the protocol as such a reader could.
 
 use std::collections::BTreeMap;
 
-use tollgate_wire::{Checkpoint, Transaction};
+use tollgate_wire::{Checkpoint, Transaction, decode_checkpoint, decode_end_record, decode_partial};
 
+use crate::broker::{Kind, Record};
 use crate::oracle::Rows;
 
 #[derive(Default)]
 pub struct Sink {
     pub checkpoint: Option<Checkpoint>,
-    /// The one before: what a look may find while a commit settles.
-    pub previous: Option<Checkpoint>,
     pub rows: Rows,
     pub clicks: u64,
     pub commits: u64,
@@ -64,8 +63,26 @@ impl Sink {
         (self.horizon_ms, self.stopped) = (self.horizon_ms.max(end.horizon_ms), end.stopped);
         self.clicks += sum;
         self.commits += 1;
-        self.previous = self.checkpoint.replace(checkpoint.clone());
+        self.checkpoint = Some(checkpoint.clone());
         Ok(())
+    }
+
+    /// What a transaction of Kafka holds becomes final: it must be a whole one.
+    pub fn land_records(&mut self, records: &[Record]) -> Result<(), String> {
+        let of =
+            |kind: Kind| records.iter().filter(move |record| record.kind == kind).map(|record| &record.payload[..]);
+        let whole = |what: &str| format!("a transaction was committed in part, of {} records: {what}", records.len());
+        let partials =
+            of(Kind::Partial).map(decode_partial).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let (Some(end), Some(checkpoint)) = (of(Kind::End).next(), of(Kind::Checkpoint).next()) else {
+            return Err(whole("there is no end record, or no checkpoint"));
+        };
+        if of(Kind::End).count() > 1 || of(Kind::Checkpoint).count() > 1 {
+            return Err(whole("there are two of a kind"));
+        }
+        let end = decode_end_record(end).map_err(|error| error.to_string())?;
+        let checkpoint = decode_checkpoint(checkpoint).map_err(|error| error.to_string())?;
+        self.land(&Transaction { partials, end, checkpoint })
     }
 
     /// Fences every earlier writer: what is in doubt has landed, or never will.

@@ -31,18 +31,20 @@ impl World {
         self.set_clock_right();
         self.note("start", &[u64::from(self.lives)]);
         let window_ms = self.rng.pick(&self.options.windows_ms);
-        let config = self.options.config(self.rng.pick(&self.options.cores), window_ms);
+        let cores = &self.options.cores;
+        let drawn =
+            if self.options.restarts > 0 { self.lives as usize % cores.len() } else { self.rng.index(cores.len()) };
+        let config = self.options.config(cores[drawn], window_ms);
         // Of the embedded sink, a start sees what is in and what is not.
         if !self.options.remote {
             self.settle_doubt();
         }
-        let known = if self.options.remote { &self.mirrored } else { &self.sink.checkpoint };
-        let confirmed = known.as_ref().map_or(Vec::new(), export::positions);
+        let confirmed = self.remembered();
         let data_dir = self.open();
         let now = self.now();
         let mut tables = self.tables(&config);
         let recovered = self.recover(&confirmed, &mut tables);
-        if self.killed_while("recovering killed", 12) {
+        if self.killed_while("recovering killed", 12) || self.stopped_in_start("after the logs are recovered") {
             return;
         }
         let built_ms = recovered.iter().map(|log| log.built_ms).max().unwrap_or(i64::MIN);
@@ -63,6 +65,12 @@ impl World {
             self.tell_room(self.room, 0);
             self.pump();
         }
+    }
+
+    /// Up to where a start knows the logs to be exported, without asking anybody.
+    pub fn remembered(&self) -> Vec<Position> {
+        let known = if self.options.remote { self.disk.mirrored() } else { self.sink.checkpoint.clone() };
+        known.as_ref().map_or(Vec::new(), export::positions)
     }
 
     /// The memory of ids: one secret for all cores, from which a key's home follows.
@@ -95,8 +103,13 @@ impl World {
             logs.push(match found {
                 Some(log) => (LogEnd::of(&log), log.dir),
                 None => {
+                    if self.stopped_in_start("before a log's directory is made") {
+                        return None;
+                    }
                     let log = data_dir.create_log(core, self.rng.bytes16()).expect("the simulated disk takes it");
-                    if self.killed_while("a new log's directory is empty", 6) {
+                    if self.killed_while("a new log's directory is empty", 6)
+                        || self.stopped_in_start("after a log's directory is made")
+                    {
                         return None;
                     }
                     (LogEnd::new(log.log_id), log)
@@ -156,6 +169,10 @@ impl World {
             self.disk.prepare_in_part(log, segment, config.log.segment_bytes, &mut self.rng);
             return None;
         }
+        if self.stopped_in_preparation(log, segment, config.log.segment_bytes) {
+            self.start_again();
+            return None;
+        }
         prepare_segment(&log.path, segment, config.log.segment_bytes, Duration::ZERO)
             .expect("the simulated disk takes it");
         let buffers = frame_buffers(config);
@@ -166,6 +183,10 @@ impl World {
             if self.disk.tear(log, &write, bytes, &mut self.rng) == Left::Part {
                 self.trace.cover("first frame torn");
             }
+            return None;
+        }
+        if self.stopped_in_write(log, &write, bytes) {
+            self.start_again();
             return None;
         }
         self.disk.write(log, &write, bytes);
@@ -221,10 +242,24 @@ impl World {
         if killed {
             self.note(what, &[]);
             self.trace.cover(what);
-            let down_ns = self.rng.skewed(500 * MS);
-            self.after(down_ns, Happening::Start);
+            self.start_again();
         }
         killed
+    }
+
+    /// As [`World::killed_while`], where a point says so.
+    fn stopped_in_start(&mut self, point: &'static str) -> bool {
+        let stopped = self.stops_at(point);
+        if stopped {
+            self.start_again();
+        }
+        stopped
+    }
+
+    /// The process ended before it served anybody.
+    fn start_again(&mut self) {
+        let down_ns = self.rng.skewed(500 * MS);
+        self.after(down_ns, Happening::Start);
     }
 
     /// Fills the table with keys that nobody sends, until the oldest generation, which holds few, has to go.

@@ -5,15 +5,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use tollgate::event::Now;
-use tollgate_wire::Checkpoint;
 
+use crate::broker::Broker;
 use crate::clients::{Client, Request};
 use crate::disk::Disk;
 use crate::faults::{Ambush, Fault};
+use crate::global::GlobalTier;
 use crate::images::Images;
+use crate::neighbour::Neighbour;
 use crate::network::Conn;
 use crate::options::Options;
-use crate::oracle::Oracle;
+use crate::oracle::{Exported, Oracle};
+use crate::points::Points;
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::sink::Sink;
@@ -69,6 +72,18 @@ pub enum Happening {
         life: u32,
         core: usize,
     },
+    /// Kafka's markers and time-outs.
+    BrokerTicks,
+    /// A word to commit a producer's transaction, of a process that may be gone, arrives at last.
+    EndTxnArrives {
+        epoch: u32,
+    },
+    NeighbourActs,
+    GlobalTurn,
+    /// The topics are not any more what they were.
+    Rewind,
+    /// Hours begin in which little happens.
+    Rest,
     ClientActs(usize),
     ToServer(usize),
     ToClient(usize),
@@ -76,6 +91,8 @@ pub enum Happening {
     Closed(usize),
     Start,
     NextFault,
+    /// The script stops the process.
+    Restart,
     Ends(Fault),
     Kill {
         life: u32,
@@ -98,7 +115,15 @@ pub struct World {
     pub sink: Sink,
     pub sink_away: bool,
     /// Where the sink is remote.
-    pub mirrored: Option<Checkpoint>,
+    pub broker: Broker,
+    pub neighbour: Neighbour,
+    /// Where it reads.
+    pub global: Option<Box<GlobalTier>>,
+    pub rewound: bool,
+    /// The exporter ended the process for good, as it should.
+    pub halted: bool,
+    /// Little happens until then.
+    pub resting_until_ns: u64,
     pub room: bool,
     /// Writes take so much longer until then.
     pub stalled_until_ns: u64,
@@ -119,6 +144,8 @@ pub struct World {
     pub data_dir: [u8; 16],
     /// What the disk could hold is tried at every write.
     pub images: Option<Box<Images>>,
+    /// Where the process may be stopped, if this world is for that.
+    pub points: Option<Points>,
 }
 
 /// How a world ended that kept every promise.
@@ -128,12 +155,17 @@ pub struct Verdict {
     pub clicks: u64,
     pub covered: BTreeMap<&'static str, u64>,
     pub images: Option<Box<Images>>,
+    pub points: Option<Points>,
 }
 
 impl World {
     pub fn new(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed);
         let options = Options::draw(&mut rng);
+        World::of(seed, rng, options, print)
+    }
+
+    pub fn of(seed: u64, mut rng: Rng, options: Options, print: bool) -> World {
         let data_dir = rng.bytes16();
         World {
             seed,
@@ -150,7 +182,12 @@ impl World {
             disk: Disk::new(),
             sink: Sink::new(),
             sink_away: false,
-            mirrored: None,
+            broker: Broker::new(2),
+            neighbour: Neighbour::default(),
+            global: None,
+            rewound: false,
+            halted: false,
+            resting_until_ns: 0,
             room: true,
             stalled_until_ns: 0,
             fail_next_write: false,
@@ -165,6 +202,7 @@ impl World {
             finished: false,
             data_dir,
             images: None,
+            points: None,
         }
     }
 
@@ -174,13 +212,33 @@ impl World {
         for client in 0..self.clients.len() {
             self.after(MS, Happening::ClientActs(client));
         }
+        if self.options.remote && self.options.neighbour {
+            self.after(MS, Happening::NeighbourActs);
+        }
         if self.options.fault_every_ns > 0 {
             let first = self.rng.below(2 * self.options.fault_every_ns);
             self.after(first, Happening::NextFault);
         }
-        self.after(self.options.load_ns, Happening::Drain);
+        for part in 1..=self.options.restarts {
+            let at_ns = self.options.load_ns * part / (self.options.restarts + 1);
+            self.after(at_ns, Happening::Restart);
+        }
+        if self.options.remote && self.options.global {
+            self.global = Some(Box::new(GlobalTier::new()));
+            self.after(MS, Happening::GlobalTurn);
+        }
+        if self.options.remote && self.options.rewinds {
+            let at_ns = self.rng.below(self.options.load_ns);
+            self.after(at_ns, Happening::Rewind);
+        }
+        let hours_ns = self.options.hours * 3_600 * SECOND;
+        if hours_ns > 0 {
+            let at_ns = self.rng.below(self.options.load_ns);
+            self.after(at_ns, Happening::Rest);
+        }
+        self.after(self.options.load_ns + hours_ns, Happening::Drain);
         let window_ns = self.options.windows_ms.iter().max().copied().unwrap_or(0) as u64 * MS;
-        let deadline_ns = self.now_ns + self.options.load_ns + window_ns + DRAIN_NS;
+        let deadline_ns = self.now_ns + self.options.load_ns + hours_ns + window_ns + DRAIN_NS;
         while !self.finished {
             let Some(Reverse((at_ns, _, happening))) = self.queue.pop() else { panic!("nothing happens any more") };
             self.now_ns = self.now_ns.max(at_ns);
@@ -194,12 +252,18 @@ impl World {
             clicks: self.sink.clicks,
             covered: self.trace.covered,
             images: self.images,
+            points: self.points,
         }
     }
 
     pub fn now(&self) -> Now {
-        let wall_ms = EPOCH_MS + (self.now_ns / MS) as i64 + self.wall_offset_ms;
+        let wall_ms = self.true_ms() + self.wall_offset_ms;
         Now { wall_ms, mono_ns: self.now_ns }
+    }
+
+    /// What a clock says that is right.
+    pub fn true_ms(&self) -> i64 {
+        EPOCH_MS + (self.now_ns / MS) as i64
     }
 
     pub fn after(&mut self, ns: u64, happening: Happening) {
@@ -249,6 +313,12 @@ impl World {
             | Happening::ExporterWakes { .. }
             | Happening::CutArrives { .. }
             | Happening::ExportedArrives { .. } => {}
+            Happening::BrokerTicks => self.broker_ticks(),
+            Happening::EndTxnArrives { epoch } => self.end_txn_arrives(epoch),
+            Happening::NeighbourActs => self.neighbour_acts(),
+            Happening::GlobalTurn => self.global_turn(),
+            Happening::Rewind => self.rewind_topics(),
+            Happening::Rest => self.rest(),
             Happening::ClientActs(client) => self.client_acts(client),
             Happening::ToServer(conn) => self.reaches_server(conn),
             Happening::ToClient(conn) => self.reaches_client(conn),
@@ -256,6 +326,7 @@ impl World {
             Happening::Closed(conn) => self.close_ends(conn),
             Happening::Start => self.start(),
             Happening::NextFault => self.next_fault(),
+            Happening::Restart => self.ask_to_stop(),
             Happening::Ends(fault) => self.fault_ends(fault),
             Happening::Drain => self.drain(),
         }
@@ -270,11 +341,15 @@ impl World {
 
     /// Everything is drained and the process has stopped: the sink, the log and what clients know must agree.
     fn judge(&mut self) {
+        self.judge_global();
+        if self.halted {
+            return self.held(self.oracle.judge(&self.sink.rows, Exported::InPart));
+        }
         let logged = self.read_logs_once_more();
         let (exported, stopped) = (self.sink.clicks, self.sink.stopped);
         assert_eq!(exported, logged, "clicks exported, and clicks in the logs' totals, after a clean stop");
         assert!(stopped, "the last transaction of a clean stop says so");
-        self.held(self.oracle.judge(&self.sink.rows));
+        self.held(self.oracle.judge(&self.sink.rows, Exported::All));
         self.note("judged", &[exported, self.sink.commits]);
     }
 }

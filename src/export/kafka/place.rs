@@ -1,6 +1,7 @@
 //! Drives. Where an edge's records go: a partition of each topic, chosen at the first contact and remembered.
 
-use super::reader::{Reader, Wait};
+use super::following::Wait;
+use super::reader::Reader;
 use super::watch::Watch;
 use crate::config::KafkaConfig;
 use crate::export::SinkError;
@@ -53,7 +54,7 @@ pub fn elsewhere(watch: &Watch, place: &Place, edge_id: &str, wait: Wait) -> Res
             partition_checkpoints: partition,
             ..place.clone()
         };
-        if watch.look_back(&other, edge_id, wait)?.1.is_some() {
+        if watch.look_back(&other, edge_id, wait)?.is_some() {
             return Ok(Some(other));
         }
     }

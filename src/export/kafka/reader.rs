@@ -12,6 +12,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::client::{broken, log};
+use super::following::Wait;
 use super::rights;
 use crate::export::SinkError;
 
@@ -49,15 +50,6 @@ impl ClientContext for Hears {
 }
 
 impl ConsumerContext for Hears {}
-
-/// Where a read of what is committed ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// What is open is waited for; it ends, or is ended by its time-out.
-    ForOpen,
-    /// Before the first open transaction.
-    ForNobody,
-}
 
 pub struct Reader {
     consumer: BaseConsumer<Hears>,
@@ -154,14 +146,15 @@ impl Reader {
         let until = Instant::now() + READ_TIMEOUT;
         let mut at = offsets.start;
         loop {
+            let mut no_more = false;
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     at = at.max(message.offset() + 1);
                     each(message.key().unwrap_or_default(), message.payload().unwrap_or_default());
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) if wait == Wait::ForNobody => return Ok(at),
                 // At an end that may still move: whatever is open behind it ends, or is ended.
-                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => no_more = true,
+                None => {}
                 // Of one broker among several; what it holds up is seen by the time.
                 Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_of_a_connection) => {}
                 Some(Err(error)) => return Err(self.unreachable(&what, &error)),
@@ -173,7 +166,7 @@ impl Reader {
             {
                 at = at.max(position);
             }
-            if at >= offsets.end {
+            if wait.is_over(at, offsets.end, no_more) {
                 return Ok(at);
             }
             if Instant::now() >= until {

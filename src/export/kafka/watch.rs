@@ -1,17 +1,14 @@
-//! Drives. Reading committed checkpoints. A plain read_committed read ends where the first open transaction begins, and would not say
-//! so: a partition is read up to where it ends for everybody.
+//! Drives. Reading committed checkpoints: a partition is read up to where it ends for everybody.
 
 use std::collections::BTreeSet;
 
 use tollgate_wire::{Checkpoint, decode_checkpoint};
 
 use super::client::Client;
-use super::reader::{Reader, Wait};
+use super::following::{Following, Wait};
+use super::reader::Reader;
 use crate::export::SinkError;
 use crate::export::mirror::Place;
-
-/// A checkpoint is looked for in so many of the last records first.
-const LOOK_BACK: i64 = 1_000;
 
 /// Two connections that ask, and how far the checkpoints of an edge were followed over them.
 pub struct Watch {
@@ -24,9 +21,7 @@ pub struct Watch {
 struct Followed {
     place: Place,
     edge_id: String,
-    /// Offset up to which everything is read.
-    at: i64,
-    last: Option<Checkpoint>,
+    read: Following,
 }
 
 impl Watch {
@@ -36,37 +31,40 @@ impl Watch {
 
     /// The edge's last committed checkpoint, as of now.
     pub fn last_checkpoint(&mut self, place: &Place, edge_id: &str) -> Result<Option<Checkpoint>, SinkError> {
-        let (_, high) = self.all.ends(&place.topic_checkpoints, place.partition_checkpoints)?;
-        let same = |followed: &Followed| &followed.place == place && followed.edge_id == edge_id && followed.at <= high;
-        let Some(mut followed) = self.followed.take().filter(same) else {
-            let (at, last) = self.look_back(place, edge_id, Wait::ForOpen)?;
-            let followed = Followed { place: place.clone(), edge_id: edge_id.to_owned(), at, last };
-            return Ok(self.followed.insert(followed).last.clone());
-        };
-        let (at, newer) = self.read(place, edge_id, followed.at..high, Wait::ForOpen)?;
-        (followed.at, followed.last) = (at, newer.or(followed.last));
-        Ok(self.followed.insert(followed).last.clone())
+        let same = |followed: &Followed| &followed.place == place && followed.edge_id == edge_id;
+        // A failure leaves nothing behind that is followed.
+        let mut followed = self.followed.take().filter(same).unwrap_or_else(|| Followed {
+            place: place.clone(),
+            edge_id: edge_id.to_owned(),
+            read: Following::default(),
+        });
+        self.follow(&mut followed.read, place, edge_id, Wait::ForOpen)?;
+        Ok(self.followed.insert(followed).read.last().cloned())
     }
 
     /// A committed checkpoint of an edge: the last, or, where nobody is waited for, an older one while a transaction is open behind it.
     pub fn checkpoint(&mut self, place: &Place, edge_id: &str, wait: Wait) -> Result<Option<Checkpoint>, SinkError> {
         match wait {
             Wait::ForOpen => self.last_checkpoint(place, edge_id),
-            Wait::ForNobody => Ok(self.look_back(place, edge_id, wait)?.1),
+            Wait::ForNobody => self.look_back(place, edge_id, wait),
         }
     }
 
-    /// Reads far enough back to know the edge's last checkpoint, if there is one; and how far it read.
-    pub fn look_back(&self, place: &Place, edge_id: &str, wait: Wait) -> Result<(i64, Option<Checkpoint>), SinkError> {
-        let (low, high) = self.all.ends(&place.topic_checkpoints, place.partition_checkpoints)?;
-        let mut from = (high - LOOK_BACK).max(low);
-        loop {
-            let (at, found) = self.read(place, edge_id, from..high, wait)?;
-            if found.is_some() || from == low {
-                return Ok((at, found));
-            }
-            from = (high - (high - from).saturating_mul(10)).max(low);
+    /// Reads far enough back to know the edge's last checkpoint, if there is one.
+    pub fn look_back(&self, place: &Place, edge_id: &str, wait: Wait) -> Result<Option<Checkpoint>, SinkError> {
+        let mut read = Following::default();
+        self.follow(&mut read, place, edge_id, wait)?;
+        Ok(read.last().cloned())
+    }
+
+    fn follow(&self, read: &mut Following, place: &Place, edge_id: &str, wait: Wait) -> Result<(), SinkError> {
+        let ends = self.all.ends(&place.topic_checkpoints, place.partition_checkpoints)?;
+        let mut offsets = Some(read.begin(ends));
+        while let Some(next) = offsets {
+            let (at, newest) = self.read(place, edge_id, next, wait)?;
+            offsets = read.read(at, newest);
         }
+        Ok(())
     }
 
     fn read(

@@ -1,0 +1,378 @@
+//! Drives. The global tier behind the simulated Kafka: the product's reading, assembly and store, killed at any moment; and a model of
+//! what it must come to, which knows the topic and shares no code with it.
+//!
+//! - each committed transaction is counted once, whatever was read twice;
+//! - what comes to a minute that was published as complete is shown as a correction of it, to the click;
+//! - what was said to be settled does not change but as a new version;
+//! - nothing comes to what was published as final;
+//! - there are no troubles where the topic is what it was; where it was emptied, what is missing is said, and nothing is counted twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tollgate_global::{
+    Applied, Filter, MINUTE_MS, Marks, Options, PANE_MS, Place, Question, Reading, Store, Subject, TroubleKind, Window,
+    WindowState, begin_at,
+};
+use tollgate_wire::{EndRecord, Partial, decode_end_record, decode_partial};
+
+use crate::broker::{Kind, PARTIALS, Record};
+use crate::disk::in_memory;
+use crate::world::{Happening, MS, SECOND, World};
+
+/// The topic's one partition.
+const PARTITION: i32 = 0;
+/// Soon enough for worlds of some seconds.
+const IDLE_AFTER_MS: i64 = 1_500;
+
+/// Clicks by ad and start of the pane, or of the minute.
+type Rows = BTreeMap<(String, i64), u64>;
+
+pub struct GlobalTier {
+    dir: TempDir,
+    live: Option<Live>,
+    /// The topic was emptied; and what was to be read next is not there: it ended for good.
+    pub emptied: bool,
+    halted: bool,
+    counted: BTreeSet<(String, u64)>,
+    /// Edges that were heard, and what was final by then: of one that nobody knew, anything may come.
+    known: BTreeMap<String, i64>,
+    rows: Rows,
+    /// What must be shown as corrections, by minute.
+    corrected: Rows,
+    marks: Marks,
+}
+
+/// What a process has in memory.
+struct Live {
+    store: Store,
+    reading: Reading,
+    /// Where the client reads.
+    at: i64,
+    /// As the model sees it: partials with no end record yet, by edge; and what is ready to be committed.
+    open: BTreeMap<String, Vec<Partial>>,
+    ready: Vec<(EndRecord, Vec<Partial>)>,
+}
+
+impl GlobalTier {
+    pub fn new() -> GlobalTier {
+        GlobalTier {
+            dir: in_memory(),
+            live: None,
+            emptied: false,
+            halted: false,
+            known: BTreeMap::new(),
+            counted: BTreeSet::new(),
+            rows: Rows::new(),
+            corrected: Rows::new(),
+            marks: Marks::default(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("global.redb")
+    }
+
+    fn begin(&mut self, now_ms: i64) -> Live {
+        let options = Options { cache_bytes: 1 << 20, idle_after_ms: IDLE_AFTER_MS, ..Options::default() };
+        let store = Store::open_with(&self.path(), options).expect("what a process left behind can be opened");
+        let mut reading = Reading::new(now_ms);
+        // As a start does: whoever is not heard yet holds all windows open.
+        reading.listen(&store, now_ms);
+        let applied = reading.commit(&store, now_ms).expect("the simulated disk takes it");
+        assert_eq!(applied, Applied::default(), "nothing was read yet");
+        Live { store, reading, at: 0, open: BTreeMap::new(), ready: Vec::new() }
+    }
+
+    /// The process is gone; what it had not committed is not in the file, whatever its library would do at a clean end.
+    pub fn kill(&mut self) {
+        let Some(live) = self.live.take() else { return };
+        let left = std::fs::read(self.path()).expect("the store's file");
+        drop(live);
+        std::fs::write(self.path(), left).expect("the simulated disk takes it");
+    }
+
+    /// Commits what was read, and holds what is published to the model.
+    fn commit(&mut self, now_ms: i64, must: bool) -> Result<bool, String> {
+        let Some(live) = &mut self.live else { return Ok(false) };
+        if !must && !live.reading.is_due() {
+            return Ok(false);
+        }
+        let settled = live.settled(self.marks)?;
+        let applied = live.reading.commit(&live.store, now_ms).map_err(|error| format!("the store: {error}"))?;
+        let (mut transactions, mut clicks, mut heard) = (0, 0, BTreeSet::new());
+        for (end, partials) in std::mem::take(&mut live.ready) {
+            if !self.counted.insert((end.edge_id.clone(), end.txn_seq)) {
+                continue;
+            }
+            for Partial { ad_id, pane_start_ms, .. } in &partials {
+                let key = (ad_id.clone(), *pane_start_ms);
+                let now = live.version(&key)?.1;
+                if let Some(before) = settled.get(&key).filter(|before| **before >= now) {
+                    return Err(format!(
+                        "{key:?} was said to be settled as version {before}, is changed, and now {now}"
+                    ));
+                }
+            }
+            transactions += 1;
+            heard.insert(end.edge_id.clone());
+            for partial in partials {
+                clicks += partial.clicks;
+                let (ad, pane_ms) = (partial.ad_id, partial.pane_start_ms);
+                let heard = self.known.get(&end.edge_id).is_some_and(|then_ms| pane_ms + PANE_MS > *then_ms);
+                if heard && pane_ms + PANE_MS <= self.marks.final_before_ms {
+                    return Err(format!(
+                        "{} clicks of {ad} come to pane {pane_ms}, final: {:?}",
+                        partial.clicks, self.marks
+                    ));
+                }
+                let minute = Window::of(pane_ms, MINUTE_MS);
+                if minute.end_ms <= self.marks.closed_before_ms {
+                    *self.corrected.entry((ad.clone(), minute.start_ms)).or_default() += partial.clicks;
+                }
+                *self.rows.entry((ad, pane_ms)).or_default() += partial.clicks;
+            }
+        }
+        let counted = (applied.transactions, applied.clicks);
+        let expected = |kind: u32| self.emptied && kind == TroubleKind::Gap.code();
+        if counted != (transactions, clicks) || applied.troubles.iter().any(|(_, trouble)| !expected(trouble.kind)) {
+            let troubles: Vec<_> = applied.troubles.iter().map(|(edge, trouble)| (edge, &trouble.text)).collect();
+            return Err(format!(
+                "{counted:?} transactions and clicks are counted, not {transactions} and {clicks}; {troubles:?}"
+            ));
+        }
+        let marks = live.store.snapshot().map_err(|error| error.to_string())?.as_of().marks;
+        for edge in heard {
+            self.known.entry(edge).or_insert(marks.final_before_ms);
+        }
+        Ok(true)
+    }
+
+    /// What is published now: never less than before.
+    fn look_at_marks(&mut self) -> Result<(), String> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let marks = live.store.snapshot().map_err(|error| error.to_string())?.as_of().marks;
+        let before = std::mem::replace(&mut self.marks, marks);
+        if marks.closed_before_ms < before.closed_before_ms || marks.final_before_ms < before.final_before_ms {
+            return Err(format!("{marks:?} is published after {before:?}"));
+        }
+        Ok(())
+    }
+
+    /// What the store holds, by ad and pane; what it shows as corrected; and that it had no troubles.
+    fn judge(&self) -> Result<(), String> {
+        let live = self.live.as_ref().ok_or("it lives")?;
+        let snapshot = live.store.snapshot().map_err(|error| error.to_string())?;
+        let mut rows = Rows::new();
+        let visited = snapshot.visit_counts(|count| {
+            *rows.entry((count.ad_id.to_owned(), count.pane_start_ms)).or_default() += count.clicks;
+        });
+        visited.map_err(|error| error.to_string())?;
+        same("counts", &self.rows, &rows)?;
+        let ads: BTreeSet<&String> = self.rows.keys().map(|(ad, _)| ad).collect();
+        let (mut corrected, ever) = (Rows::new(), Window { start_ms: 0, end_ms: i64::MAX / 2 });
+        for ad in ads {
+            for correction in snapshot.history(Some(ad), ever).map_err(|error| error.to_string())? {
+                *corrected.entry((ad.clone(), correction.minute.start_ms)).or_default() += correction.gross_added;
+            }
+        }
+        same("corrections", &self.corrected, &corrected)?;
+        for edge in snapshot.edges(0).map_err(|error| error.to_string())? {
+            if self.emptied {
+                continue;
+            }
+            if !edge.troubles.is_empty() || edge.clicks_missing > 0 || edge.held_at_ms.is_some() {
+                return Err(format!("{edge:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn same(what: &str, expected: &Rows, found: &Rows) -> Result<(), String> {
+    let keys: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+    match keys.into_iter().find(|key| expected.get(key) != found.get(key)) {
+        Some(key) => {
+            Err(format!("the global tier's {what} of {key:?}: {:?}, not {:?}", found.get(key), expected.get(key)))
+        }
+        None => Ok(()),
+    }
+}
+
+impl World {
+    pub fn global_turn(&mut self) {
+        let every_ns = if self.rests() { 20 * SECOND } else { 400 * MS };
+        let next_ns = 10 * MS + self.rng.below(every_ns);
+        self.after(next_ns, Happening::GlobalTurn);
+        let Some(mut global) = self.global.take() else { return };
+        let done = self.global_reads(&mut global);
+        self.held(done);
+        self.global = Some(global);
+    }
+
+    fn global_reads(&mut self, global: &mut GlobalTier) -> Result<(), String> {
+        let now_ms = self.true_ms();
+        if global.halted {
+            return Ok(());
+        }
+        let Some(live) = &mut global.live else {
+            global.live = Some(global.begin(now_ms));
+            return global.look_at_marks();
+        };
+        if self.sink_away {
+            live.reading.falls_silent(&live.store, now_ms, now_ms).map_err(|error| error.to_string())?;
+            return global.look_at_marks();
+        }
+        live.reading.answers(&live.store, now_ms);
+        if !self.global_gathers(global)? {
+            self.trace.cover("the global tier halts over topics that were emptied");
+            return Ok(());
+        }
+        if !self.draining && self.rng.percent(4) {
+            self.trace.cover("the global tier is killed before a commit");
+            global.kill();
+            return Ok(());
+        }
+        let more = global.counted.len();
+        global.commit(now_ms, false)?;
+        self.note("the global tier commits", &[(global.counted.len() - more) as u64]);
+        if !self.draining && self.rng.percent(4) {
+            self.trace.cover("the global tier is killed after a commit");
+            global.kill();
+            return Ok(());
+        }
+        if let Some(live) = &global.live {
+            live.store.keep_up(now_ms).map_err(|error| error.to_string())?;
+        }
+        global.look_at_marks()
+    }
+
+    /// Takes in some of what is committed. False: it cannot be read on.
+    fn global_gathers(&mut self, global: &mut GlobalTier) -> Result<bool, String> {
+        let now_ms = self.true_ms();
+        let Some(live) = &mut global.live else { return Ok(true) };
+        let (first, end) = self.broker.ends(PARTIALS);
+        if !live.reading.partitions.all.contains_key(&PARTITION) {
+            let stored = live.store.offsets().map_err(|error| error.to_string())?.get(&PARTITION).copied();
+            if stored.is_some() {
+                self.trace.cover("the global tier reads on from stored offsets");
+            }
+            let Some(offset) = begin_at(stored, first, end) else {
+                global.halted = true;
+                return if global.emptied {
+                    Ok(false)
+                } else {
+                    Err(format!("offset {stored:?} is not in {first} to {end}"))
+                };
+            };
+            if stored.is_some_and(|stored| stored > end) {
+                return Err(format!("it reads on at {offset}, and {stored:?} is not in {first} to {end}"));
+            }
+            live.reading.partitions.begin(PARTITION, offset, live.store.watermark_of_partition(PARTITION), now_ms);
+            live.at = offset;
+        }
+        if live.at > end {
+            global.halted = true;
+            return if global.emptied { Ok(false) } else { Err(format!("{} is beyond {end}", live.at)) };
+        }
+        let (records, stable) = self.broker.committed(PARTIALS, live.at);
+        let most = if self.rng.percent(50) { records.len() } else { self.rng.index(records.len() + 1) };
+        for (offset, record) in records.iter().take(most) {
+            live.take(*offset, record)?;
+        }
+        if records.len() <= most {
+            live.at = stable;
+            live.reading.at_end(PARTITION, Some(stable));
+        }
+        live.reading.listen(&live.store, now_ms);
+        Ok(true)
+    }
+
+    /// Everything is drained: the global tier reads to the end, and is judged.
+    pub fn judge_global(&mut self) {
+        let Some(mut global) = self.global.take() else { return };
+        // What is still open in the topic is another's.
+        self.now_ns += 20 * SECOND;
+        (self.draining, self.sink_away) = (true, false);
+        self.broker_ticks();
+        while !global.halted && global.live.as_ref().is_none_or(|live| live.at < self.broker.ends(PARTIALS).1) {
+            let done = self.global_reads(&mut global);
+            self.held(done);
+        }
+        if global.halted {
+            return;
+        }
+        let mut expected = self.neighbour.rows.clone();
+        for ((_, ad, pane_ms), clicks) in &self.sink.rows {
+            *expected.entry((ad.clone(), *pane_ms)).or_default() += clicks;
+        }
+        let judged = if global.emptied {
+            let twice = global.rows.iter().find(|(key, clicks)| expected.get(*key).is_none_or(|most| *clicks > most));
+            twice.map_or(Ok(()), |row| Err(format!("of a topic that was emptied, {row:?} was read twice")))
+        } else {
+            same("reading", &expected, &global.rows)
+        };
+        self.held(judged.and_then(|()| global.judge()));
+        if !global.corrected.is_empty() {
+            self.trace.cover("a minute that was complete is corrected");
+        }
+        if global.marks.final_before_ms > 0 {
+            self.trace.cover("windows become final");
+        }
+    }
+}
+
+impl Live {
+    /// Of what is to be committed: what was said to be settled of it, and its version.
+    fn settled(&self, marks: Marks) -> Result<BTreeMap<(String, i64), u64>, String> {
+        let mut settled = BTreeMap::new();
+        for partial in self.ready.iter().flat_map(|(_, partials)| partials) {
+            if partial.pane_start_ms + PANE_MS <= marks.closed_before_ms {
+                let key = (partial.ad_id.clone(), partial.pane_start_ms);
+                let (state, version) = self.version(&key)?;
+                if state != WindowState::Open {
+                    settled.insert(key, version);
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    /// What a question about one ad's pane is answered.
+    fn version(&self, (ad, pane_ms): &(String, i64)) -> Result<(WindowState, u64), String> {
+        let question = Question {
+            subject: Subject::Ad(ad.clone()),
+            span: Window::of(*pane_ms, PANE_MS),
+            granularity: None,
+            group_by: None,
+            filter: Filter::default(),
+            after: None,
+            rows_max: 1,
+        };
+        let snapshot = self.store.snapshot().map_err(|error| error.to_string())?;
+        let answer = snapshot.count(&question).map_err(|error| error.to_string())?.total;
+        Ok((answer.state, answer.version))
+    }
+
+    fn take(&mut self, offset: i64, record: &Record) -> Result<(), String> {
+        let kind = match record.kind {
+            Kind::Partial => tollgate_global::Kind::Partial,
+            Kind::End => tollgate_global::Kind::End,
+            Kind::Checkpoint => return Err("a checkpoint among partials".to_owned()),
+        };
+        let place = Place { partition: PARTITION, offset };
+        let taken = self.reading.record(place, Some(kind), record.key.as_bytes(), &record.payload);
+        taken.map_err(|error| error.to_string())?;
+        self.at = offset + 1;
+        let open = self.open.entry(record.key.clone()).or_default();
+        match record.kind {
+            Kind::Partial => open.push(decode_partial(&record.payload).map_err(|error| error.to_string())?),
+            Kind::End | Kind::Checkpoint => {
+                let end = decode_end_record(&record.payload).map_err(|error| error.to_string())?;
+                self.ready.push((end, std::mem::take(open)));
+            }
+        }
+        Ok(())
+    }
+}
