@@ -119,7 +119,9 @@ fn told_of(edge: &EdgeState) -> Option<String> {
     if edge.held_at_ms.is_some() {
         return Some(format!("edge {} lacks clicks: `tollgate edges list`", edge.edge_id));
     }
-    (edge.presence == crate::edges::Presence::Silent).then(|| format!("edge {} is silent", edge.edge_id))
+    // Nothing waits for one of which nothing was ever counted.
+    let is_silent = edge.presence == crate::edges::Presence::Silent && edge.holds_final_at_ms.is_some();
+    is_silent.then(|| format!("edge {} is silent", edge.edge_id))
 }
 
 async fn edges(State(admin): State<Admin>) -> Result<Response, Response> {
@@ -157,6 +159,7 @@ pub fn edge_json(edge: &EdgeState, now_ms: i64) -> Value {
         "troubles_seen": serde_json::Map::from_iter(seen),
         "troubles": troubles.collect::<Vec<_>>(),
         "held_at_ms": edge.held_at_ms,
+        "holds_final_at_ms": edge.holds_final_at_ms,
     })
 }
 
