@@ -36,6 +36,8 @@ pub struct Moment {
     /// The commit that this belongs to.
     pub generation: i64,
     pub committed_ms: Option<i64>,
+    /// Everything that the topic had was counted at some time, in this run or an earlier one.
+    pub has_caught_up: bool,
     pub claims: Claims,
     pub progress: Progress,
     /// Clicks that were counted, ever, by class: whatever was pruned since.

@@ -42,6 +42,8 @@ pub const COMMITTED_MS: &str = "committed_ms";
 const CLOSED_BEFORE_MS: &str = "closed_before_ms";
 const FINAL_BEFORE_MS: &str = "final_before_ms";
 const FOLDED_BEFORE_MS: &str = "folded_before_ms";
+/// 1: everything that the topic had was counted at some time. A store that is read into for the first time has it not yet.
+pub const CAUGHT_UP: &str = "caught_up";
 const ROLLED_BEFORE_MS: &str = "rolled_before_ms";
 const ROLLING_HOUR_MS: &str = "rolling_hour_ms";
 const KEPT_FROM_MS: [&str; 3] = ["panes_kept_from_ms", "minutes_kept_from_ms", "hours_kept_from_ms"];
