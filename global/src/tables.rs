@@ -39,11 +39,11 @@ pub const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("texts");
 pub const VERSION: &str = "version";
 pub const GENERATION: &str = "generation";
 pub const COMMITTED_MS: &str = "committed_ms";
+/// 1: everything that the topic had was counted at some time. A store that is read into for the first time has it not yet.
+pub const CAUGHT_UP: &str = "caught_up";
 const CLOSED_BEFORE_MS: &str = "closed_before_ms";
 const FINAL_BEFORE_MS: &str = "final_before_ms";
 const FOLDED_BEFORE_MS: &str = "folded_before_ms";
-/// 1: everything that the topic had was counted at some time. A store that is read into for the first time has it not yet.
-pub const CAUGHT_UP: &str = "caught_up";
 const ROLLED_BEFORE_MS: &str = "rolled_before_ms";
 const ROLLING_HOUR_MS: &str = "rolling_hour_ms";
 const KEPT_FROM_MS: [&str; 3] = ["panes_kept_from_ms", "minutes_kept_from_ms", "hours_kept_from_ms"];
@@ -99,6 +99,49 @@ pub fn rows_of(grain: Grain) -> Bytes {
     }
 }
 
+/// What is done with each table, whatever its types.
+pub trait Each {
+    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError>;
+}
+
+/// Shows every table there is: whoever makes, copies or looks for them all goes by this. The one that has the version comes last: what
+/// is without is no store.
+pub fn each(visit: &mut impl Each) -> Result<(), StoreError> {
+    for grain in Grain::ALL {
+        visit.table(rows_of(grain))?;
+    }
+    visit.table(HISTORY)?;
+    visit.table(ADS)?;
+    visit.table(COUNTED)?;
+    visit.table(RUNS)?;
+    visit.table(CHECKPOINTS)?;
+    visit.table(EDGES)?;
+    visit.table(OFFSETS)?;
+    visit.table(TEXTS)?;
+    visit.table(STATE)
+}
+
+/// Makes tables where they are not there, but for the one that is made when it is filled.
+struct Making<'a> {
+    file: &'a WriteTransaction,
+    is_counted: bool,
+}
+
+impl Each for Making<'_> {
+    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        if self.is_counted || table.name() != COUNTED.name() {
+            self.file.open_table(table).map_err(redb::Error::from)?;
+        }
+        Ok(())
+    }
+}
+
 /// Makes the tables where they are not there, and checks whose file this is. False: what it holds is not counted by class yet.
 pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
     let mut is_counted = file.list_tables().map_err(redb::Error::from)?.any(|table| table.name() == COUNTED.name());
@@ -111,18 +154,8 @@ pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
             is_counted = true;
         }
     }
-    for table in [PANES, MINUTES, HOURS, HISTORY] {
-        file.open_table(table).map_err(redb::Error::from)?;
-    }
-    file.open_table(ADS).map_err(redb::Error::from)?;
-    if is_counted {
-        file.open_table(COUNTED).map_err(redb::Error::from)?;
-    }
-    file.open_table(RUNS).map_err(redb::Error::from)?;
-    file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
-    file.open_table(EDGES).map_err(redb::Error::from)?;
-    file.open_table(OFFSETS).map_err(redb::Error::from)?;
-    file.open_table(TEXTS).map_err(redb::Error::from)?;
+    drop(state);
+    each(&mut Making { file, is_counted })?;
     Ok(is_counted)
 }
 
