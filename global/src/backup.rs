@@ -15,7 +15,7 @@ use redb::{
 use crate::directory::{self, STORE_FILE};
 use crate::store::Store;
 use crate::tables::{
-    self, CHECKPOINTS, COUNTED, Each, STATE, StoreError, VERSION, begin_read, begin_write, commit_file,
+    self, CHECKPOINTS, CORRECTED, COUNTED, Each, STATE, StoreError, VERSION, begin_read, begin_write, commit_file,
     state_value,
 };
 
@@ -214,8 +214,10 @@ impl Each for Looking<'_> {
         table: TableDefinition<'static, K, V>,
     ) -> Result<(), StoreError> {
         match self.file.open_table(table) {
-            // The first stores of this version have it not, and are counted by class when they are opened.
-            Err(redb::TableError::TableDoesNotExist(name)) if name != COUNTED.name() => {
+            // The first stores of this version have not these: what counts by class is filled when they are opened.
+            Err(redb::TableError::TableDoesNotExist(name))
+                if ![COUNTED.name(), CORRECTED.name()].contains(&name.as_str()) =>
+            {
                 self.missing.get_or_insert(name);
             }
             Err(redb::TableError::TableDoesNotExist(_)) | Ok(_) => {}

@@ -9,7 +9,7 @@ use crate::key;
 use crate::panes::{Open, RowDelta, Run};
 use crate::progress::Progress;
 use crate::records::{History, Row};
-use crate::tables::{HISTORY, RUNS, StoreError, damaged_key, damaged_users, decode, rows_of};
+use crate::tables::{CORRECTED, HISTORY, RUNS, StoreError, damaged_key, damaged_users, decode, rows_of};
 use crate::window::{Grain, floor};
 
 /// Adds to rows of a grain, which may be there already. The keys name panes, whatever the grain.
@@ -57,7 +57,7 @@ pub fn add_late(file: &WriteTransaction, deltas: &[RowDelta<'_>], progress: &Pro
     Ok(())
 }
 
-/// Adds to the history of closed minutes.
+/// Adds to the history of closed minutes, and to how often their hours were corrected.
 pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_ms: i64) -> Result<(), StoreError> {
     if corrections.by_minute.is_empty() {
         return Ok(());
@@ -71,6 +71,15 @@ pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_m
         let mut history: History = before.transpose()?.unwrap_or_default();
         history.push(added, now_ms);
         table.insert(stored.as_slice(), history.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+    }
+    let mut table = file.open_table(CORRECTED).map_err(redb::Error::from)?;
+    for (ad_id, minute_ms) in corrections.by_minute.keys() {
+        let hour_ms = floor(*minute_ms, Grain::Hour.ms());
+        key::stored(&key::start(ad_id, hour_ms), floor(hour_ms, Grain::Hour.bucket_ms()), &mut stored);
+        let before = table.get(stored.as_slice()).map_err(redb::Error::from)?.map(|value| decode(value.value()));
+        let mut hour: History = before.transpose()?.unwrap_or_default();
+        hour.corrections += 1;
+        table.insert(stored.as_slice(), hour.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
     Ok(())
 }

@@ -19,6 +19,9 @@ const MINUTES: Bytes = TableDefinition::new("minutes");
 const HOURS: Bytes = TableDefinition::new("hours");
 /// Bucket of minutes, ad and minute, as a stored key begins, to [`crate::records::History`].
 pub const HISTORY: Bytes = TableDefinition::new("history");
+/// Bucket of hours, ad and hour, as a stored key begins, to how often its minutes were corrected: a [`crate::records::History`] of which
+/// no correction is kept. It is there from the first correction on, and says it alone once the minutes are pruned.
+pub const CORRECTED: Bytes = TableDefinition::new("corrected");
 /// Which ads a campaign (`c`) or advertiser (`a`) has, and the last hour in which each had a click.
 pub const ADS: TableDefinition<(&str, &str, &str), i64> = TableDefinition::new("ads");
 /// Runs with a pane that is still open, by commit.
@@ -99,6 +102,14 @@ pub fn rows_of(grain: Grain) -> Bytes {
     }
 }
 
+/// The table of how often windows of a grain were corrected.
+pub fn corrections_of(grain: Grain) -> Bytes {
+    match grain {
+        Grain::Pane | Grain::Minute => HISTORY,
+        Grain::Hour => CORRECTED,
+    }
+}
+
 /// What is done with each table, whatever its types.
 pub trait Each {
     fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
@@ -114,6 +125,7 @@ pub fn each(visit: &mut impl Each) -> Result<(), StoreError> {
         visit.table(rows_of(grain))?;
     }
     visit.table(HISTORY)?;
+    visit.table(CORRECTED)?;
     visit.table(ADS)?;
     visit.table(COUNTED)?;
     visit.table(RUNS)?;

@@ -506,6 +506,41 @@ fn an_edge_of_which_nothing_came_whole_holds_final_until_it_is_accepted_and_clos
     assert_eq!(marks(&fixed).2, 140_000 - 10 * MINUTE_MS, "and holds by what it claims itself");
 }
 
+/// Whoever keeps answers takes the highest version of each: it must not fall when minutes, and what is known of each correction, go.
+#[test]
+fn versions_do_not_fall_when_minutes_are_pruned() {
+    let retention = Retention { panes_ms: HOUR_MS, minutes_ms: 2 * DAY_MS, hours_ms: 700 * DAY_MS };
+    let mut fixed = Fixed::new(Options { retention, ..Options::default() });
+    for seq in 0..4 {
+        fixed.sends("e", START_MS + 3 * HOUR_MS, vec![partial("a", START_MS, 0, 1 + seq, &[])]);
+        fixed.sends("e", START_MS + 3 * HOUR_MS, vec![partial("b", START_MS + HOUR_MS, 0, 1, &[])]);
+        fixed.keep_up(START_MS + 3 * HOUR_MS);
+    }
+    let versions = |fixed: &Fixed, subject: Subject, granularity| {
+        let asked = question(subject, START_MS, START_MS + 2 * HOUR_MS);
+        let counts = fixed.snapshot().count(&Question { granularity, ..asked }).expect("counted");
+        let rows: Vec<_> = counts.rows.iter().map(|row| (row.version, row.sums.gross())).collect();
+        ((counts.total.version, counts.total.sums.gross()), rows)
+    };
+    let answers = |fixed: &Fixed| {
+        let of = |subject: &Subject| [None, Some(Granularity::Hour)].map(|by| versions(fixed, subject.clone(), by));
+        [of_ad("a"), of_ad("b"), Subject::All].each_ref().map(of)
+    };
+    let before = answers(&fixed);
+    assert_eq!(before[0][1], ((4, 10), vec![(4, 10)]), "one and three corrections");
+    assert_eq!(before[2][1], ((8, 14), vec![(4, 10), (5, 4)]), "of all ads");
+    // The first of `b` was late, too: its minute was closed by then.
+    let later = START_MS + 10 * DAY_MS;
+    fixed.sends("e", later, vec![partial("a", later - HOUR_MS, 0, 7, &[])]);
+    fixed.sends("e", later + 4 * HOUR_MS, vec![partial("a", later + 3 * HOUR_MS, 0, 7, &[])]);
+    fixed.keep_up(later + 4 * HOUR_MS);
+    assert_eq!(fixed.snapshot().history(None, Window { start_ms: 0, end_ms: i64::MAX }).expect("read").len(), 0);
+    assert_eq!(answers(&fixed), before);
+    fixed.sends("e", later + 4 * HOUR_MS, vec![partial("a", START_MS, 0, 5, &[])]);
+    fixed.keep_up(later + 4 * HOUR_MS);
+    assert_eq!(answers(&fixed)[0][1], ((5, 15), vec![(5, 15)]), "and rises with a correction that comes after that");
+}
+
 /// A copy made while it serves is the store of one moment.
 #[test]
 fn a_backup_is_of_one_moment() {
