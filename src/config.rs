@@ -73,6 +73,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The file of the ad catalogue; empty: none.
     pub ads: PathBuf,
+    pub keep: KeepConfig,
     /// The CPUs that workers are pinned to, one worker each. Empty: `workers` of them, not pinned.
     pub cpus: Vec<usize>,
     pub workers: u16,
@@ -87,6 +88,14 @@ pub struct Config {
     /// How long `/readyz` fails before a stop begins to drain.
     pub drain_delay_ms: u64,
     pub log_format: LogFormat,
+}
+
+/// How long the embedded store keeps counts, by grain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepConfig {
+    pub panes_ms: i64,
+    pub minutes_ms: i64,
+    pub hours_ms: i64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config::{CORES_MAX, Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, KafkaConfig, SinkKind};
+use crate::config::{
+    CORES_MAX, Config, DEDUP_MEMORY_BYTES_MAX, DEDUP_MEMORY_BYTES_MIN, KafkaConfig, KeepConfig, SinkKind,
+};
 use crate::limits;
 use crate::machine::Machine;
 use crate::settings::{SETTINGS, Setting};
@@ -73,8 +75,7 @@ pub struct Loaded {
 pub struct UsageError(pub String);
 
 /// Settings that the global tier has and an edge has not.
-pub const OF_THE_GLOBAL_TIER: [&str; 5] =
-    ["idle-after", "keep-panes", "keep-minutes", "keep-hours", "store-memory-bytes"];
+pub const OF_THE_GLOBAL_TIER: [&str; 2] = ["idle-after", "store-memory-bytes"];
 
 /// A value as it was said.
 struct Given {
@@ -143,6 +144,11 @@ pub fn kafka_config(said: &Said) -> Result<KafkaConfig, UsageError> {
     Ok(config.export.kafka)
 }
 
+/// Whether the grains are kept as long as they must be, where they are said without an edge.
+pub fn check_kept(keep: &KeepConfig) -> Result<(), UsageError> {
+    limits::coarser_is_kept_as_long(keep).map_or(Ok(()), |why| Err(UsageError(why)))
+}
+
 /// The defaults of a command on this machine.
 pub fn defaults(role: Role, machine: &Machine) -> Config {
     let mut config = Config::default();
@@ -187,6 +193,10 @@ fn kafka(role: Role, config: &Config, sources: &[(&'static Setting, Source)]) ->
         SinkKind::Embedded => return Ok(()),
         SinkKind::Kafka if named("ads") => {
             "--ads is for the store of this process; with --sink kafka give it to `tollgate global`"
+        }
+        SinkKind::Kafka if ["keep-panes", "keep-minutes", "keep-hours"].into_iter().any(named) => {
+            "--keep-panes, --keep-minutes and --keep-hours are for the store of this process; with --sink kafka give them to \
+             `tollgate global`"
         }
         SinkKind::Kafka if role != Role::Serve => {
             "--sink kafka: `tollgate up` counts in its own store; use `tollgate serve --sink kafka`"

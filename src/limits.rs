@@ -1,7 +1,7 @@
 //! Pure. What the values of a [`Config`] must satisfy together. Each value alone is bounded in `settings.rs`; here are the
 //! sums over several, each with the failure that it prevents.
 
-use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS, KafkaConfig, NapiMode, SinkKind};
+use crate::config::{Config, DEDUP_MEMORY_BYTES_MIN, GENERATIONS, KafkaConfig, KeepConfig, NapiMode, SinkKind};
 use crate::machine::Machine;
 use crate::memory;
 use crate::units::{about_bytes, format_bytes, format_duration_us};
@@ -16,8 +16,21 @@ pub struct LimitError(String);
 
 /// Checks the values against each other and against the machine.
 pub fn check(config: &Config, machine: &Machine) -> Result<(), LimitError> {
-    let rules: [fn(&Config, &Machine) -> Option<String>; 12] =
-        [cores, housekeeping, polling, topics, addresses, body, assembly, segment, budget, window, skew, memory_sum];
+    let rules: [fn(&Config, &Machine) -> Option<String>; 13] = [
+        cores,
+        housekeeping,
+        polling,
+        topics,
+        addresses,
+        body,
+        assembly,
+        segment,
+        budget,
+        window,
+        skew,
+        keep,
+        memory_sum,
+    ];
     rules.iter().find_map(|rule| rule(config, machine)).map_or(Ok(()), |why| Err(LimitError(why)))
 }
 
@@ -67,6 +80,26 @@ fn polling(config: &Config, _: &Machine) -> Option<String> {
     let (napi, busy_poll_us) = (config.ring.napi, config.ring.busy_poll_us);
     (napi != NapiMode::Off && busy_poll_us == 0)
         .then(|| format!("--napi {}: say how long with --busy-poll-us, such as 50", napi.name()))
+}
+
+fn keep(config: &Config, _: &Machine) -> Option<String> {
+    coarser_is_kept_as_long(&config.keep)
+}
+
+/// What is pruned is asked of the next coarser grain.
+pub fn coarser_is_kept_as_long(keep: &KeepConfig) -> Option<String> {
+    let shown = |ms: i64| format_duration_us(ms.unsigned_abs() * 1_000);
+    let named = [
+        ("--keep-panes", keep.panes_ms, "--keep-minutes", keep.minutes_ms),
+        ("--keep-minutes", keep.minutes_ms, "--keep-hours", keep.hours_ms),
+    ];
+    named.into_iter().find(|(_, finer_ms, _, coarser_ms)| finer_ms > coarser_ms).map(|(finer, ms, coarser, coarser_ms)| {
+        format!(
+            "{coarser} {} is below {finer} {}: the coarser must be kept as long as the finer; raise it, or lower {finer}",
+            shown(coarser_ms),
+            shown(ms)
+        )
+    })
 }
 
 /// With the embedded store they name nothing.
@@ -239,6 +272,9 @@ mod tests {
         refused(|c| c.log.segment_bytes = 512 << 10, &["--segment-bytes 512KiB", "1MiB"]);
         refused(|c| c.log.wal_bytes_max = 256 << 20, &["--wal-bytes-max 256MiB", "512MiB"]);
         refused(|c| c.dedup.window_ms = 30_000, &["--dedup-window 30s", "1m"]);
+        refused(|c| c.keep.panes_ms = 7_776_000_001, &["--keep-minutes 90d", "--keep-panes", "as long as"]);
+        refused(|c| c.keep.minutes_ms = 86_400_000, &["--keep-minutes 1d", "--keep-panes 2d"]);
+        refused(|c| c.keep.hours_ms = 86_400_000, &["--keep-hours 1d", "--keep-minutes 90d"]);
         refused(|c| c.export.watermark_delay_ms = 700_000, &["--watermark-delay 700s", "10m"]);
         refused(|c| c.click.clock_skew_ms = 3_600_001, &["--clock-skew", "6 times", "--dedup-window 10m"]);
         refused(|c| c.dedup.memory_bytes = 3 << 30, &["4.", "2.0 GiB", "dedup table"]);

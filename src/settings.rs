@@ -1,6 +1,7 @@
 //! Pure. Every value that can be set: its name, unit, bounds and what it does, in one table. Flags, environment, file, help,
 //! `tollgate check` and `docs/OPERATING.md` all come from it, so none can disagree with another.
 
+mod made;
 mod properties;
 mod table;
 

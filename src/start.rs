@@ -26,7 +26,7 @@ use crate::cut::{LogId, Position};
 use crate::dedup;
 use crate::event::Now;
 use crate::exit::Exit;
-use crate::export::embedded::Embedded;
+use crate::export::embedded::{self, Embedded};
 use crate::export::kafka::{Client, Kafka};
 use crate::export::mirror::MirrorFile;
 use crate::export::rebuild::Rebuilder;
@@ -177,7 +177,7 @@ fn open_sink(config: &Config) -> Result<(End, Option<Checkpoint>), Failure> {
                      sink, stop this edge with `tollgate serve --until-exported`, and start with an empty --data-dir"
                 )));
             }
-            let store = Arc::new(Store::open(&path).map_err(failed)?);
+            let store = Arc::new(embedded::open(&path, &config.keep).map_err(failed)?);
             let checkpoint = store.checkpoint(&export.edge_id).map_err(failed)?;
             let sink = Box::new(Embedded::new(Arc::clone(&store), path, export.edge_id.clone()));
             Ok((End { sink, store: Some(store), mirror: Mirror::Unkept, names: Names::default() }, checkpoint))

@@ -41,6 +41,7 @@ fn what_kafka_cannot_be_told_stops_with_one_line_and_64() {
         refused(&with(&["--kafka-set", "linger.ms"]), &["--kafka-set", "has no =", "key=value"]);
         refused(&with(&["--kafka-set", "linger.ms=soon"]), &["--kafka-set", "linger.ms"]);
         refused(&with(&["--kafka-topic-partials", "a b"]), &["--kafka-topic-partials", "\"a b\""]);
+        refused(&with(&["--keep-hours", "800d"]), &["--keep-hours", "`tollgate global`"]);
         refused(&run(&[&[command], &KAFKA[..4]].concat(), &[]), &["--edge-id"]);
         refused(&run(&[command, "--sink", "kafka", "--edge-id", "e1"], &[]), &["--kafka-brokers"]);
         refused(&run(&[command, "--kafka-brokers", "a:9092"], &[]), &["--sink kafka"]);

@@ -87,18 +87,18 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Response> {
     Ok((headers, text.await?).into_response())
 }
 
-/// Ready once it has caught up with the topic, and from then on: what it has is true as of a time that answers tell. So is a store
-/// of before, where Kafka is away. What a person should know stands in `note`.
+/// Ready once it has caught up with the topic, and from then on: what it has is true as of a time that answers tell. So is what an
+/// earlier run had caught up with, where Kafka is away. What a person should know stands in `note`.
 async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
     let (away, room, side) = (admin.meter.away(), admin.room.get(), admin.side.clone());
     let (caught_up, records_left) = (admin.meter.is_caught_up(), admin.meter.records_left());
     let read = blocking(admin, |admin| {
-        let edges = admin.store.snapshot().and_then(|snapshot| snapshot.edges(wall_ms()));
-        let has_read = admin.store.source().map(|source| source.is_some());
-        edges.and_then(|edges| Ok((edges, has_read?))).map_err(|error| error.to_string())
+        let snapshot = admin.store.snapshot().map_err(|error| error.to_string())?;
+        let edges = snapshot.edges(wall_ms()).map_err(|error| error.to_string())?;
+        Ok((edges, snapshot.moment().has_caught_up))
     });
-    let (edges, has_read) = read.await?;
-    let ready = caught_up || (away.is_some() && has_read);
+    let (edges, had_caught_up) = read.await?;
+    let ready = caught_up || (away.is_some() && had_caught_up);
     let mut notes: Vec<_> = away.as_ref().map(away_note).into_iter().collect();
     notes.extend(edges.iter().filter_map(told_of));
     notes.extend(room.short(WAY_OUT_OF_GLOBAL));
@@ -119,7 +119,9 @@ fn told_of(edge: &EdgeState) -> Option<String> {
     if edge.held_at_ms.is_some() {
         return Some(format!("edge {} lacks clicks: `tollgate edges list`", edge.edge_id));
     }
-    (edge.presence == crate::edges::Presence::Silent).then(|| format!("edge {} is silent", edge.edge_id))
+    // Nothing waits for one of which nothing was ever counted.
+    let is_silent = edge.presence == crate::edges::Presence::Silent && edge.holds_final_at_ms.is_some();
+    is_silent.then(|| format!("edge {} is silent", edge.edge_id))
 }
 
 async fn edges(State(admin): State<Admin>) -> Result<Response, Response> {
@@ -157,6 +159,7 @@ pub fn edge_json(edge: &EdgeState, now_ms: i64) -> Value {
         "troubles_seen": serde_json::Map::from_iter(seen),
         "troubles": troubles.collect::<Vec<_>>(),
         "held_at_ms": edge.held_at_ms,
+        "holds_final_at_ms": edge.holds_final_at_ms,
     })
 }
 
@@ -212,9 +215,11 @@ fn when_it_is_there(answer: impl Future<Output = Value> + Send + 'static, alive_
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Batch;
     use crate::fixture::{partial, transaction};
     use crate::query_side::QuerySideConfig;
     use futures_util::StreamExt as _;
+    use std::collections::BTreeMap;
     use std::io::{Read as _, Write as _};
     use std::net::{SocketAddr, TcpStream};
 
@@ -259,7 +264,16 @@ mod tests {
         look("503", &["\"ready\":false", "\"records_left\":9"]);
         meter.set_away(Some(Away { since_ms: 0, why: "no topic".to_owned() }));
         look("503", &["nothing is consumed since 1970-01-01T00:00:00Z: no topic", "\"records_left\":null"]);
+        // As while a new store, or one that `--rebuild` began, reads the topic.
         store.set_source("cluster/topic").expect("written");
+        let counts = |closing_cap_ms| {
+            let offsets = BTreeMap::from([(0, 7)]);
+            let batch = Batch { deliveries: &[], offsets: &offsets, now_ms: 20_000, closing_cap_ms };
+            store.apply(&batch).expect("applied");
+        };
+        counts(Some(10_000));
+        look("503", &["\"ready\":false", "no topic"]);
+        counts(None);
         look("200", &["\"ready\":true", "no topic"]);
         meter.set_away(None);
         look("503", &["catching_up"]);

@@ -12,6 +12,9 @@ use crate::transaction;
 /// A transaction that is larger than this is not believed: an edge's is bounded far below.
 const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 
+/// The edge of a record without a key, which no edge writes: so it has a name to be accepted and retired by.
+const NO_KEY: &str = "(no key)";
+
 /// What a record's header says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -167,7 +170,7 @@ impl Unfinished {
 }
 
 fn torn(edge: &[u8], txn_seq: u64, place: Place, why: String) -> Delivered {
-    let edge_id = String::from_utf8_lossy(edge).into_owned();
+    let edge_id = if edge.is_empty() { NO_KEY.to_owned() } else { String::from_utf8_lossy(edge).into_owned() };
     Delivered::Torn(TornTransaction { edge_id, txn_seq, place, why })
 }
 
@@ -302,6 +305,28 @@ mod tests {
             assert_eq!(found.last(), Some(&good), "{at} changed");
             assert!(!found[0].2 || at == 4, "{at} changed: {found:?}");
         }
+    }
+
+    /// An empty value, a value of zeros, or one of something else that happens to be protobuf: none says that an update would help.
+    #[test]
+    fn a_record_without_a_version_is_torn_and_what_follows_is_taken() {
+        let good = records(&sent("a", 2, 2));
+        for payload in [&b""[..], b"\x08\x00", b"\xf8\x06\x05"] {
+            for kind in [Kind::Partial, Kind::End] {
+                let found = delivered(&[&[(kind, "a".to_owned(), payload.to_vec())], &good[..]].concat());
+                assert_eq!(found.len(), 2, "{kind:?} {payload:?}");
+                let Delivered::Torn(torn) = &found[0] else { panic!("{found:?}") };
+                assert!(torn.why.contains("no format version"), "{}", torn.why);
+                assert_eq!(seqs(&found[1..]), [("a".to_owned(), 2, true)], "{kind:?} {payload:?}");
+            }
+        }
+    }
+
+    /// `edges accept` and `edges retire` want a name.
+    #[test]
+    fn what_has_no_key_has_a_name_all_the_same() {
+        let found = delivered(&[(Kind::End, String::new(), Vec::new())]);
+        assert_eq!(seqs(&found), [(NO_KEY.to_owned(), 0, false)]);
     }
 
     #[test]

@@ -7,15 +7,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition, TableHandle as _,
+    WriteTransaction,
+};
 
 use crate::directory::{self, STORE_FILE};
 use crate::store::Store;
 use crate::tables::{
-    ADS, CHECKPOINTS, COUNTED, EDGES, HISTORY, OFFSETS, RUNS, STATE, StoreError, TEXTS, VERSION, begin_read,
-    begin_write, commit_file, rows_of, state_value,
+    self, CHECKPOINTS, CORRECTED, COUNTED, Each, STATE, StoreError, VERSION, begin_read, begin_write, commit_file,
+    state_value,
 };
-use crate::window::Grain;
 
 /// Rows that one commit of the copy takes.
 const STEP_ROWS: usize = 50_000;
@@ -62,6 +64,12 @@ struct Aside {
     is_named: bool,
 }
 
+/// Looks for every table of a file; the first that is not there.
+struct Looking<'a> {
+    file: &'a ReadTransaction,
+    missing: Option<String>,
+}
+
 /// A copy in the making: tables one after the other, in commits of bounded size.
 struct Copying<'a> {
     from: &'a ReadTransaction,
@@ -81,8 +89,8 @@ impl Store {
         let from = begin_read(&self.database).map_err(copying)?;
         let database = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
         let database = database.map_err(|error| copying(redb::Error::from(error).into()))?;
-        let copy = Copying { from: &from, to: database };
-        copy.all().map_err(copying)?;
+        let mut copy = Copying { from: &from, to: database };
+        tables::each(&mut copy).map_err(copying)?;
         drop(copy);
         if to.exists() {
             return Err(BackupError::Exists(path));
@@ -150,7 +158,12 @@ fn no_store(path: &Path) -> Option<String> {
             }
             opened => opened?,
         };
-        Ok(match state_value(&state, VERSION) {
+        let mut looking = Looking { file: &file, missing: None };
+        let looked = tables::each(&mut looking);
+        Ok(match looked.and_then(|()| state_value(&state, VERSION)) {
+            Ok(Some(_)) if looking.missing.is_some() => {
+                looking.missing.map(|name| format!("it has no table {name:?}, which every store has"))
+            }
             Ok(Some(_)) if file.open_table(CHECKPOINTS)?.first()?.is_some() => {
                 Some("it is the store.redb of an edge, which is put back as a file".to_owned())
             }
@@ -195,25 +208,28 @@ impl Drop for Aside {
     }
 }
 
-impl Copying<'_> {
-    fn all(&self) -> Result<(), StoreError> {
-        for grain in Grain::ALL {
-            self.table(rows_of(grain))?;
-        }
-        self.table(HISTORY)?;
-        self.table(ADS)?;
-        self.table(COUNTED)?;
-        self.table(RUNS)?;
-        self.table(CHECKPOINTS)?;
-        self.table(EDGES)?;
-        self.table(OFFSETS)?;
-        self.table(TEXTS)?;
-        // Last: a file without a version is no store.
-        self.table(STATE)
-    }
-
+impl Each for Looking<'_> {
     fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        match self.file.open_table(table) {
+            // The first stores of this version have not these: what counts by class is filled when they are opened.
+            Err(redb::TableError::TableDoesNotExist(name))
+                if ![COUNTED.name(), CORRECTED.name()].contains(&name.as_str()) =>
+            {
+                self.missing.get_or_insert(name);
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) | Ok(_) => {}
+            Err(error) => return Err(redb::Error::from(error).into()),
+        }
+        Ok(())
+    }
+}
+
+impl Each for Copying<'_> {
+    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &mut self,
         table: TableDefinition<'static, K, V>,
     ) -> Result<(), StoreError> {
         let from = self.from.open_table(table).map_err(redb::Error::from)?;
@@ -240,9 +256,15 @@ impl Copying<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{Batch, Delivered, Delivery};
     use crate::fixture::{partial, transaction};
+    use crate::records::Place;
     use crate::store::Options;
+    use crate::tables::EDGES;
     use crate::window::{DAY_MS, HOUR_MS, Retention};
+    use redb::ReadableTableMetadata as _;
+    use std::collections::BTreeMap;
+    use tollgate_wire::Partial;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("a folder");
@@ -250,6 +272,44 @@ mod tests {
             entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
         names.sort();
         names
+    }
+
+    /// The rows of each table of a file, by name: what the file says that it has, whatever is known of it here.
+    fn tables_of(path: &Path) -> Vec<(String, u64)> {
+        let database = Database::open(path).expect("a database");
+        let file = database.begin_read().expect("a transaction");
+        let named = file.list_tables().expect("listed").map(|table| {
+            let name = table.name().to_owned();
+            let rows = file.open_untyped_table(table).expect("it is there").len().expect("counted");
+            (name, rows)
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort();
+        named
+    }
+
+    #[test]
+    fn a_copy_has_every_table_with_all_its_rows() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, copy) = (folder.path().join("a"), folder.path().join("copy"));
+        let store = Store::open(&path).expect("a new store");
+        let now_ms = 3 * HOUR_MS;
+        for txn_seq in 1..=2 {
+            // What comes second is a correction.
+            let sent = Partial { campaign_id: "c".to_owned(), ..partial("a", 0, 0, 5, &[]) };
+            store.commit(&transaction("e", txn_seq, now_ms, vec![sent])).expect("committed");
+            while store.keep_up(now_ms).expect("kept") {}
+        }
+        store.commit(&transaction("e", 3, now_ms, vec![partial("a", now_ms, 0, 5, &[])])).expect("committed");
+        let offsets = BTreeMap::from([(0, 5)]);
+        let batch = Batch { deliveries: &[], offsets: &offsets, now_ms, closing_cap_ms: None };
+        store.apply(&batch).expect("applied");
+        store.set_source("cluster/topic").expect("written");
+        store.backup(&copy).expect("copied");
+        drop(store);
+        let tables = tables_of(&path);
+        assert!(tables.iter().all(|(_, rows)| *rows > 0), "one with nothing in it tells nothing here: {tables:?}");
+        assert_eq!(tables_of(&copy), tables);
     }
 
     /// Of a store whose first hours are pruned, what was counted by class is known to its own table alone.
@@ -260,16 +320,26 @@ mod tests {
         let store = Store::open_with(&folder.path().join("a"), Options { retention, ..Options::default() });
         let store = store.expect("a new store");
         for (txn_seq, day) in [(1, 1), (2, 100)] {
-            let sent = vec![partial("a", day * DAY_MS - DAY_MS, 0, 5, &[])];
-            store.commit(&transaction("e", txn_seq, day * DAY_MS, sent)).expect("committed");
+            let sent = transaction("e", txn_seq, day * DAY_MS, vec![partial("a", day * DAY_MS - DAY_MS, 0, 5, &[])]);
+            let place = Place { partition: 0, offset: txn_seq as i64 };
+            let mut whole = Delivery { partials: sent.partials, end: sent.end, place };
+            let range = &mut whole.end.ranges[0];
+            (range.from_lsn, range.to_lsn) = (5 * (txn_seq - 1), 5 * txn_seq);
+            range.clicks_total = range.to_lsn;
+            let (deliveries, offsets) = ([Delivered::Whole(whole)], BTreeMap::from([(0, place.offset + 1)]));
+            let batch =
+                Batch { deliveries: &deliveries, offsets: &offsets, now_ms: day * DAY_MS, closing_cap_ms: None };
+            store.apply(&batch).expect("applied");
         }
         while store.keep_up(100 * DAY_MS).expect("kept") {}
         let rows = store.snapshot().and_then(|snapshot| snapshot.totals(i64::MIN, i64::MAX)).expect("read");
         assert_eq!(rows.gross(), 5, "the first day is pruned");
         let copy = folder.path().join("copy");
         store.backup(&copy).expect("copied");
-        let copied = Store::open(&copy).expect("a store");
-        assert_eq!(copied.snapshot().expect("read").counted(), store.snapshot().expect("read").counted());
+        restore(&copy, &folder.path().join("dir")).expect("restored");
+        let restored = Store::open(&folder.path().join("dir").join(STORE_FILE)).expect("a store");
+        let counted = |store: &Store| store.snapshot().expect("read").counted().clone();
+        assert_eq!((counted(&restored), counted(&store)[&0]), (counted(&store), 10));
     }
 
     /// What is not whole has no name that another copy could want, and is not left.
@@ -297,6 +367,14 @@ mod tests {
         assert!(refused.contains("copies/a is there already") && refused.contains("--to"), "{refused}");
     }
 
+    /// What is left of a copy after this.
+    fn without(path: &Path, change: impl FnOnce(&WriteTransaction)) {
+        let database = Database::open(path).expect("a database");
+        let file = begin_write(&database).expect("a transaction");
+        change(&file);
+        commit_file(file).expect("committed");
+    }
+
     #[test]
     fn what_is_no_store_is_not_restored_and_nothing_is_left_of_it() {
         let folder = tempfile::tempdir().expect("folder");
@@ -309,8 +387,23 @@ mod tests {
         drop(edges);
         let serving = Store::open(&path("serving")).expect("a new store");
         serving.backup(&path("good")).expect("copied");
+        for (name, table) in [("no-state", STATE.name()), ("no-edges", EDGES.name()), ("no-hours", "hours")] {
+            serving.backup(&path(name)).expect("copied");
+            without(&path(name), |file| {
+                let found = file.list_tables().expect("listed").find(|found| found.name() == table);
+                assert!(file.delete_table(found.expect("it is there")).expect("deleted"));
+            });
+        }
+        serving.backup(&path("no-version")).expect("copied");
+        without(&path("no-version"), |file| {
+            file.open_table(STATE).expect("it is there").remove(VERSION).expect("removed").expect("it was there");
+        });
         let dir = path("dir");
         for (from, why) in [
+            ("no-state", "no-state is no store of a global tier: it is somebody else's database"),
+            ("no-edges", "it has no table \"edges\""),
+            ("no-hours", "it has no table \"hours\""),
+            ("no-version", "it has no version"),
             ("none", "none: No such file"),
             ("text", "text is no store of a global tier: "),
             ("empty", "empty is no store of a global tier: it is empty"),

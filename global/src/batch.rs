@@ -45,7 +45,8 @@ pub struct Batch<'a> {
     /// Where to read on, of each partition: at the first record of what is not in the batch.
     pub offsets: &'a BTreeMap<i32, i64>,
     pub now_ms: i64,
-    /// Windows do not close beyond this: edges whose partition is behind have not been heard.
+    /// Windows do not close beyond this: edges whose partition is behind have not been heard. None: no partition is, everything that the
+    /// topic had was counted.
     pub closing_cap_ms: Option<i64>,
 }
 

@@ -12,19 +12,19 @@ use crate::ads::AdIndex;
 use crate::batch::{Applied, Batch, Delivered, Delivery};
 use crate::catalogue::Catalogue;
 use crate::edges::{Claims, TroubleKind, Verdict};
-use crate::fold::{add_corrections, add_late, add_to_rows};
+use crate::fold::{add_corrections, add_late, add_to_rows, drop_folded_runs};
 use crate::hearing::Hearing;
 use crate::history::Corrections;
 use crate::key::{PANE_MS, Parts};
-use crate::panes::{Open, Run, RunBuilder, RunError, merge_rows};
+use crate::panes::{Run, RunBuilder, RunError, merge_rows};
 use crate::records::{Edge, Place, Trouble};
 use crate::rollup;
 use crate::snapshot::Moment;
 use crate::source;
 use crate::store::{Options, Store};
 use crate::tables::{
-    CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, RUNS, STATE, StoreError, damaged_key, put_progress,
-    put_state, read,
+    CAUGHT_UP, CHECKPOINTS, COMMITTED_MS, COUNTED, EDGES, GENERATION, RUNS, STATE, StoreError, damaged_key,
+    put_progress, put_state, read,
 };
 use crate::tops::{self, Tops};
 use crate::transaction::Refusal;
@@ -104,6 +104,7 @@ impl<'a> Commit<'a> {
     /// Takes what was consumed.
     pub fn apply(&mut self, batch: &Batch<'_>) -> Result<Applied, StoreError> {
         self.writer.closing_cap_ms = batch.closing_cap_ms;
+        self.after.has_caught_up |= batch.closing_cap_ms.is_none();
         let (mut applied, mut counted) = (Applied::default(), Vec::new());
         for delivered in batch.deliveries {
             match delivered {
@@ -166,6 +167,9 @@ impl<'a> Commit<'a> {
         }
         let mut state = self.file.open_table(STATE).map_err(redb::Error::from)?;
         put_state(&mut state, GENERATION, self.after.generation)?;
+        if self.after.has_caught_up && !self.before.has_caught_up {
+            put_state(&mut state, CAUGHT_UP, 1)?;
+        }
         if let Some(committed_ms) = self.after.committed_ms {
             put_state(&mut state, COMMITTED_MS, committed_ms)?;
         }
@@ -382,17 +386,6 @@ impl Store {
         let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, &self.hearing());
         claims != moment.claims || rollup::is_due(self, &moment.progress)
     }
-}
-
-fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
-    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
-    let folded_before_ms = open.folded_before_ms;
-    let is_folded = |run: &Run| run.last_pane().is_none_or(|pane| pane < folded_before_ms);
-    for (number, _) in open.runs.iter().filter(|(_, run)| is_folded(run)) {
-        runs.remove(number).map_err(redb::Error::from)?;
-    }
-    open.runs.retain(|(_, run)| !is_folded(run));
-    Ok(())
 }
 
 fn refused(error: RunError) -> StoreError {

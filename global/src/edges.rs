@@ -114,15 +114,18 @@ pub struct EdgeState {
     pub troubles_seen: [u64; 4],
     /// The last few, the oldest first.
     pub troubles: Vec<Trouble>,
-    /// Nothing past this is final until `tollgate edges accept`: counts lack something.
+    /// Nothing past this is final until `tollgate edges accept`: counts lack something. Never of one that is retired.
     pub held_at_ms: Option<i64>,
+    /// Nothing past this becomes final for its sake, whatever the others claim. None: it holds nothing.
+    pub holds_final_at_ms: Option<i64>,
 }
 
 impl EdgeState {
     pub fn of(edge_id: &str, edge: &Edge, now_ms: i64, idle_after_ms: i64, hearing: &Hearing) -> EdgeState {
+        let presence = edge.presence(now_ms, idle_after_ms, hearing);
         EdgeState {
             edge_id: edge_id.to_owned(),
-            presence: edge.presence(now_ms, idle_after_ms, hearing),
+            presence,
             seen_ms: (edge.seen_ms > 0).then_some(edge.seen_ms),
             watermark_ms: (edge.watermark_ms > 0).then_some(edge.watermark_ms),
             horizon_ms: edge.horizon_ms,
@@ -131,7 +134,8 @@ impl EdgeState {
             clicks_missing: edge.clicks_missing,
             troubles_seen: TroubleKind::ALL.map(|kind| edge.seen(kind)),
             troubles: edge.troubles.clone(),
-            held_at_ms: edge.held_at_ms,
+            held_at_ms: edge.held_at_ms.filter(|_| presence != Presence::Retired),
+            holds_final_at_ms: edge.holds_final_at(presence),
         }
     }
 
@@ -169,6 +173,18 @@ impl Edge {
         } else {
             Presence::Live
         }
+    }
+
+    /// Whether a transaction of it was ever counted. One of which none was has claimed nothing: it may be an edge whose first was torn,
+    /// and it may be none at all, but a name in a record of somebody else's.
+    pub fn is_counted(&self) -> bool {
+        self.end.txn_seq > 0
+    }
+
+    /// Nothing past this becomes final for its sake: not what it may still take, nor what somebody has to look at first.
+    pub fn holds_final_at(&self, presence: Presence) -> Option<i64> {
+        let own = self.is_counted().then_some(self.horizon_ms);
+        [own, self.held_at_ms].into_iter().flatten().min().filter(|_| presence != Presence::Retired)
     }
 
     /// Whether its last transaction stands in this partition.
@@ -256,10 +272,10 @@ impl Edge {
 /// What all edges together claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// The smallest watermark of live edges; where none is live, the highest of the others. None: no edge, or one that has claimed
-    /// nothing yet.
+    /// The smallest watermark of live edges; where none is live, the highest of the others. None: no edge that was counted, or one
+    /// that claims nothing yet.
     pub watermark_ms: Option<i64>,
-    /// The smallest horizon of edges that are not retired.
+    /// The smallest that an edge holds it at.
     pub horizon_ms: Option<i64>,
 }
 
@@ -268,13 +284,14 @@ impl Claims {
         let (mut live, mut others, mut horizon) = (None::<i64>, None::<i64>, None::<i64>);
         for edge in edges {
             let presence = edge.presence(now_ms, idle_after_ms, hearing);
-            if presence.holds_back() {
+            if !edge.is_counted() {
+                // It claims nothing, so it holds nothing open.
+            } else if presence.holds_back() {
                 live = Some(live.map_or(edge.watermark_ms, |least| least.min(edge.watermark_ms)));
             } else {
                 others = others.max(Some(edge.watermark_ms));
             }
-            if presence != Presence::Retired {
-                let own = edge.held_at_ms.map_or(edge.horizon_ms, |held| edge.horizon_ms.min(held));
+            if let Some(own) = edge.holds_final_at(presence) {
                 horizon = Some(horizon.map_or(own, |least| least.min(own)));
             }
         }
@@ -331,7 +348,14 @@ mod tests {
 
     #[test]
     fn who_holds_back_what() {
-        let with = |watermark_ms, horizon_ms, seen_ms| Edge { watermark_ms, horizon_ms, seen_ms, ..Edge::default() };
+        let counted = EndRecord { txn_seq: 1, ..EndRecord::default() };
+        let with = |watermark_ms, horizon_ms, seen_ms| Edge {
+            watermark_ms,
+            horizon_ms,
+            seen_ms,
+            end: counted.clone(),
+            ..Edge::default()
+        };
         let (mut a, mut b) = (with(100, 50, 1_000), with(200, 150, 1_000));
         let claims = |a: &Edge, b: &Edge, now| Claims::of([a, b].into_iter(), now, 100, &Hearing::default());
         assert_eq!(claims(&a, &b, 1_050), Claims { watermark_ms: Some(100), horizon_ms: Some(50) });
@@ -358,6 +382,31 @@ mod tests {
         assert_eq!(claims(&a, &b, 1_200).horizon_ms, Some(150), "what lacks clicks is not final");
         assert_eq!(claims(&a, &b, 9_000).watermark_ms, Some(200), "all silent: the highest");
         b.watermark_ms = 0;
-        assert_eq!(claims(&a, &b, 1_200).watermark_ms, None, "a live one that has claimed nothing");
+        assert_eq!(claims(&a, &b, 1_200).watermark_ms, None, "a live one that claims nothing yet");
+    }
+
+    /// What an operator reads is what holds: of an edge that was counted, of one that never was, live, silent or retired.
+    #[test]
+    fn each_says_where_it_holds_final() {
+        let torn = || Trouble { kind: TroubleKind::Torn.code(), ..Trouble::default() };
+        let mut never = Edge::default();
+        let holds = |edge: &Edge| {
+            let hearing = &Hearing::since(1_000);
+            let shown = EdgeState::of("x", edge, 1_050, 100, hearing);
+            let claims = Claims::of([edge].into_iter(), 1_050, 100, hearing);
+            assert_eq!(claims.horizon_ms, shown.holds_final_at_ms);
+            (shown.presence, shown.holds_final_at_ms, shown.held_at_ms, claims.watermark_ms)
+        };
+        never.note(torn());
+        assert_eq!(holds(&never), (Presence::Live, Some(0), Some(0), None));
+        never.held_at_ms = None;
+        assert_eq!(holds(&never), (Presence::Live, None, None, None), "accepted");
+        let mut edge = edge();
+        assert_eq!(holds(&edge), (Presence::Live, Some(50), None, Some(100)));
+        edge.note(torn());
+        edge.horizon_ms = 900;
+        assert_eq!(holds(&edge), (Presence::Live, Some(50), Some(50), Some(100)));
+        edge.retired = true;
+        assert_eq!(holds(&edge), (Presence::Retired, None, None, Some(100)), "whatever it lacks");
     }
 }

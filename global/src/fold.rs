@@ -6,10 +6,10 @@ use tollgate_wire::users::{Users, UsersError};
 
 use crate::history::{Added, Corrections};
 use crate::key;
-use crate::panes::RowDelta;
+use crate::panes::{Open, RowDelta, Run};
 use crate::progress::Progress;
 use crate::records::{History, Row};
-use crate::tables::{HISTORY, StoreError, damaged_key, damaged_users, decode, rows_of};
+use crate::tables::{CORRECTED, HISTORY, RUNS, StoreError, damaged_key, damaged_users, decode, rows_of};
 use crate::window::{Grain, floor};
 
 /// Adds to rows of a grain, which may be there already. The keys name panes, whatever the grain.
@@ -57,7 +57,7 @@ pub fn add_late(file: &WriteTransaction, deltas: &[RowDelta<'_>], progress: &Pro
     Ok(())
 }
 
-/// Adds to the history of closed minutes.
+/// Adds to the history of closed minutes, and to how often their hours were corrected.
 pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_ms: i64) -> Result<(), StoreError> {
     if corrections.by_minute.is_empty() {
         return Ok(());
@@ -72,6 +72,27 @@ pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_m
         history.push(added, now_ms);
         table.insert(stored.as_slice(), history.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
+    let mut table = file.open_table(CORRECTED).map_err(redb::Error::from)?;
+    for (ad_id, minute_ms) in corrections.by_minute.keys() {
+        let hour_ms = floor(*minute_ms, Grain::Hour.ms());
+        key::stored(&key::start(ad_id, hour_ms), floor(hour_ms, Grain::Hour.bucket_ms()), &mut stored);
+        let before = table.get(stored.as_slice()).map_err(redb::Error::from)?.map(|value| decode(value.value()));
+        let mut hour: History = before.transpose()?.unwrap_or_default();
+        hour.corrections += 1;
+        table.insert(stored.as_slice(), hour.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
+    }
+    Ok(())
+}
+
+/// Lets runs go of which every pane is in rows.
+pub fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
+    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
+    let folded_before_ms = open.folded_before_ms;
+    let is_folded = |run: &Run| run.last_pane().is_none_or(|pane| pane < folded_before_ms);
+    for (number, _) in open.runs.iter().filter(|(_, run)| is_folded(run)) {
+        runs.remove(number).map_err(redb::Error::from)?;
+    }
+    open.runs.retain(|(_, run)| !is_folded(run));
     Ok(())
 }
 

@@ -12,8 +12,8 @@ use crate::records::Edge;
 use crate::snapshot::{Moment, Snapshot};
 use crate::store::Options;
 use crate::tables::{
-    self, COMMITTED_MS, COUNTED, EDGES, GENERATION, RUNS, STATE, StoreError, begin_read, begin_write, commit_file,
-    decode, state_value,
+    self, CAUGHT_UP, COMMITTED_MS, COUNTED, EDGES, GENERATION, RUNS, STATE, StoreError, begin_read, begin_write,
+    commit_file, decode, state_value,
 };
 use crate::tops::Tops;
 
@@ -53,6 +53,7 @@ pub fn load(
     let moment = Moment {
         generation: state_value(&state, GENERATION)?.unwrap_or(0),
         committed_ms,
+        has_caught_up: state_value(&state, CAUGHT_UP)? == Some(1),
         claims: Claims::of(edges.values(), at_ms, options.idle_after_ms, &Hearing::since(at_ms)),
         open: Open { folded_before_ms: progress.folded_before_ms, runs },
         progress,

@@ -12,7 +12,7 @@ use crate::key::{self, Parts};
 use crate::progress::{Progress, Rolling};
 use crate::records::Row;
 use crate::store::Store;
-use crate::tables::{Bytes, HISTORY, StoreError, begin_read, damaged_key, damaged_users, decode, rows_of};
+use crate::tables::{Bytes, StoreError, begin_read, corrections_of, damaged_key, damaged_users, decode, rows_of};
 use crate::window::{Grain, HOUR_MS, Retention, floor};
 
 /// Rows of panes that one step reads, and rows that one step prunes: some ten milliseconds.
@@ -77,8 +77,8 @@ pub fn prune(file: &WriteTransaction, progress: &mut Progress, retention: &Reten
         *kept_from_ms = (*kept_from_ms).max(floor(limit_ms, grain.bucket_ms()));
         let end = key::bucket_start(*kept_from_ms);
         left = prune_table(file, rows_of(grain), &end, left)?;
-        if grain == Grain::Minute {
-            left = prune_table(file, HISTORY, &end, left)?;
+        if grain != Grain::Pane {
+            left = prune_table(file, corrections_of(grain), &end, left)?;
         }
     }
     Ok(left == 0)

@@ -15,7 +15,7 @@ use crate::question::{AsOf, Correction, Counts, Filter, Question, Scope, Subject
 use crate::records::{Edge, History, Row};
 use crate::refused::QuestionError;
 use crate::sums::{CLASS_VALID, Sums};
-use crate::tables::{EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
+use crate::tables::{EDGES, StoreError, corrections_of, damaged_key, decode, next_bucket, rows_of};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
 use crate::whose::{Ads, Whose};
@@ -37,6 +37,8 @@ pub struct Moment {
     /// The commit that this belongs to.
     pub generation: i64,
     pub committed_ms: Option<i64>,
+    /// Everything that the topic had was counted at some time, in this run or an earlier one.
+    pub has_caught_up: bool,
     pub claims: Claims,
     pub progress: Progress,
     /// Clicks that were counted, ever, by class: whatever was pruned since.
@@ -171,7 +173,7 @@ impl Snapshot {
     /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: the oldest minute first.
     pub fn history(&self, ad_id: Option<&str>, span: Window) -> Result<Vec<Correction>, StoreError> {
         let mut corrections = Vec::new();
-        self.visit_history(ad_id.unwrap_or(""), span, &mut |minute, history| {
+        self.visit_history(Grain::Minute, ad_id.unwrap_or(""), span, &mut |minute, history| {
             corrections.extend(history.corrections_of(minute));
         })?;
         Ok(corrections)
@@ -297,20 +299,21 @@ impl Snapshot {
 
     fn visit_history(
         &self,
+        grain: Grain,
         ad_id: &str,
         span: Window,
         each: &mut dyn FnMut(Window, History),
     ) -> Result<(), StoreError> {
-        let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
-        let (bucket_ms, minute_ms) = (Grain::Minute.bucket_ms(), Grain::Minute.ms());
-        let from_ms = floor(span.start_ms, minute_ms);
+        let table = self.file.open_table(corrections_of(grain)).map_err(redb::Error::from)?;
+        let (bucket_ms, length_ms) = (grain.bucket_ms(), grain.ms());
+        let from_ms = floor(span.start_ms, length_ms);
         let mut after = floor(from_ms, bucket_ms);
         while let Some(bucket) = next_bucket(&table, after)?.filter(|bucket| *bucket < span.end_ms) {
             let (first, end) = key::stored_range(bucket, ad_id, from_ms, span.end_ms);
             for entry in table.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
                 let (stored, value) = entry.map_err(redb::Error::from)?;
                 let start_ms = key::window_start(key::unstored(stored.value()).1);
-                each(Window::of(start_ms, minute_ms), decode(value.value())?);
+                each(Window::of(start_ms, length_ms), decode(value.value())?);
             }
             after = bucket.saturating_add(bucket_ms);
         }
@@ -320,13 +323,14 @@ impl Snapshot {
     /// Shows the history of a question's ads in one pass over that of all: it is there for corrected minutes alone.
     fn visit_history_of_many(
         &self,
+        grain: Grain,
         span: Window,
         is_wanted: &mut dyn FnMut(&str) -> Result<bool, StoreError>,
         each: &mut dyn FnMut(Window, History),
     ) -> Result<(), StoreError> {
-        let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
-        let from_ms = floor(span.start_ms, Grain::Minute.ms());
-        let first = key::bucket_start(floor(from_ms, Grain::Minute.bucket_ms()));
+        let table = self.file.open_table(corrections_of(grain)).map_err(redb::Error::from)?;
+        let from_ms = floor(span.start_ms, grain.ms());
+        let first = key::bucket_start(floor(from_ms, grain.bucket_ms()));
         let end = key::bucket_start(span.end_ms);
         for entry in table.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
             let (stored, value) = entry.map_err(redb::Error::from)?;
@@ -335,7 +339,7 @@ impl Snapshot {
             let ad_id = std::str::from_utf8(key::ad_id(row_key)).map_err(|_| damaged_key())?;
             // Those of all together are in the same table.
             if !ad_id.is_empty() && (from_ms..span.end_ms).contains(&start_ms) && is_wanted(ad_id)? {
-                each(Window::of(start_ms, Grain::Minute.ms()), decode(value.value())?);
+                each(Window::of(start_ms, grain.ms()), decode(value.value())?);
             }
         }
         Ok(())
@@ -354,17 +358,23 @@ impl Snapshot {
         if !whose.shows_corrections(ads, question)? {
             return Ok(found);
         }
-        let mut add = |minute: Window, history: History| {
-            let start_ms = window_of(question, span, minute.start_ms).start_ms;
+        let mut add = |corrected: Window, history: History| {
+            let start_ms = window_of(question, span, corrected.start_ms).start_ms;
             *found.entry(start_ms).or_default() += history.corrections;
         };
-        match ads {
-            Ads::Every => self.visit_history("", span, &mut add)?,
-            Ads::Many => {
-                let mut is_wanted = |ad_id: &str| whose.is_corrected_for(question, ad_id);
-                self.visit_history_of_many(span, &mut is_wanted, &mut add)?;
+        // Where minutes are pruned, windows are of whole hours.
+        let kept_from_ms = self.moment.progress.kept_from(Grain::Minute);
+        let hours = Window { end_ms: span.end_ms.min(kept_from_ms), ..span };
+        let minutes = Window { start_ms: span.start_ms.max(kept_from_ms), ..span };
+        for (grain, part) in [(Grain::Hour, hours), (Grain::Minute, minutes)] {
+            match ads {
+                Ads::Every => self.visit_history(grain, "", part, &mut add)?,
+                Ads::Many => {
+                    let mut is_wanted = |ad_id: &str| whose.is_corrected_for(question, ad_id);
+                    self.visit_history_of_many(grain, part, &mut is_wanted, &mut add)?;
+                }
+                Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_history(grain, ad_id, part, &mut add))?,
             }
-            Ads::These(ads) => ads.iter().try_for_each(|ad_id| self.visit_history(ad_id, span, &mut add))?,
         }
         Ok(found)
     }

@@ -19,6 +19,9 @@ const MINUTES: Bytes = TableDefinition::new("minutes");
 const HOURS: Bytes = TableDefinition::new("hours");
 /// Bucket of minutes, ad and minute, as a stored key begins, to [`crate::records::History`].
 pub const HISTORY: Bytes = TableDefinition::new("history");
+/// Bucket of hours, ad and hour, as a stored key begins, to how often its minutes were corrected: a [`crate::records::History`] of which
+/// no correction is kept. It is there from the first correction on, and says it alone once the minutes are pruned.
+pub const CORRECTED: Bytes = TableDefinition::new("corrected");
 /// Which ads a campaign (`c`) or advertiser (`a`) has, and the last hour in which each had a click.
 pub const ADS: TableDefinition<(&str, &str, &str), i64> = TableDefinition::new("ads");
 /// Runs with a pane that is still open, by commit.
@@ -39,6 +42,8 @@ pub const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("texts");
 pub const VERSION: &str = "version";
 pub const GENERATION: &str = "generation";
 pub const COMMITTED_MS: &str = "committed_ms";
+/// 1: everything that the topic had was counted at some time. A store that is read into for the first time has it not yet.
+pub const CAUGHT_UP: &str = "caught_up";
 const CLOSED_BEFORE_MS: &str = "closed_before_ms";
 const FINAL_BEFORE_MS: &str = "final_before_ms";
 const FOLDED_BEFORE_MS: &str = "folded_before_ms";
@@ -97,6 +102,58 @@ pub fn rows_of(grain: Grain) -> Bytes {
     }
 }
 
+/// The table of how often windows of a grain were corrected.
+pub fn corrections_of(grain: Grain) -> Bytes {
+    match grain {
+        Grain::Pane | Grain::Minute => HISTORY,
+        Grain::Hour => CORRECTED,
+    }
+}
+
+/// What is done with each table, whatever its types.
+pub trait Each {
+    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError>;
+}
+
+/// Shows every table there is: whoever makes, copies or looks for them all goes by this. The one that has the version comes last: what
+/// is without is no store.
+pub fn each(visit: &mut impl Each) -> Result<(), StoreError> {
+    for grain in Grain::ALL {
+        visit.table(rows_of(grain))?;
+    }
+    visit.table(HISTORY)?;
+    visit.table(CORRECTED)?;
+    visit.table(ADS)?;
+    visit.table(COUNTED)?;
+    visit.table(RUNS)?;
+    visit.table(CHECKPOINTS)?;
+    visit.table(EDGES)?;
+    visit.table(OFFSETS)?;
+    visit.table(TEXTS)?;
+    visit.table(STATE)
+}
+
+/// Makes tables where they are not there, but for the one that is made when it is filled.
+struct Making<'a> {
+    file: &'a WriteTransaction,
+    is_counted: bool,
+}
+
+impl Each for Making<'_> {
+    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        if self.is_counted || table.name() != COUNTED.name() {
+            self.file.open_table(table).map_err(redb::Error::from)?;
+        }
+        Ok(())
+    }
+}
+
 /// Makes the tables where they are not there, and checks whose file this is. False: what it holds is not counted by class yet.
 pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
     let mut is_counted = file.list_tables().map_err(redb::Error::from)?.any(|table| table.name() == COUNTED.name());
@@ -109,18 +166,8 @@ pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
             is_counted = true;
         }
     }
-    for table in [PANES, MINUTES, HOURS, HISTORY] {
-        file.open_table(table).map_err(redb::Error::from)?;
-    }
-    file.open_table(ADS).map_err(redb::Error::from)?;
-    if is_counted {
-        file.open_table(COUNTED).map_err(redb::Error::from)?;
-    }
-    file.open_table(RUNS).map_err(redb::Error::from)?;
-    file.open_table(CHECKPOINTS).map_err(redb::Error::from)?;
-    file.open_table(EDGES).map_err(redb::Error::from)?;
-    file.open_table(OFFSETS).map_err(redb::Error::from)?;
-    file.open_table(TEXTS).map_err(redb::Error::from)?;
+    drop(state);
+    each(&mut Making { file, is_counted })?;
     Ok(is_counted)
 }
 

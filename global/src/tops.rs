@@ -81,8 +81,10 @@ pub struct Tops {
     names: Arc<RwLock<Names>>,
     panes: BTreeMap<i64, Chunks>,
     minutes: BTreeMap<i64, Chunks>,
-    /// Everything that begins from here on is in memory. [`i64::MAX`]: nothing was read from the store yet.
+    /// Everything that begins from here on was taken in. [`i64::MAX`]: nothing was read from the store yet.
     complete_from_ms: i64,
+    /// And what begins before this was let go for want of room, also while the store is being read.
+    let_go_before_ms: i64,
     entries: usize,
     names_max: usize,
 }
@@ -94,6 +96,7 @@ impl Default for Tops {
             panes: BTreeMap::new(),
             minutes: BTreeMap::new(),
             complete_from_ms: i64::MAX,
+            let_go_before_ms: i64::MIN,
             entries: 0,
             names_max: NAMES_MAX,
         }
@@ -167,8 +170,8 @@ impl Tops {
                 break;
             }
             self.entries -= minute.remove().iter().map(|chunk| chunk.len()).sum::<usize>();
-            if beyond && self.complete_from_ms != i64::MAX {
-                self.complete_from_ms = self.complete_from_ms.max(start_ms + MINUTE_MS);
+            if beyond {
+                self.let_go_before_ms = self.let_go_before_ms.max(start_ms + MINUTE_MS);
             }
         }
         self.forget_names();
@@ -176,7 +179,7 @@ impl Tops {
 
     /// The ads with the most clicks in [`Tops::window`]; None where not all of it is in memory.
     pub fn top(&self, question: &TopQuestion, window: Window, catalogue: &Catalogue) -> Option<Vec<TopAd>> {
-        if self.complete_from_ms > window.start_ms {
+        if self.complete_from_ms.max(self.let_go_before_ms) > window.start_ms {
             return None;
         }
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
@@ -295,5 +298,58 @@ impl Ranking {
         }
         ads.sort_unstable_by(order);
         ads.into_iter().map(|(_, ad_id, gross, net)| TopAd { ad_id: ad_id.to_string(), gross, net }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{partial, transaction};
+    use crate::store::{Options, Store};
+
+    /// 2024-04-12T08:00:00Z.
+    const START_MS: i64 = 1_712_908_800_000;
+    const ADS: usize = 10;
+
+    fn asked(window: TopWindow) -> TopQuestion {
+        TopQuestion { window, k: 3, by: RankBy::Net, region: None, scope: None }
+    }
+
+    fn is_in_memory(store: &Store, window: TopWindow) -> bool {
+        let snapshot = store.snapshot().expect("snapshot");
+        let span = Tops::window(window, snapshot.as_of().marks.closed_before_ms);
+        snapshot.moment().tops.top(&asked(window), span, &Catalogue::default()).is_some()
+    }
+
+    /// What was let go is let go of the store's rows that are read at a start, too.
+    #[test]
+    fn beyond_its_room_the_hour_is_read_from_rows_while_it_runs_and_after_a_start() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("store");
+        let open = |now_ms| {
+            // A third of what the hour has.
+            let options = Options { ranking_counts_max: 20 * ADS, ..Options::default() };
+            let store = Store::open_with(&path, options).expect("it opens");
+            store.keep_up(now_ms).expect("kept");
+            store
+        };
+        let mut store = open(START_MS);
+        for minute in 0..61 {
+            let at = START_MS + minute * MINUTE_MS;
+            let clicked = (0..ADS).map(|ad| partial(&format!("ad_{ad}"), at, 0, 1 + ad as u64, &[])).collect();
+            store.commit(&transaction("e", minute as u64 + 1, at + MINUTE_MS, clicked)).expect("committed");
+        }
+        for when in ["while it runs", "after a start"] {
+            assert!(!is_in_memory(&store, TopWindow::Hour), "{when}");
+            assert!(is_in_memory(&store, TopWindow::FiveMinutes), "{when}");
+            for (window, minutes) in [(TopWindow::Hour, 60), (TopWindow::FiveMinutes, 5)] {
+                let top = store.snapshot().expect("snapshot").top(&asked(window)).expect("warm");
+                let found: Vec<_> = top.ads.iter().map(|ad| (ad.ad_id.as_str(), ad.net)).collect();
+                let expected = [("ad_9", 10 * minutes), ("ad_8", 9 * minutes), ("ad_7", 8 * minutes)];
+                assert_eq!(found, expected, "{when}, {minutes} minutes");
+            }
+            drop(store);
+            store = open(START_MS + 61 * MINUTE_MS);
+        }
     }
 }

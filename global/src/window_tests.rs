@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tollgate_wire::Partial;
 
-use crate::batch::{Batch, Delivered, Delivery};
+use crate::batch::{Batch, Delivered, Delivery, TornTransaction};
 use crate::edges::{Presence, TroubleKind};
 use crate::fixture::{partial, transaction};
 use crate::key::PANE_MS;
@@ -462,6 +462,83 @@ fn the_ranking_is_of_the_last_closed_window() {
         names(&[("a", 2)]),
         "it slides"
     );
+}
+
+/// Of two kinds: what is no edge's at all, and an edge's whose first transaction was damaged. Which, a person decides.
+#[test]
+fn an_edge_of_which_nothing_came_whole_holds_final_until_it_is_accepted_and_closing_never() {
+    let mut fixed = Fixed::new(Options::default());
+    fixed.sends("e", START_MS, vec![partial("a", START_MS - MINUTE_MS, 0, 5, &[])]);
+    let marks = |fixed: &Fixed| {
+        let as_of = fixed.snapshot().as_of();
+        (as_of.watermark_ms, as_of.marks.closed_before_ms - START_MS, as_of.marks.final_before_ms - START_MS)
+    };
+    assert_eq!(marks(&fixed), (Some(START_MS), 0, -10 * MINUTE_MS));
+    let torn = |offset, fixed: &Fixed| {
+        let place = Place { partition: 1, offset };
+        let torn = [Delivered::Torn(TornTransaction { edge_id: "x".into(), txn_seq: 0, place, why: "?".into() })];
+        let offsets = BTreeMap::from([(1, offset + 1)]);
+        let batch = Batch { deliveries: &torn, offsets: &offsets, now_ms: START_MS + 5_000, closing_cap_ms: None };
+        fixed.store.apply(&batch).expect("applied");
+    };
+    torn(1, &fixed);
+    fixed.sends("e", START_MS + 20_000, Vec::new());
+    assert_eq!(marks(&fixed), (Some(START_MS + 20_000), 20_000, -10 * MINUTE_MS), "shortly after a start, too");
+    fixed.sends("e", START_MS + MINUTE_MS, Vec::new());
+    let held = (Some(START_MS + MINUTE_MS), MINUTE_MS, -10 * MINUTE_MS);
+    assert_eq!(marks(&fixed), held, "windows close as if it were not there, and none becomes final");
+    fixed.store.accept("x", START_MS + MINUTE_MS).expect("accepted");
+    let free = (Some(START_MS + MINUTE_MS), MINUTE_MS, -9 * MINUTE_MS);
+    assert_eq!(marks(&fixed), free, "what nobody ever claimed holds nothing");
+    torn(2, &fixed);
+    fixed.sends("e", START_MS + 2 * MINUTE_MS, Vec::new());
+    assert_eq!(marks(&fixed).2, -9 * MINUTE_MS, "what comes after that holds again");
+    fixed.store.retire("x", START_MS + 2 * MINUTE_MS).expect("retired");
+    torn(3, &fixed);
+    assert_eq!(marks(&fixed).2, -8 * MINUTE_MS, "a name that is no edge's is retired for good");
+    // It is one, after all: its first transaction was torn, its second is whole.
+    fixed.next("x", START_MS, Vec::new());
+    fixed.sends("x", START_MS + 140_000, vec![partial("b", START_MS, 0, 3, &[])]);
+    fixed.sends("e", START_MS + 150_000, Vec::new());
+    let claimed = (Some(START_MS + 140_000), 140_000, -8 * MINUTE_MS);
+    assert_eq!(marks(&fixed), claimed, "it is live like any other, and lacks clicks");
+    fixed.store.accept("x", START_MS + 150_000).expect("accepted");
+    assert_eq!(marks(&fixed).2, 140_000 - 10 * MINUTE_MS, "and holds by what it claims itself");
+}
+
+/// Whoever keeps answers takes the highest version of each: it must not fall when minutes, and what is known of each correction, go.
+#[test]
+fn versions_do_not_fall_when_minutes_are_pruned() {
+    let retention = Retention { panes_ms: HOUR_MS, minutes_ms: 2 * DAY_MS, hours_ms: 700 * DAY_MS };
+    let mut fixed = Fixed::new(Options { retention, ..Options::default() });
+    for seq in 0..4 {
+        fixed.sends("e", START_MS + 3 * HOUR_MS, vec![partial("a", START_MS, 0, 1 + seq, &[])]);
+        fixed.sends("e", START_MS + 3 * HOUR_MS, vec![partial("b", START_MS + HOUR_MS, 0, 1, &[])]);
+        fixed.keep_up(START_MS + 3 * HOUR_MS);
+    }
+    let versions = |fixed: &Fixed, subject: Subject, granularity| {
+        let asked = question(subject, START_MS, START_MS + 2 * HOUR_MS);
+        let counts = fixed.snapshot().count(&Question { granularity, ..asked }).expect("counted");
+        let rows: Vec<_> = counts.rows.iter().map(|row| (row.version, row.sums.gross())).collect();
+        ((counts.total.version, counts.total.sums.gross()), rows)
+    };
+    let answers = |fixed: &Fixed| {
+        let of = |subject: &Subject| [None, Some(Granularity::Hour)].map(|by| versions(fixed, subject.clone(), by));
+        [of_ad("a"), of_ad("b"), Subject::All].each_ref().map(of)
+    };
+    let before = answers(&fixed);
+    assert_eq!(before[0][1], ((4, 10), vec![(4, 10)]), "one and three corrections");
+    assert_eq!(before[2][1], ((8, 14), vec![(4, 10), (5, 4)]), "of all ads");
+    // The first of `b` was late, too: its minute was closed by then.
+    let later = START_MS + 10 * DAY_MS;
+    fixed.sends("e", later, vec![partial("a", later - HOUR_MS, 0, 7, &[])]);
+    fixed.sends("e", later + 4 * HOUR_MS, vec![partial("a", later + 3 * HOUR_MS, 0, 7, &[])]);
+    fixed.keep_up(later + 4 * HOUR_MS);
+    assert_eq!(fixed.snapshot().history(None, Window { start_ms: 0, end_ms: i64::MAX }).expect("read").len(), 0);
+    assert_eq!(answers(&fixed), before);
+    fixed.sends("e", later + 4 * HOUR_MS, vec![partial("a", START_MS, 0, 5, &[])]);
+    fixed.keep_up(later + 4 * HOUR_MS);
+    assert_eq!(answers(&fixed)[0][1], ((5, 15), vec![(5, 15)]), "and rises with a correction that comes after that");
 }
 
 /// A copy made while it serves is the store of one moment.

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use tollgate_global::{KafkaSettings, Options, Retention, ServiceConfig};
 
 use super::{environment, read};
-use crate::config::LogFormat;
-use crate::flags::{ConfigFile, Said, UsageError, file_values, kafka_config};
+use crate::config::{KeepConfig, LogFormat};
+use crate::flags::{ConfigFile, Said, UsageError, check_kept, file_values, kafka_config};
 use crate::settings::Setting;
 use crate::units::{format_bytes, format_duration_us, parse_bytes, parse_duration_us};
 
@@ -184,10 +184,8 @@ impl GlobalArgs {
             minutes_ms: time("keep-minutes", &self.keep_minutes, "90d", 7_200, ten_years_s)?,
             hours_ms: time("keep-hours", &self.keep_hours, "731d", day_s, ten_years_s)?,
         };
-        if retention.panes_ms > retention.minutes_ms || retention.minutes_ms > retention.hours_ms {
-            let text = "--keep-panes, --keep-minutes and --keep-hours: the coarser must be kept as long as the finer";
-            return Err(UsageError(text.to_owned()));
-        }
+        let Retention { panes_ms, minutes_ms, hours_ms } = retention;
+        check_kept(&KeepConfig { panes_ms, minutes_ms, hours_ms })?;
         let store = Options {
             cache_bytes: (memory / 4) as usize,
             open_bytes_max: (memory / 2) as usize,
@@ -306,6 +304,11 @@ mod tests {
         assert_eq!(config.kafka.brokers, "file:1");
         assert_eq!(config.kafka.properties, [("client.rack".to_owned(), "a".to_owned())]);
         assert_eq!((config.store.idle_after_ms, config.store.retention.panes_ms), (8_000, 5 * 86_400_000));
+        let keep = crate::config::Config::default().keep;
+        let other = args("tollgate global --kafka-brokers a:1").load_from(BTreeMap::new(), None).expect("good").0;
+        let Retention { panes_ms, minutes_ms, hours_ms } = other.store.retention;
+        assert_eq!(KeepConfig { panes_ms, minutes_ms, hours_ms }, keep, "as an edge with its own store");
+        assert_eq!(other.store.retention, Retention::default());
         assert_eq!((config.kafka.topic.as_str(), config.rebuild, config.ads), ("clicks.partials", false, None));
         let ads = args("tollgate global --kafka-brokers a:1 --ads a.csv")
             .load_from(variables(&[("TOLLGATE_ADS", "b.csv")]), None);
@@ -325,6 +328,14 @@ mod tests {
         ] {
             let text = args(line).load_from(BTreeMap::new(), None).expect_err(line).to_string();
             assert!(text.contains(want) && !text.contains('\n'), "{line}: {text}");
+        }
+        for (name, beyond) in [("keep-panes", "7199s"), ("keep-minutes", "7199s"), ("keep-hours", "86399s")] {
+            let setting = Setting::named(name).expect("a setting");
+            for text in [beyond, "3651d"] {
+                let line = format!("tollgate global --kafka-brokers a:1 --{name} {text}");
+                let refused = args(&line).load_from(BTreeMap::new(), None).expect_err(&line).to_string();
+                assert!(refused.contains(&setting.bounds()), "as an edge with its own store: {refused}");
+            }
         }
         let file = Some(ConfigFile { name: "t.toml".to_owned(), text: "recv-buffers = 1".to_owned() });
         let text = args("tollgate global --kafka-brokers a:1").load_from(BTreeMap::new(), file).expect_err("unknown");

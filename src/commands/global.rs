@@ -10,6 +10,7 @@ use tollgate_global::{STORE_FILE, ServiceConfig, ServiceError};
 use super::status::{ask, resolve};
 use super::wal::CommandError;
 use crate::exit::Exit;
+use crate::units::utc;
 
 /// Serves until a signal, or until it cannot go on.
 pub fn run(config: &ServiceConfig) -> Result<Exit, CommandError> {
@@ -43,8 +44,14 @@ pub fn run(config: &ServiceConfig) -> Result<Exit, CommandError> {
 /// Every edge that the global tier at `admin` knows; exit status 1 where something needs a person.
 pub fn list(admin: &str, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let answer = asked(admin, "GET", "/edges")?;
+    show(&answer, json, out)
+}
+
+fn show(answer: &Value, json: bool, out: &mut dyn Write) -> Result<Exit, CommandError> {
     let edges = answer["edges"].as_array().cloned().unwrap_or_default();
-    let needs = |edge: &Value| edge["held_at_ms"].is_number() || edge["presence"] == "silent";
+    // Nothing waits for a silent one that holds nothing: no transaction of it was ever counted.
+    let is_missed = |edge: &Value| edge["presence"] == "silent" && edge["holds_final_at_ms"].is_number();
+    let needs = |edge: &Value| edge["held_at_ms"].is_number() || is_missed(edge);
     let away = answer["away"].as_str();
     let exit = if away.is_some() || edges.iter().any(needs) { Exit::Difference } else { Exit::Clean };
     if json {
@@ -57,6 +64,7 @@ pub fn list(admin: &str, json: bool, out: &mut dyn Write) -> Result<Exit, Comman
     if edges.is_empty() {
         writeln!(out, "no edge has sent anything")?;
     }
+    let first_held_ms = edges.iter().filter_map(|edge| edge["holds_final_at_ms"].as_i64()).min();
     for edge in &edges {
         let text = |name: &str| edge[name].as_str().unwrap_or_default().to_owned();
         let number = |name: &str| edge[name].as_i64().unwrap_or_default();
@@ -79,12 +87,29 @@ pub fn list(admin: &str, json: bool, out: &mut dyn Write) -> Result<Exit, Comman
             )?;
             writeln!(out, "    `tollgate edges accept {}` lets windows become final without them", text("edge_id"))?;
         }
+        if let Some(at_ms) = edge["holds_final_at_ms"].as_i64() {
+            let away = ["silent", "stopped"].contains(&text("presence").as_str());
+            if away || Some(at_ms) == first_held_ms {
+                let name = text("edge_id");
+                let why =
+                    format!(", for it may come back with older clicks; if it will not, `tollgate edges retire {name}`");
+                writeln!(out, "    {}{}", held_final(at_ms), if away { &why } else { "" })?;
+            }
+        }
         for trouble in edge["troubles"].as_array().into_iter().flatten() {
             let (kind, why) = (trouble["kind"].as_str().unwrap_or("?"), trouble["text"].as_str().unwrap_or_default());
             writeln!(out, "    {kind}: {why}")?;
         }
     }
     Ok(exit)
+}
+
+fn held_final(at_ms: i64) -> String {
+    // It has claimed no horizon yet; or nothing of it was ever counted, and it lacks clicks.
+    if at_ms <= 0 {
+        return "no further window becomes final".to_owned();
+    }
+    format!("no window that ends after {} becomes final", utc(at_ms))
 }
 
 pub fn retire(admin: &str, edge_id: &str, out: &mut dyn Write) -> Result<Exit, CommandError> {
@@ -145,6 +170,33 @@ fn halted(exit: Exit, text: String) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    /// Whoever waits for windows to become final finds whom they wait for, and what to do.
+    #[test]
+    fn the_list_says_what_holds_final() {
+        let edge = |name: &str, presence: &str, held: Option<i64>, holds: Option<i64>| json!({ "edge_id": name, "presence": presence, "held_at_ms": held, "holds_final_at_ms": holds });
+        let shown = |edges: &[Value]| {
+            let mut out = Vec::new();
+            let exit = show(&json!({ "edges": edges }), false, &mut out).expect("shown");
+            let text = String::from_utf8(out).expect("UTF-8");
+            (exit, text.lines().filter(|line| line.starts_with("    ")).map(str::to_owned).collect::<Vec<_>>())
+        };
+        let live = [edge("a", "live", None, Some(2_000)), edge("b", "live", None, Some(1_000))];
+        let at_one = "    no window that ends after 1970-01-01T00:00:01.000Z becomes final".to_owned();
+        assert_eq!(shown(&live), (Exit::Clean, vec![at_one.clone()]), "the least of them");
+        let stopped = [edge("a", "live", None, Some(500)), edge("b", "stopped", None, Some(1_000))];
+        let (exit, lines) = shown(&stopped);
+        assert!(exit == Exit::Clean && lines.len() == 2, "{lines:?}");
+        assert!(lines[1].starts_with(&at_one) && lines[1].contains("retire b`"), "{lines:?}");
+        let torn = [edge("a", "live", None, Some(1_000)), edge("x", "silent", Some(0), Some(0))];
+        let (exit, lines) = shown(&torn);
+        assert_eq!((exit, lines.len()), (Exit::Difference, 3), "{lines:?}");
+        assert!(lines[0].contains("LACKS CLICKS") && lines[1].contains("accept x"), "{lines:?}");
+        assert!(lines[2].contains("no further window becomes final") && lines[2].contains("retire x`"), "{lines:?}");
+        let accepted = [edge("a", "live", None, Some(1_000)), edge("x", "silent", None, None)];
+        assert_eq!(shown(&accepted), (Exit::Clean, vec![at_one]), "nothing waits for it");
+    }
 
     #[test]
     fn names_and_paths_survive_a_url() {

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{
-    ClickConfig, Config, DedupConfig, DedupKey, ExportConfig, GIB, HttpConfig, KIB, KafkaConfig, LogConfig, LogFormat,
-    MIB, MeshConfig, NapiMode, RingConfig, SinkKind, TuningConfig,
+    ClickConfig, Config, DedupConfig, DedupKey, ExportConfig, GIB, HttpConfig, KIB, KafkaConfig, KeepConfig, LogConfig,
+    LogFormat, MIB, MeshConfig, NapiMode, RingConfig, SinkKind, TuningConfig,
 };
+
+const DAY_MS: i64 = 86_400_000;
 
 impl Default for Config {
     /// What `tollgate up` runs with when nothing is said.
@@ -18,6 +20,7 @@ impl Default for Config {
             admin_listen: local(9464),
             data_dir: PathBuf::from("./tollgate-data"),
             ads: PathBuf::new(),
+            keep: KeepConfig { panes_ms: 2 * DAY_MS, minutes_ms: 90 * DAY_MS, hours_ms: 731 * DAY_MS },
             cpus: Vec::new(),
             workers: 1,
             ring: RingConfig {

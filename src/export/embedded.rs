@@ -1,12 +1,13 @@
 //! Drives. The protocol's end in this process: the store of the global tier, which takes a transaction in one atomic commit.
 //! Runs on the exporter's thread.
 
+use crate::config::KeepConfig;
 use crate::export::sink::Sink;
 use crate::export::thread::ReadFrames;
 use crate::export::{Look, Outcome, SinkError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tollgate_global::{Store, StoreError};
+use tollgate_global::{Options, Retention, Store, StoreError};
 use tollgate_wire::{Checkpoint, Transaction};
 
 /// The store as a sink.
@@ -18,6 +19,13 @@ pub struct Embedded {
     /// Why the store takes nothing more. Queries hold it open, so only a new process can open it again and see whether
     /// the last commit is in.
     broken: Option<String>,
+}
+
+/// Opens the store, which keeps counts for so long.
+pub fn open(path: &Path, keep: &KeepConfig) -> Result<Store, StoreError> {
+    let KeepConfig { panes_ms, minutes_ms, hours_ms } = *keep;
+    let retention = Retention { panes_ms, minutes_ms, hours_ms };
+    Store::open_with(path, Options { retention, ..Options::default() })
 }
 
 impl Embedded {

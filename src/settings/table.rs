@@ -1,5 +1,6 @@
 //! Pure. The table of settings, in the order of the help. The bounds keep every cast from losing anything; a test proves it.
 
+use super::made::{address, choice, kafka, number};
 use super::properties::{properties, shown};
 use super::{Kind, Setting, Value, first_cpus, join, names_sorted};
 use crate::config::{
@@ -18,61 +19,6 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-
-/// A setting that is a number in the configuration.
-macro_rules! number {
-    ($name:literal, $kind:expr, $($field:ident).+, $about:literal) => {
-        Setting {
-            name: $name,
-            about: $about,
-            kind: $kind,
-            get: |config| Value::Number(config.$($field).+ as u64),
-            set: |config, value, _| config.$($field).+ = value.number() as _,
-        }
-    };
-}
-
-/// A setting that is one of the names of an enum.
-macro_rules! choice {
-    ($name:literal, $names:expr, $enum:ident, $($field:ident).+, $about:literal) => {
-        Setting {
-            name: $name,
-            about: $about,
-            kind: Kind::Choice($names),
-            get: |config| Value::Text(config.$($field).+.name().to_owned()),
-            set: |config, value, _| {
-                let name = value.text();
-                let found = $enum::ALL.iter().copied().find(|one| one.name() == name);
-                config.$($field).+ = found.expect("the choice was checked against the names of the enum");
-            },
-        }
-    };
-}
-
-macro_rules! address {
-    ($name:literal, $field:ident, $about:literal) => {
-        Setting {
-            name: $name,
-            about: $about,
-            kind: Kind::Address,
-            get: |config| Value::Text(config.$field.to_string()),
-            set: |config, value, _| config.$field = value.text().parse().expect("the address was checked"),
-        }
-    };
-}
-
-/// A text of the Kafka sink.
-macro_rules! kafka {
-    ($name:literal, $kind:expr, $field:ident, $about:literal) => {
-        Setting {
-            name: $name,
-            about: $about,
-            kind: $kind,
-            get: |config| Value::Text(config.export.kafka.$field.clone()),
-            set: |config, value, _| config.export.kafka.$field = value.text(),
-        }
-    };
-}
 
 const fn bytes(min: u64, max: u64) -> Kind {
     Kind::Bytes { min, max, step: 1 }
@@ -101,6 +47,19 @@ pub static SETTINGS: &[Setting] = &[
         get: |config| Value::Text(config.ads.display().to_string()),
         set: |config, value, _| config.ads = value.text().into(),
     },
+    number!(
+        "keep-panes",
+        millis(2 * HOUR, 3650 * DAY),
+        keep.panes_ms,
+        "How long the embedded store has counts by 10 s; then by the minute"
+    ),
+    number!(
+        "keep-minutes",
+        millis(2 * HOUR, 3650 * DAY),
+        keep.minutes_ms,
+        "How long it has counts by the minute, and the history of corrections; then by the hour"
+    ),
+    number!("keep-hours", millis(DAY, 3650 * DAY), keep.hours_ms, "How long it has counts at all"),
     Setting {
         name: "edge-id",
         about: "Names this edge for ever: a data directory belongs to the edge that made it",

@@ -14,7 +14,7 @@ fn metric(server: &Server, line: &str) -> bool {
 }
 
 fn started(data_dir: &Path, ads: &str) -> Server {
-    Server::start(data_dir, &[&EXPORTS[..], &["--ads", ads]].concat())
+    Server::start(data_dir, &[&EXPORTS[..], &["--ads", ads, "--keep-minutes", "45d"]].concat())
 }
 
 #[test]
@@ -48,7 +48,10 @@ fn campaigns_follow_the_catalogue_while_it_changes_and_breaks() {
     says("ad_id,campaign_id\nsilent,c2\n");
     wait_until("the change is in force", || campaign(&server, "c2") == 3);
     assert_eq!(counts(&server), [7, 3, 0]);
-    let version = ask(server.query, "/v1/methodology", None).json()["catalogue"]["version"].clone();
+    let methodology = ask(server.query, "/v1/methodology", None).json();
+    let version = methodology["catalogue"]["version"].clone();
+    let kept_ms = [0, 1, 2].map(|grain| methodology["retention"][grain]["kept_ms"].as_i64());
+    assert_eq!(kept_ms, [2, 45, 731].map(|days| Some(days * 86_400_000)), "as its settings say, and by default");
     assert!(metric(&server, &format!("tollgate_global_catalogue_info{{version={version}}} 1")), "{version}");
 
     says("ad_id,campaign_id\nsilent,c1\nsilent,c3\n");

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 pub enum DecodeError {
     #[error("{what} is not readable protobuf: {error}; it was damaged, or is of something else")]
     Damaged { what: &'static str, error: prost::DecodeError },
+    /// Of no version that ever was: an empty value is protobuf, too.
+    #[error("{what} has no format version; it was damaged, or is of something else")]
+    NoVersion { what: &'static str },
+    /// A later one.
     #[error("{what} of format version {found}, but this reads only 1 to {FORMAT_VERSION}; update the reader first")]
     Version { what: &'static str, found: u32 },
 }
@@ -44,6 +48,7 @@ pub fn decode_checkpoint(bytes: &[u8]) -> Result<Checkpoint, DecodeError> {
 fn decode<M: Message + Default>(bytes: &[u8], what: &'static str, version: fn(&M) -> u32) -> Result<M, DecodeError> {
     let message = M::decode(bytes).map_err(|error| DecodeError::Damaged { what, error })?;
     match version(&message) {
+        0 => Err(DecodeError::NoVersion { what }),
         1..=FORMAT_VERSION => Ok(message),
         found => Err(DecodeError::Version { what, found }),
     }
@@ -195,11 +200,15 @@ mod tests {
         assert_eq!(decode_partial(&partials[0].encode_to_vec()).as_ref(), Ok(&partials[0]));
         assert_eq!(decode_checkpoint(&checkpoint.encode_to_vec()).as_ref(), Ok(&checkpoint));
         assert_eq!(decode_end_record(&end.encode_to_vec()).as_ref(), Ok(&end));
-        for version in [0, FORMAT_VERSION + 1] {
+        let what = "an end record";
+        for (version, refused) in [
+            (0, DecodeError::NoVersion { what }),
+            (FORMAT_VERSION + 1, DecodeError::Version { what, found: FORMAT_VERSION + 1 }),
+        ] {
             end.format_version = version;
-            let refused = DecodeError::Version { what: "an end record", found: version };
             assert_eq!(decode_end_record(&end.encode_to_vec()), Err(refused));
         }
+        assert_eq!(decode_end_record(b""), Err(DecodeError::NoVersion { what }), "an empty value is protobuf");
         assert!(matches!(decode_partial(b"\xff\xff"), Err(DecodeError::Damaged { .. })));
     }
 }

@@ -134,7 +134,7 @@ fn corrections() -> Value {
     json!({
         "version": "Of an ad in a minute: 0 while it is open, 1 when it is closed, one more for each commit that corrected it. Of more ads or \
                         minutes together the corrections are added up; a row of a group has the version of its window. It orders answers to \
-                        one question under one version of the ad catalogue.",
+                        one question under one version of the ad catalogue, and does not fall when minutes are pruned.",
         "expected_ms": EXPECTED_MS,
         "kept_of_a_minute": CORRECTIONS_MAX,
         "reasons": reasons,
