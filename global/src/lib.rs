@@ -35,6 +35,8 @@ mod question;
 mod records;
 mod refused;
 mod rollup;
+#[cfg(test)]
+mod rollup_tests;
 mod room;
 mod service;
 mod session;

@@ -9,7 +9,7 @@ use tollgate_wire::users::UsersError;
 use crate::key;
 use crate::progress::{Progress, Rolling};
 use crate::transaction::Refusal;
-use crate::window::{Grain, Marks};
+use crate::window::{Grain, HOUR_MS, Marks, floor};
 
 pub type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -45,6 +45,9 @@ const FOLDED_BEFORE_MS: &str = "folded_before_ms";
 const ROLLED_BEFORE_MS: &str = "rolled_before_ms";
 const ROLLING_HOUR_MS: &str = "rolling_hour_ms";
 const KEPT_FROM_MS: [&str; 3] = ["panes_kept_from_ms", "minutes_kept_from_ms", "hours_kept_from_ms"];
+/// Of the last row that is, in hexadecimal digits.
+const ROLLING_ROW_KEY: &str = "rolling_row_key";
+/// Instead of it in stores of version 2: the last ad that is.
 const ROLLING_AD: &str = "rolling_ad";
 /// Where the partials are from: Kafka's cluster, and the topic.
 pub const SOURCE: &str = "source";
@@ -52,7 +55,9 @@ pub const SOURCE: &str = "source";
 pub const TOPIC_ID: &str = "topic_id";
 
 /// Version of all tables; an older tollgate refuses a newer store.
-pub const STORE_VERSION: i64 = 2;
+pub const STORE_VERSION: i64 = 3;
+/// The one before, which rolled up whole ads; made into this one when it is opened.
+const OF_WHOLE_ADS: i64 = 2;
 
 /// Why the store did not do as asked; the variants say what the caller does next.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +108,10 @@ pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
     let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
     match state_value(&state, VERSION)? {
         Some(STORE_VERSION) => {}
+        Some(OF_WHOLE_ADS) => {
+            roll_anew(file, &mut state)?;
+            put_state(&mut state, VERSION, STORE_VERSION)?;
+        }
         Some(found) => return Err(StoreError::Version { found }),
         None => {
             put_state(&mut state, VERSION, STORE_VERSION)?;
@@ -122,6 +131,23 @@ pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
     file.open_table(OFFSETS).map_err(redb::Error::from)?;
     file.open_table(TEXTS).map_err(redb::Error::from)?;
     Ok(is_counted)
+}
+
+/// The hour that is being rolled up begins anew: its panes hold everything, and rolling up adds to the rows of minutes and hours that it finds.
+fn roll_anew(file: &WriteTransaction, state: &mut redb::Table<'_, &'static str, i64>) -> Result<(), StoreError> {
+    let hour_ms = state.remove(ROLLING_HOUR_MS).map_err(redb::Error::from)?.map(|value| value.value());
+    file.open_table(TEXTS).map_err(redb::Error::from)?.remove(ROLLING_AD).map_err(redb::Error::from)?;
+    let Some(hour_ms) = hour_ms else { return Ok(()) };
+    for grain in [Grain::Minute, Grain::Hour] {
+        let bucket_ms = floor(hour_ms, grain.bucket_ms());
+        let (first, end) =
+            (key::bucket_start(bucket_ms), key::bucket_start(bucket_ms.saturating_add(grain.bucket_ms())));
+        let mut rows = file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+        let is_of_another = |stored: &[u8]| floor(key::window_start(key::unstored(stored).1), HOUR_MS) != hour_ms;
+        rows.retain_in(first.as_slice()..end.as_slice(), |stored, _| is_of_another(stored))
+            .map_err(redb::Error::from)?;
+    }
+    Ok(())
 }
 
 /// The first bucket of a table that begins at this time or after it.
@@ -162,13 +188,14 @@ pub fn read_progress(file: &WriteTransaction) -> Result<Progress, StoreError> {
     let value = |name: &str| Ok::<_, StoreError>(state_value(&state, name)?.unwrap_or(i64::MIN));
     let marks = Marks { closed_before_ms: value(CLOSED_BEFORE_MS)?, final_before_ms: value(FINAL_BEFORE_MS)? };
     let texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
-    let rolling_ad = texts.get(ROLLING_AD).map_err(redb::Error::from)?.map(|text| text.value().to_owned());
+    let row_key = texts.get(ROLLING_ROW_KEY).map_err(redb::Error::from)?;
+    let row_key = row_key.map(|text| bytes_of(text.value()).ok_or_else(damaged_key)).transpose()?;
     let rolling_hour = state_value(&state, ROLLING_HOUR_MS)?;
     Ok(Progress {
         marks,
         folded_before_ms: value(FOLDED_BEFORE_MS)?,
         rolled_before_ms: value(ROLLED_BEFORE_MS)?,
-        rolling: rolling_hour.zip(rolling_ad).map(|(hour_ms, ad_id)| Rolling { hour_ms, ad_id }),
+        rolling: rolling_hour.zip(row_key).map(|(hour_ms, row_key)| Rolling { hour_ms, row_key }),
         kept_from_ms: [value(KEPT_FROM_MS[0])?, value(KEPT_FROM_MS[1])?, value(KEPT_FROM_MS[2])?],
     })
 }
@@ -184,16 +211,23 @@ pub fn put_progress(file: &WriteTransaction, progress: &Progress) -> Result<(), 
     }
     let mut texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
     match &progress.rolling {
-        Some(Rolling { hour_ms, ad_id }) => {
+        Some(Rolling { hour_ms, row_key }) => {
             put_state(&mut state, ROLLING_HOUR_MS, *hour_ms)?;
-            texts.insert(ROLLING_AD, ad_id.as_str()).map_err(redb::Error::from)?;
+            let digits: String = row_key.iter().map(|byte| format!("{byte:02x}")).collect();
+            texts.insert(ROLLING_ROW_KEY, digits.as_str()).map_err(redb::Error::from)?;
         }
         None => {
             state.remove(ROLLING_HOUR_MS).map_err(redb::Error::from)?;
-            texts.remove(ROLLING_AD).map_err(redb::Error::from)?;
+            texts.remove(ROLLING_ROW_KEY).map_err(redb::Error::from)?;
         }
     }
     Ok(())
+}
+
+/// What hexadecimal digits say.
+fn bytes_of(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok()).collect()
 }
 
 pub fn begin_read(database: &Database) -> Result<ReadTransaction, StoreError> {

@@ -20,22 +20,22 @@ use crate::store::{Options, Store};
 use crate::window::{DAY_MS, Granularity, HOUR_MS, MINUTE_MS, Retention, Window, WindowState, floor};
 
 /// 2024-04-12T08:00:00Z.
-const START_MS: i64 = 1_712_908_800_000;
+pub(crate) const START_MS: i64 = 1_712_908_800_000;
 const ADS: [&str; 3] = ["a", "b", "long ad"];
 const REGIONS: [&str; 2] = ["DE", "FR"];
 
-struct Fixed {
-    store: Store,
-    _folder: tempfile::TempDir,
+pub(crate) struct Fixed {
+    pub store: Store,
+    pub folder: tempfile::TempDir,
     seqs: BTreeMap<String, (u64, u64)>,
     offset: i64,
 }
 
 impl Fixed {
-    fn new(options: Options) -> Fixed {
+    pub fn new(options: Options) -> Fixed {
         let folder = tempfile::tempdir().expect("folder");
         let store = Store::open_with(&folder.path().join("store"), options).expect("a new store");
-        Fixed { store, _folder: folder, seqs: BTreeMap::new(), offset: 0 }
+        Fixed { store, folder, seqs: BTreeMap::new(), offset: 0 }
     }
 
     /// The edge's next transaction.
@@ -59,16 +59,16 @@ impl Fixed {
         self.store.apply(&batch).expect("applied")
     }
 
-    fn sends(&mut self, edge: &str, watermark_ms: i64, partials: Vec<Partial>) {
+    pub fn sends(&mut self, edge: &str, watermark_ms: i64, partials: Vec<Partial>) {
         let delivery = self.next(edge, watermark_ms, partials);
         self.apply(vec![delivery], watermark_ms + 5_000);
     }
 
-    fn keep_up(&self, now_ms: i64) {
+    pub fn keep_up(&self, now_ms: i64) {
         while self.store.keep_up(now_ms).expect("kept") {}
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         self.store.snapshot().expect("snapshot")
     }
 }
@@ -92,15 +92,15 @@ fn of_ad(ad: &str) -> Subject {
 
 /// One row of the model.
 #[derive(Clone, Debug)]
-struct Drawn {
+pub(crate) struct Drawn {
     ad: usize,
     pane: i64,
     region: usize,
-    class: u32,
-    clicks: u64,
+    pub class: u32,
+    pub clicks: u64,
 }
 
-fn drawn(panes: std::ops::Range<i64>) -> impl Strategy<Value = Drawn> {
+pub(crate) fn drawn(panes: std::ops::Range<i64>) -> impl Strategy<Value = Drawn> {
     (0..ADS.len(), panes, 0..REGIONS.len(), 0u32..3, 1u64..9).prop_map(|(ad, pane, region, class, clicks)| Drawn {
         ad,
         pane,
@@ -110,7 +110,7 @@ fn drawn(panes: std::ops::Range<i64>) -> impl Strategy<Value = Drawn> {
     })
 }
 
-fn sent(one: &Drawn) -> Partial {
+pub(crate) fn sent(one: &Drawn) -> Partial {
     let mut sent = partial(ADS[one.ad], START_MS + one.pane * PANE_MS, one.class, one.clicks, &[one.clicks]);
     (sent.region, sent.device) = (REGIONS[one.region].into(), 1 + one.region as u32);
     (sent.campaign_id, sent.advertiser_id) = (format!("c{}", one.ad % 2), "adv".to_owned());
@@ -165,7 +165,7 @@ proptest! {
     }
 }
 
-fn check_all(snapshot: &Snapshot, rows: &[Drawn]) -> Result<(), TestCaseError> {
+pub(crate) fn check_all(snapshot: &Snapshot, rows: &[Drawn]) -> Result<(), TestCaseError> {
     let (from, to) = (START_MS, START_MS + DAY_MS);
     let by_ad = |ad: usize| move |row: &Drawn| row.ad == ad;
     for granularity in Granularity::ALL {
