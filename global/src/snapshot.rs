@@ -1,16 +1,18 @@
 //! Reading the store at one moment: rows from the file, open panes from memory, and what belongs together of both.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use crate::catalogue::Catalogue;
 use crate::edges::{Claims, EdgeState, Hearing};
+use crate::history::CorrectionsPage;
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::question::{AsOf, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History, Row};
 use crate::refused::QuestionError;
 use crate::sums::{CLASS_VALID, Sums};
@@ -144,18 +146,33 @@ impl Snapshot {
 
     /// The ads with the most clicks of the last closed window.
     pub fn top(&self, question: &TopQuestion) -> Result<Top, QuestionError> {
-        let marks = self.moment.progress.marks;
-        let (tops, window) = (&self.moment.tops, Tops::window(question.window, marks.closed_before_ms));
-        let ads = match tops.top(question, window, &self.catalogue) {
-            Some(ads) => ads,
-            None if tops.is_warm() => self.top_of_rows(question, window)?,
-            None => return Err(QuestionError::NotYet),
-        };
-        Ok(Top { window, ads, as_of: self.as_of() })
+        match self.top_in_memory(question)? {
+            Some(top) => Ok(top),
+            None => Ok(self.top_of(question, self.top_of_rows(question)?)),
+        }
+    }
+
+    /// The same, where it is read from no row. None: it is a long read.
+    pub fn top_in_memory(&self, question: &TopQuestion) -> Result<Option<Top>, QuestionError> {
+        let tops = &self.moment.tops;
+        let ads = tops.top(question, self.top_window(question), &self.catalogue);
+        if ads.is_none() && !tops.is_warm() {
+            return Err(QuestionError::NotYet);
+        }
+        Ok(ads.map(|ads| self.top_of(question, ads)))
+    }
+
+    fn top_of(&self, question: &TopQuestion, ads: Vec<TopAd>) -> Top {
+        Top { window: self.top_window(question), ads, as_of: self.as_of() }
+    }
+
+    fn top_window(&self, question: &TopQuestion) -> Window {
+        Tops::window(question.window, self.moment.progress.marks.closed_before_ms)
     }
 
     /// Where there is too much of the last hour for memory.
-    fn top_of_rows(&self, question: &TopQuestion, window: Window) -> Result<Vec<TopAd>, StoreError> {
+    fn top_of_rows(&self, question: &TopQuestion) -> Result<Vec<TopAd>, StoreError> {
+        let window = self.top_window(question);
         let mut ranking = Ranking::default();
         self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
             let net = if row.class == CLASS_VALID { clicks } else { 0 };
@@ -167,13 +184,11 @@ impl Snapshot {
         Ok(ranking.top(question))
     }
 
-    /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: the oldest minute first.
-    pub fn history(&self, ad_id: Option<&str>, span: Window) -> Result<Vec<Correction>, StoreError> {
-        let mut corrections = Vec::new();
-        self.visit_history(ad_id.unwrap_or(""), span, &mut |minute, history| {
-            corrections.extend(history.corrections_of(minute));
-        })?;
-        Ok(corrections)
+    /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: a page of it.
+    pub fn history(&self, ad_id: Option<&str>, span: Window, limit: usize) -> Result<CorrectionsPage, StoreError> {
+        let mut page = CorrectionsPage::new(limit);
+        self.visit_history(ad_id.unwrap_or(""), span, &mut |minute, history| page.take(minute, &history))?;
+        Ok(page)
     }
 
     /// Sums of one ad over panes in [from, to).
@@ -294,12 +309,7 @@ impl Snapshot {
         Ok(())
     }
 
-    fn visit_history(
-        &self,
-        ad_id: &str,
-        span: Window,
-        each: &mut dyn FnMut(Window, History),
-    ) -> Result<(), StoreError> {
+    fn visit_history(&self, ad_id: &str, span: Window, each: EachMinute<'_>) -> Result<(), StoreError> {
         let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
         let (bucket_ms, minute_ms) = (Grain::Minute.bucket_ms(), Grain::Minute.ms());
         let from_ms = floor(span.start_ms, minute_ms);
@@ -309,7 +319,9 @@ impl Snapshot {
             for entry in table.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
                 let (stored, value) = entry.map_err(redb::Error::from)?;
                 let start_ms = key::window_start(key::unstored(stored.value()).1);
-                each(Window::of(start_ms, minute_ms), decode(value.value())?);
+                if each(Window::of(start_ms, minute_ms), decode(value.value())?).is_break() {
+                    return Ok(());
+                }
             }
             after = bucket.saturating_add(bucket_ms);
         }
@@ -321,7 +333,7 @@ impl Snapshot {
         &self,
         span: Window,
         is_wanted: &mut dyn FnMut(&str) -> Result<bool, StoreError>,
-        each: &mut dyn FnMut(Window, History),
+        each: EachMinute<'_>,
     ) -> Result<(), StoreError> {
         let table = self.file.open_table(HISTORY).map_err(redb::Error::from)?;
         let from_ms = floor(span.start_ms, Grain::Minute.ms());
@@ -333,8 +345,12 @@ impl Snapshot {
             let start_ms = key::window_start(row_key);
             let ad_id = std::str::from_utf8(key::ad_id(row_key)).map_err(|_| damaged_key())?;
             // Those of all together are in the same table.
-            if !ad_id.is_empty() && (from_ms..span.end_ms).contains(&start_ms) && is_wanted(ad_id)? {
-                each(Window::of(start_ms, Grain::Minute.ms()), decode(value.value())?);
+            let is_of_span = !ad_id.is_empty() && (from_ms..span.end_ms).contains(&start_ms);
+            if is_of_span
+                && is_wanted(ad_id)?
+                && each(Window::of(start_ms, Grain::Minute.ms()), decode(value.value())?).is_break()
+            {
+                return Ok(());
             }
         }
         Ok(())
@@ -356,6 +372,7 @@ impl Snapshot {
         let mut add = |minute: Window, history: History| {
             let start_ms = window_of(question, span, minute.start_ms).start_ms;
             *found.entry(start_ms).or_default() += history.corrections;
+            ControlFlow::Continue(())
         };
         match ads {
             Ads::Every => self.visit_history("", span, &mut add)?,
@@ -368,6 +385,9 @@ impl Snapshot {
         Ok(found)
     }
 }
+
+/// Breaks where it wants no more.
+type EachMinute<'a> = &'a mut dyn FnMut(Window, History) -> ControlFlow<()>;
 
 type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
 
