@@ -12,10 +12,10 @@ use crate::ads::AdIndex;
 use crate::batch::{Applied, Batch, Delivered, Delivery};
 use crate::catalogue::Catalogue;
 use crate::edges::{Claims, Hearing, TroubleKind, Verdict};
-use crate::fold::{add_corrections, add_late, add_to_rows};
+use crate::fold::{add_corrections, add_late, add_to_rows, drop_folded_runs};
 use crate::history::Corrections;
 use crate::key::{PANE_MS, Parts};
-use crate::panes::{Open, Run, RunBuilder, RunError, merge_rows};
+use crate::panes::{Run, RunBuilder, RunError, merge_rows};
 use crate::records::{Edge, Place, Trouble};
 use crate::rollup::{self, Step};
 use crate::snapshot::Moment;
@@ -385,17 +385,6 @@ impl Store {
         let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, *self.hearing());
         claims != moment.claims || rollup::is_due(self, &moment.progress)
     }
-}
-
-fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
-    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
-    let folded_before_ms = open.folded_before_ms;
-    let is_folded = |run: &Run| run.last_pane().is_none_or(|pane| pane < folded_before_ms);
-    for (number, _) in open.runs.iter().filter(|(_, run)| is_folded(run)) {
-        runs.remove(number).map_err(redb::Error::from)?;
-    }
-    open.runs.retain(|(_, run)| !is_folded(run));
-    Ok(())
 }
 
 fn refused(error: RunError) -> StoreError {

@@ -6,10 +6,10 @@ use tollgate_wire::users::{Users, UsersError};
 
 use crate::history::{Added, Corrections};
 use crate::key;
-use crate::panes::RowDelta;
+use crate::panes::{Open, RowDelta, Run};
 use crate::progress::Progress;
 use crate::records::{History, Row};
-use crate::tables::{HISTORY, StoreError, damaged_users, decode, rows_of};
+use crate::tables::{HISTORY, RUNS, StoreError, damaged_users, decode, rows_of};
 use crate::window::{Grain, floor};
 
 /// Adds to rows of a grain, which may be there already. The keys name panes, whatever the grain.
@@ -68,6 +68,18 @@ pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_m
         history.push(added, now_ms);
         table.insert(stored.as_slice(), history.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
     }
+    Ok(())
+}
+
+/// Lets runs go whose last pane is folded.
+pub fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
+    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
+    let folded_before_ms = open.folded_before_ms;
+    let is_folded = |run: &Run| run.last_pane().is_none_or(|pane| pane < folded_before_ms);
+    for (number, _) in open.runs.iter().filter(|(_, run)| is_folded(run)) {
+        runs.remove(number).map_err(redb::Error::from)?;
+    }
+    open.runs.retain(|(_, run)| !is_folded(run));
     Ok(())
 }
 

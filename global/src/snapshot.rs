@@ -13,10 +13,10 @@ use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
 use crate::question::{AsOf, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
-use crate::records::{Edge, History, Row};
+use crate::records::{Edge, History};
 use crate::refused::QuestionError;
 use crate::sums::{CLASS_VALID, Sums};
-use crate::tables::{EDGES, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of};
+use crate::tables::{EDGES, Each, HISTORY, StoreError, damaged_key, decode, next_bucket, rows_of, visit_rows};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
 use crate::whose::{Ads, Whose};
@@ -388,19 +388,3 @@ impl Snapshot {
 
 /// Breaks where it wants no more.
 type EachMinute<'a> = &'a mut dyn FnMut(Window, History) -> ControlFlow<()>;
-
-type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
-
-fn visit_rows(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    range: std::ops::Range<&[u8]>,
-    each: Each<'_>,
-) -> Result<(), StoreError> {
-    for entry in table.range(range).map_err(redb::Error::from)? {
-        let (stored, value) = entry.map_err(redb::Error::from)?;
-        let row: Row = decode(value.value())?;
-        let (_, row_key) = key::unstored(stored.value());
-        each(&Parts::read(row_key).ok_or_else(damaged_key)?, row.clicks, &row.users)?;
-    }
-    Ok(())
-}

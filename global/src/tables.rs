@@ -6,12 +6,15 @@ use redb::{
 };
 use tollgate_wire::users::UsersError;
 
-use crate::key;
+use crate::key::{self, Parts};
 use crate::progress::{Progress, Rolling};
+use crate::records::Row;
 use crate::transaction::Refusal;
 use crate::window::{Grain, HOUR_MS, Marks, floor};
 
 pub type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+/// Is shown a row's parts, clicks and users.
+pub type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
 
 /// Stored key (see `key`) to [`crate::records::Row`], a table for each grain.
 const PANES: Bytes = TableDefinition::new("panes");
@@ -160,6 +163,21 @@ pub fn next_bucket(
     let Some(entry) = found.next() else { return Ok(None) };
     let (stored, _) = entry.map_err(redb::Error::from)?;
     Ok(Some(key::unstored(stored.value()).0))
+}
+
+/// Shows the rows of a range.
+pub fn visit_rows(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    range: std::ops::Range<&[u8]>,
+    each: Each<'_>,
+) -> Result<(), StoreError> {
+    for entry in table.range(range).map_err(redb::Error::from)? {
+        let (stored, value) = entry.map_err(redb::Error::from)?;
+        let row: Row = decode(value.value())?;
+        let (_, row_key) = key::unstored(stored.value());
+        each(&Parts::read(row_key).ok_or_else(damaged_key)?, row.clicks, &row.users)?;
+    }
+    Ok(())
 }
 
 pub fn read<T: Message + Default>(
