@@ -154,8 +154,8 @@ function alerts(state) {
   const found = [];
   for (const edge of state.edges) {
     if (edge.presence === "silent") {
-      const since = edge.seen ? `since ${clock(edge.seen, state.now)}` : "";
-      found.push(`Edge ${edge.edge_id} is silent ${since}. What it took since is not counted yet; windows close without it, `
+      const since = edge.seen ? ` since ${clock(edge.seen, state.now)}` : "";
+      found.push(`Edge ${edge.edge_id} is silent${since}. What it took since is not counted yet; windows close without it, `
         + "and none becomes final before it is back or retired.");
     }
     if (edge.held_at) {
