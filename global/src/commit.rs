@@ -18,7 +18,7 @@ use crate::history::Corrections;
 use crate::key::{PANE_MS, Parts};
 use crate::panes::{Run, RunBuilder, RunError, merge_rows};
 use crate::records::{Edge, Place, Trouble};
-use crate::rollup;
+use crate::rollup::{self, Step};
 use crate::snapshot::Moment;
 use crate::source;
 use crate::store::{Options, Store};
@@ -134,9 +134,13 @@ impl<'a> Commit<'a> {
 
     /// Closes what time has closed, and does a step of rolling up or pruning. True: there is more to do.
     pub fn keep_up(&mut self) -> Result<bool, StoreError> {
+        self.keep_up_by(Step::default())
+    }
+
+    pub fn keep_up_by(&mut self, step: Step) -> Result<bool, StoreError> {
         self.count(&[])?;
-        let rolled = rollup::roll(self.file, &mut self.after.progress)?;
-        let pruned = rollup::prune(self.file, &mut self.after.progress, &self.options.retention)?;
+        let rolled = rollup::roll(self.file, &mut self.after.progress, step)?;
+        let pruned = rollup::prune(self.file, &mut self.after.progress, &self.options.retention, step)?;
         Ok(rolled || pruned)
     }
 

@@ -9,7 +9,7 @@ use crate::key;
 use crate::panes::{Open, RowDelta, Run};
 use crate::progress::Progress;
 use crate::records::{History, Row};
-use crate::tables::{CORRECTED, HISTORY, RUNS, StoreError, damaged_key, damaged_users, decode, rows_of};
+use crate::tables::{CORRECTED, HISTORY, RUNS, StoreError, damaged_users, decode, rows_of};
 use crate::window::{Grain, floor};
 
 /// Adds to rows of a grain, which may be there already. The keys name panes, whatever the grain.
@@ -35,11 +35,7 @@ pub fn add_to_rows<'a, 'b: 'a>(
 
 /// Adds what did not wait in a run: to its pane, and where that is rolled up already, to its minute and hour too.
 pub fn add_late(file: &WriteTransaction, deltas: &[RowDelta<'_>], progress: &Progress) -> Result<(), StoreError> {
-    let mut rolled = Vec::new();
-    for delta in deltas {
-        let parts = key::Parts::read(delta.key).ok_or_else(damaged_key)?;
-        rolled.push(progress.is_rolled(parts.ad_id, parts.window_start_ms));
-    }
+    let rolled: Vec<bool> = deltas.iter().map(|delta| progress.is_rolled(delta.key)).collect();
     for grain in Grain::ALL {
         let kept_from_ms = progress.kept_from(grain);
         let belongs = |(delta, rolled): &(&RowDelta<'_>, &bool)| {
@@ -84,7 +80,7 @@ pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_m
     Ok(())
 }
 
-/// Lets runs go of which every pane is in rows.
+/// Lets runs go whose last pane is folded.
 pub fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
     let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
     let folded_before_ms = open.folded_before_ms;

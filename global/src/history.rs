@@ -1,6 +1,7 @@
 //! Pure. The corrections of a minute: what each version added, when and why.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use crate::question::{Correction, CorrectionReason};
 use crate::records::{Corrected, History};
@@ -109,9 +110,56 @@ impl History {
     }
 }
 
+/// Corrections of whole minutes, the oldest first: as many as fit, but of one minute at least. Nothing behind it is read.
+pub struct CorrectionsPage {
+    pub corrections: Vec<Correction>,
+    /// The minute that the next page begins with.
+    pub next_ms: Option<i64>,
+    limit: usize,
+}
+
+impl CorrectionsPage {
+    pub fn new(limit: usize) -> CorrectionsPage {
+        CorrectionsPage { corrections: Vec::new(), next_ms: None, limit }
+    }
+
+    /// Takes the next minute in; breaks where it has no room.
+    pub fn take(&mut self, minute: Window, history: &History) -> ControlFlow<()> {
+        let more = history.kept.len();
+        if !self.corrections.is_empty() && self.corrections.len() + more > self.limit {
+            self.next_ms = Some(minute.start_ms);
+            return ControlFlow::Break(());
+        }
+        self.corrections.extend(history.corrections_of(minute));
+        ControlFlow::Continue(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_ends_between_two_minutes() {
+        let page_of = |versions: &[u32], limit: usize| {
+            let mut page = CorrectionsPage::new(limit);
+            for (minute, versions) in versions.iter().enumerate() {
+                let mut history = History::default();
+                for at_ms in 0..i64::from(*versions) {
+                    history.push(Added { reason: CorrectionReason::Late, gross: 1, net: 1 }, at_ms);
+                }
+                if page.take(Window::of(minute as i64 * MINUTE_MS, MINUTE_MS), &history).is_break() {
+                    break;
+                }
+            }
+            (page.corrections.len(), page.next_ms.map(|at_ms| at_ms / MINUTE_MS))
+        };
+        let cases = [(1, 2, Some(1)), (2, 2, Some(1)), (3, 2, Some(1)), (4, 2, Some(1)), (5, 5, Some(2)), (6, 6, None)];
+        for (limit, length, next) in cases {
+            assert_eq!(page_of(&[2, 3, 1], limit), (length, next), "{limit}");
+        }
+        assert_eq!(page_of(&[3], 1), (3, None), "one minute is never divided");
+    }
 
     #[test]
     fn only_what_was_closed_is_corrected_and_why_is_said() {

@@ -37,6 +37,8 @@ mod reading;
 mod records;
 mod refused;
 mod rollup;
+#[cfg(test)]
+mod rollup_tests;
 mod room;
 mod service;
 mod session;
@@ -67,6 +69,7 @@ pub use consumer::{Consumer, Stopped};
 pub use dashboard::Page;
 pub use directory::{STORE_FILE, is_known, of_the_global_tier};
 pub use edges::{EdgeState, Presence, TroubleKind};
+pub use hearing::{Heard, Hearing};
 pub use http::{AGENTS, Access, CLASSES, DEVICES, Port, PortLimits, QUESTIONS_BYTES_MAX, serve};
 pub use kafka::KafkaSettings;
 pub use keeper::{RoomSeen, keep};

@@ -7,6 +7,7 @@
 //!    pruned    │    hours     │ hours minutes │  all three    │     panes     │   runs
 //! ```
 
+use crate::key;
 use crate::window::{Grain, HOUR_MS, MINUTE_MS, Marks, Window, ceil, floor};
 
 /// How far it is. Times only rise.
@@ -17,7 +18,7 @@ pub struct Progress {
     pub folded_before_ms: i64,
     /// Hours that begin before this are rolled up to rows of minutes and hours.
     pub rolled_before_ms: i64,
-    /// The hour that is being rolled up, and the last ad of it that is.
+    /// The hour that is being rolled up, and how far it is.
     pub rolling: Option<Rolling>,
     /// Rows of windows that begin before this are pruned, or about to be; by grain, the finest first.
     pub kept_from_ms: [i64; 3],
@@ -26,7 +27,9 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rolling {
     pub hour_ms: i64,
-    pub ad_id: String,
+    /// Key of the last row of a pane that rows of minutes and hours hold: one of before it that comes late is added to them, one of
+    /// after it is not.
+    pub row_key: Vec<u8>,
 }
 
 impl Default for Progress {
@@ -42,14 +45,14 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Whether rows of minutes and hours hold what the row of this ad and pane does.
-    pub fn is_rolled(&self, ad_id: &str, pane_ms: i64) -> bool {
-        let hour_ms = floor(pane_ms, HOUR_MS);
+    /// Whether rows of minutes and hours hold what the row of a pane with this key does.
+    pub fn is_rolled(&self, row_key: &[u8]) -> bool {
+        let hour_ms = floor(key::window_start(row_key), HOUR_MS);
         hour_ms < self.rolled_before_ms
             || self
                 .rolling
                 .as_ref()
-                .is_some_and(|rolling| rolling.hour_ms == hour_ms && ad_key(ad_id) <= ad_key(&rolling.ad_id))
+                .is_some_and(|rolling| rolling.hour_ms == hour_ms && row_key <= &rolling.row_key[..])
     }
 
     pub fn kept_from(&self, grain: Grain) -> i64 {
@@ -109,16 +112,12 @@ impl Progress {
     }
 }
 
-/// Ads in the order of row keys: by length, then by bytes.
-fn ad_key(ad_id: &str) -> (usize, &str) {
-    (ad_id.len(), ad_id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::key::PANE_MS;
     use proptest::prelude::*;
+    use tollgate_wire::Partial;
 
     fn rolled(rolled_before_ms: i64) -> Progress {
         Progress { rolled_before_ms, ..Progress::default() }
@@ -173,14 +172,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rolled_is_known_by_ad_while_an_hour_is_under_way() {
-        let rolling = Rolling { hour_ms: HOUR_MS, ad_id: "bb".to_owned() };
+    fn what_is_rolled_is_known_by_row_while_an_hour_is_under_way() {
+        let row_key = |ad: &str, window_ms: i64, region: &str| {
+            let mut key = Vec::new();
+            let region = region.to_owned();
+            key::append(
+                &Partial { ad_id: ad.into(), pane_start_ms: window_ms, region, ..Partial::default() },
+                &mut key,
+            );
+            key
+        };
+        let rolling = Rolling { hour_ms: HOUR_MS, row_key: row_key("bb", HOUR_MS + PANE_MS, "DE") };
         let progress = Progress { rolling: Some(rolling), ..rolled(HOUR_MS) };
-        assert!(progress.is_rolled("zz", 0));
+        let is_rolled = |ad, window_ms, region| progress.is_rolled(&row_key(ad, window_ms, region));
+        assert!(is_rolled("zz", 0, ""), "an hour of before");
+        assert!(is_rolled("", HOUR_MS, "") && is_rolled("z", HOUR_MS, ""), "ads of before, the shorter first");
+        assert!(!is_rolled("bc", HOUR_MS, "") && !is_rolled("aaa", HOUR_MS, ""), "ads of after");
+        assert!(is_rolled("bb", HOUR_MS, "FR") && is_rolled("bb", HOUR_MS + PANE_MS, "DE"), "rows up to it");
         assert!(
-            progress.is_rolled("", HOUR_MS) && progress.is_rolled("z", HOUR_MS) && progress.is_rolled("bb", HOUR_MS)
+            !is_rolled("bb", HOUR_MS + PANE_MS, "FR") && !is_rolled("bb", HOUR_MS + 2 * PANE_MS, ""),
+            "rows of after"
         );
-        assert!(!progress.is_rolled("bc", HOUR_MS) && !progress.is_rolled("aaa", HOUR_MS));
-        assert!(!progress.is_rolled("a", 2 * HOUR_MS));
+        assert!(!is_rolled("a", 2 * HOUR_MS, ""), "an hour of after");
     }
 }

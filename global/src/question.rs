@@ -111,6 +111,12 @@ pub struct Question {
 }
 
 impl Question {
+    /// One sum of all classes, and no rows.
+    pub fn of_a_sum(subject: Subject, scope: Option<Arc<Scope>>, span: Window) -> Question {
+        let filter = Filter { scope, ..Filter::default() };
+        Question { subject, span, granularity: None, group_by: None, filter, after: None, rows_max: 0 }
+    }
+
     /// The span that is answered: as asked, widened to whole panes, or windows of the granularity.
     pub fn widened(from_ms: i64, to_ms: i64, granularity: Option<Granularity>) -> Window {
         let grain_ms = granularity.map_or(crate::key::PANE_MS, Granularity::ms);

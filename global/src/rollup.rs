@@ -4,71 +4,89 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
 use tollgate_wire::users::Users;
 
-use crate::key::{self, Parts};
+use crate::fold::add_to_rows;
+use crate::key;
+use crate::panes::RowDelta;
 use crate::progress::{Progress, Rolling};
 use crate::records::Row;
 use crate::store::Store;
-use crate::tables::{Bytes, StoreError, begin_read, corrections_of, damaged_key, damaged_users, decode, rows_of};
+use crate::tables::{Bytes, StoreError, begin_read, corrections_of, damaged_users, decode, rows_of};
 use crate::window::{Grain, HOUR_MS, Retention, floor};
 
-/// Rows of panes that one step reads, and rows that one step prunes: some ten milliseconds.
-const STEP_ROWS: usize = 4_096;
-
-/// What one ad's panes of an hour add up to.
-#[derive(Default)]
-struct Rolled {
-    rows: BTreeMap<(Grain, Vec<u8>), (u64, Users)>,
+/// What one step may do: some tens of milliseconds, whatever ads and users there are.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Rows of panes that are rolled up, and rows that are pruned.
+    pub rows: usize,
+    /// Sketches of users, which take more time than the rows that they are of; one row may have more.
+    pub users_bytes: usize,
 }
 
-/// Rolls up some ads of the oldest hour that is not. True: there is more that can be.
-pub fn roll(file: &WriteTransaction, progress: &mut Progress) -> Result<bool, StoreError> {
+impl Default for Step {
+    fn default() -> Step {
+        Step { rows: 4_096, users_bytes: 1 << 20 }
+    }
+}
+
+/// What rows of panes add up to, by row of a coarser grain.
+#[derive(Default)]
+struct Rolled(BTreeMap<Vec<u8>, (u64, Users)>);
+
+/// Rolls up some rows of the oldest hour that is not. True: there is more that can be.
+pub fn roll(file: &WriteTransaction, progress: &mut Progress, step: Step) -> Result<bool, StoreError> {
     let panes = file.open_table(rows_of(Grain::Pane)).map_err(redb::Error::from)?;
     let Some(hour_ms) = next_hour(&panes, progress)? else { return Ok(false) };
     // Hours before it have no rows. From here on, what comes to one of them goes to its minute and hour at once: nobody rolls it up.
     progress.rolled_before_ms = hour_ms;
-    let under_way = progress.rolling.take().filter(|rolling| rolling.hour_ms == hour_ms);
-    let first = match &under_way {
-        Some(rolling) => key::stored_range(hour_ms, &rolling.ad_id, i64::MAX, i64::MAX).0,
-        None => key::bucket_start(hour_ms).to_vec(),
-    };
+    let mut first = key::bucket_start(hour_ms).to_vec();
+    if let Some(rolling) = progress.rolling.take() {
+        if rolling.hour_ms != hour_ms {
+            let text =
+                format!("the hour {} is being rolled up, and the first that has rows is {hour_ms}", rolling.hour_ms);
+            return Err(StoreError::Damaged(text));
+        }
+        first.extend_from_slice(&rolling.row_key);
+    }
     let end = key::bucket_start(hour_ms.saturating_add(HOUR_MS));
-    let (mut rolled, mut ad_id, mut read) = (Rolled::default(), None::<String>, 0);
-    let mut whole = true;
-    let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
+    let (mut minutes, mut last, mut left) = (Rolled::default(), Vec::new(), step);
+    let range = (Bound::Excluded(first.as_slice()), Bound::Excluded(end.as_slice()));
     for entry in panes.range::<&[u8]>(range).map_err(redb::Error::from)? {
         let (stored, value) = entry.map_err(redb::Error::from)?;
-        let (_, row_key) = key::unstored(stored.value());
-        let parts = Parts::read(row_key).ok_or_else(damaged_key)?;
-        // Ads are rolled up whole: the place to go on from is an ad.
-        if ad_id.as_deref() != Some(parts.ad_id) {
-            if read >= STEP_ROWS {
-                whole = false;
-                break;
-            }
-            ad_id = Some(parts.ad_id.to_owned());
+        let row: Row = decode(value.value())?;
+        if left.rows == 0 || row.users.len() > left.users_bytes && left.rows < step.rows {
+            progress.rolling = Some(Rolling { hour_ms, row_key: last });
+            break;
         }
-        rolled.add(row_key, &decode(value.value())?)?;
-        read += 1;
+        left = Step { rows: left.rows - 1, users_bytes: left.users_bytes.saturating_sub(row.users.len()) };
+        last.clear();
+        last.extend_from_slice(key::unstored(stored.value()).1);
+        minutes.add(Grain::Minute, &last, row.clicks, &row.users)?;
     }
     drop(panes);
-    rolled.write(file)?;
-    match ad_id {
-        Some(ad_id) if !whole => progress.rolling = Some(Rolling { hour_ms, ad_id }),
-        _ => {
-            progress.rolling = None;
-            progress.rolled_before_ms = hour_ms.saturating_add(HOUR_MS);
-        }
+    let minutes = minutes.into_rows();
+    let mut hours = Rolled::default();
+    for (row_key, row) in &minutes {
+        hours.add(Grain::Hour, row_key, row.clicks, &row.users)?;
+    }
+    add_rows(file, Grain::Minute, &minutes)?;
+    add_rows(file, Grain::Hour, &hours.into_rows())?;
+    if progress.rolling.is_none() {
+        progress.rolled_before_ms = hour_ms.saturating_add(HOUR_MS);
     }
     Ok(true)
 }
 
 /// Prunes some rows that are older than their retention. True: there are more.
-pub fn prune(file: &WriteTransaction, progress: &mut Progress, retention: &Retention) -> Result<bool, StoreError> {
-    let mut left = STEP_ROWS;
+pub fn prune(
+    file: &WriteTransaction,
+    progress: &mut Progress,
+    retention: &Retention,
+    step: Step,
+) -> Result<bool, StoreError> {
+    let mut left = step.rows;
     for grain in Grain::ALL {
         // Nothing goes that is not rolled up; what is asked for is moved to what is kept before anything goes.
         let limit_ms =
@@ -110,8 +128,7 @@ pub fn is_due(store: &Store, progress: &Progress) -> bool {
     looked().unwrap_or(true)
 }
 
-/// The hour to roll up, if one can be: the oldest that has rows. Another one may be under way in a store of before hours without
-/// rows counted as rolled up; that one then begins anew, and comes to the same.
+/// The hour to roll up, if one can be: the oldest that has rows.
 fn next_hour(
     panes: &impl ReadableTable<&'static [u8], &'static [u8]>,
     progress: &Progress,
@@ -138,29 +155,27 @@ fn prune_table(file: &WriteTransaction, table: Bytes, end: &[u8], mut left: usiz
 }
 
 impl Rolled {
-    fn add(&mut self, row_key: &[u8], row: &Row) -> Result<(), StoreError> {
-        for grain in [Grain::Minute, Grain::Hour] {
-            let mut row_key = row_key.to_vec();
-            let start_ms = floor(key::window_start(&row_key), grain.ms());
-            key::set_window_start(&mut row_key, start_ms);
-            let (clicks, users) = self.rows.entry((grain, row_key)).or_default();
-            *clicks += row.clicks;
-            users.merge_bytes(&row.users).map_err(damaged_users)?;
-        }
-        Ok(())
+    fn add(&mut self, grain: Grain, row_key: &[u8], clicks: u64, users: &[u8]) -> Result<(), StoreError> {
+        let mut row_key = row_key.to_vec();
+        let start_ms = floor(key::window_start(&row_key), grain.ms());
+        key::set_window_start(&mut row_key, start_ms);
+        let sums = self.0.entry(row_key).or_default();
+        sums.0 += clicks;
+        sums.1.merge_bytes(users).map_err(damaged_users)
     }
 
-    /// The rows are new: what came late to this hour before went to its panes alone.
-    fn write(self, file: &WriteTransaction) -> Result<(), StoreError> {
-        let mut minutes = file.open_table(rows_of(Grain::Minute)).map_err(redb::Error::from)?;
-        let mut hours = file.open_table(rows_of(Grain::Hour)).map_err(redb::Error::from)?;
-        let mut stored = Vec::new();
-        for ((grain, row_key), (clicks, users)) in self.rows {
-            let table = if grain == Grain::Minute { &mut minutes } else { &mut hours };
-            key::stored(&row_key, floor(key::window_start(&row_key), grain.bucket_ms()), &mut stored);
-            let row = Row { clicks, users: users.into_bytes() };
-            table.insert(stored.as_slice(), row.encode_to_vec().as_slice()).map_err(redb::Error::from)?;
-        }
-        Ok(())
+    fn into_rows(self) -> Vec<(Vec<u8>, Row)> {
+        let row = |(clicks, users): (u64, Users)| Row { clicks, users: users.into_bytes() };
+        self.0.into_iter().map(|(row_key, sums)| (row_key, row(sums))).collect()
     }
+}
+
+/// Adds to rows of minutes or hours: a step before, and what came late since, may have begun them.
+fn add_rows<'a>(file: &WriteTransaction, grain: Grain, rows: &'a [(Vec<u8>, Row)]) -> Result<(), StoreError> {
+    let delta = |(row_key, row): &'a (Vec<u8>, Row)| {
+        let users = [&row.users[..]].into_iter().filter(|users| !users.is_empty()).collect();
+        RowDelta { key: row_key, clicks: row.clicks, users }
+    };
+    let deltas: Vec<RowDelta<'_>> = rows.iter().map(delta).collect();
+    add_to_rows(file, grain, deltas.iter())
 }

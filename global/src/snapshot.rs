@@ -1,6 +1,7 @@
 //! Reading the store at one moment: rows from the file, open panes from memory, and what belongs together of both.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
@@ -8,14 +9,17 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use crate::catalogue::Catalogue;
 use crate::edges::{Claims, EdgeState};
 use crate::hearing::Hearing;
+use crate::history::CorrectionsPage;
 use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
-use crate::question::{AsOf, Correction, Counts, Filter, Question, Scope, Subject, Top, TopAd, TopQuestion};
-use crate::records::{Edge, History, Row};
+use crate::question::{AsOf, Counts, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::records::{Edge, History};
 use crate::refused::QuestionError;
 use crate::sums::{CLASS_VALID, Sums};
-use crate::tables::{EDGES, StoreError, corrections_of, damaged_key, decode, next_bucket, rows_of};
+use crate::tables::{
+    EDGES, EachRow, StoreError, corrections_of, damaged_key, decode, next_bucket, rows_of, visit_rows,
+};
 use crate::tally::{Tally, window_of};
 use crate::tops::{Ranking, Tops};
 use crate::whose::{Ads, Whose};
@@ -147,18 +151,33 @@ impl Snapshot {
 
     /// The ads with the most clicks of the last closed window.
     pub fn top(&self, question: &TopQuestion) -> Result<Top, QuestionError> {
-        let marks = self.moment.progress.marks;
-        let (tops, window) = (&self.moment.tops, Tops::window(question.window, marks.closed_before_ms));
-        let ads = match tops.top(question, window, &self.catalogue) {
-            Some(ads) => ads,
-            None if tops.is_warm() => self.top_of_rows(question, window)?,
-            None => return Err(QuestionError::NotYet),
-        };
-        Ok(Top { window, ads, as_of: self.as_of() })
+        match self.top_in_memory(question)? {
+            Some(top) => Ok(top),
+            None => Ok(self.top_of(question, self.top_of_rows(question)?)),
+        }
+    }
+
+    /// The same, where it is read from no row. None: it is a long read.
+    pub fn top_in_memory(&self, question: &TopQuestion) -> Result<Option<Top>, QuestionError> {
+        let tops = &self.moment.tops;
+        let ads = tops.top(question, self.top_window(question), &self.catalogue);
+        if ads.is_none() && !tops.is_warm() {
+            return Err(QuestionError::NotYet);
+        }
+        Ok(ads.map(|ads| self.top_of(question, ads)))
+    }
+
+    fn top_of(&self, question: &TopQuestion, ads: Vec<TopAd>) -> Top {
+        Top { window: self.top_window(question), ads, as_of: self.as_of() }
+    }
+
+    fn top_window(&self, question: &TopQuestion) -> Window {
+        Tops::window(question.window, self.moment.progress.marks.closed_before_ms)
     }
 
     /// Where there is too much of the last hour for memory.
-    fn top_of_rows(&self, question: &TopQuestion, window: Window) -> Result<Vec<TopAd>, StoreError> {
+    fn top_of_rows(&self, question: &TopQuestion) -> Result<Vec<TopAd>, StoreError> {
+        let window = self.top_window(question);
         let mut ranking = Ranking::default();
         self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
             let net = if row.class == CLASS_VALID { clicks } else { 0 };
@@ -170,13 +189,13 @@ impl Snapshot {
         Ok(ranking.top(question))
     }
 
-    /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: the oldest minute first.
-    pub fn history(&self, ad_id: Option<&str>, span: Window) -> Result<Vec<Correction>, StoreError> {
-        let mut corrections = Vec::new();
+    /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: a page of it.
+    pub fn history(&self, ad_id: Option<&str>, span: Window, limit: usize) -> Result<CorrectionsPage, StoreError> {
+        let mut page = CorrectionsPage::new(limit);
         self.visit_history(Grain::Minute, ad_id.unwrap_or(""), span, &mut |minute, history| {
-            corrections.extend(history.corrections_of(minute));
+            page.take(minute, &history)
         })?;
-        Ok(corrections)
+        Ok(page)
     }
 
     /// Sums of one ad over panes in [from, to).
@@ -197,15 +216,7 @@ impl Snapshot {
         to_ms: i64,
     ) -> Result<Sums, StoreError> {
         let span = Window { start_ms: from_ms, end_ms: to_ms };
-        let question = Question {
-            subject,
-            span,
-            granularity: None,
-            group_by: None,
-            filter: Filter { scope, ..Filter::default() },
-            after: None,
-            rows_max: 0,
-        };
+        let question = Question::of_a_sum(subject, scope, span);
         match self.count(&question) {
             Ok(counts) => Ok(counts.total.sums),
             Err(QuestionError::Store(error)) => Err(error),
@@ -250,7 +261,7 @@ impl Snapshot {
     }
 
     /// Shows rows of a grain, and what is open of them, in windows that begin in `span`.
-    fn visit(&self, ads: &Ads, grain: Grain, span: Window, each: Each<'_>) -> Result<(), StoreError> {
+    fn visit(&self, ads: &Ads, grain: Grain, span: Window, each: EachRow<'_>) -> Result<(), StoreError> {
         if span.start_ms >= span.end_ms {
             return Ok(());
         }
@@ -260,7 +271,7 @@ impl Snapshot {
         }
     }
 
-    fn visit_ad(&self, ad_id: &str, grain: Grain, span: Window, each: Each<'_>) -> Result<(), StoreError> {
+    fn visit_ad(&self, ad_id: &str, grain: Grain, span: Window, each: EachRow<'_>) -> Result<(), StoreError> {
         if ad_id.len() > key::TEXT_BYTES_MAX {
             return Ok(());
         }
@@ -280,7 +291,7 @@ impl Snapshot {
         Ok(())
     }
 
-    fn visit_every_ad(&self, grain: Grain, span: Window, each: Each<'_>) -> Result<(), StoreError> {
+    fn visit_every_ad(&self, grain: Grain, span: Window, each: EachRow<'_>) -> Result<(), StoreError> {
         let mut of_span = |parts: &Parts<'_>, clicks: u64, users: &[u8]| {
             let wanted = !parts.ad_id.is_empty() && (span.start_ms..span.end_ms).contains(&parts.window_start_ms);
             if wanted { each(parts, clicks, users) } else { Ok(()) }
@@ -297,13 +308,7 @@ impl Snapshot {
         Ok(())
     }
 
-    fn visit_history(
-        &self,
-        grain: Grain,
-        ad_id: &str,
-        span: Window,
-        each: &mut dyn FnMut(Window, History),
-    ) -> Result<(), StoreError> {
+    fn visit_history(&self, grain: Grain, ad_id: &str, span: Window, each: EachWindow<'_>) -> Result<(), StoreError> {
         let table = self.file.open_table(corrections_of(grain)).map_err(redb::Error::from)?;
         let (bucket_ms, length_ms) = (grain.bucket_ms(), grain.ms());
         let from_ms = floor(span.start_ms, length_ms);
@@ -313,7 +318,9 @@ impl Snapshot {
             for entry in table.range(first.as_slice()..end.as_slice()).map_err(redb::Error::from)? {
                 let (stored, value) = entry.map_err(redb::Error::from)?;
                 let start_ms = key::window_start(key::unstored(stored.value()).1);
-                each(Window::of(start_ms, length_ms), decode(value.value())?);
+                if each(Window::of(start_ms, length_ms), decode(value.value())?).is_break() {
+                    return Ok(());
+                }
             }
             after = bucket.saturating_add(bucket_ms);
         }
@@ -326,7 +333,7 @@ impl Snapshot {
         grain: Grain,
         span: Window,
         is_wanted: &mut dyn FnMut(&str) -> Result<bool, StoreError>,
-        each: &mut dyn FnMut(Window, History),
+        each: EachWindow<'_>,
     ) -> Result<(), StoreError> {
         let table = self.file.open_table(corrections_of(grain)).map_err(redb::Error::from)?;
         let from_ms = floor(span.start_ms, grain.ms());
@@ -338,8 +345,12 @@ impl Snapshot {
             let start_ms = key::window_start(row_key);
             let ad_id = std::str::from_utf8(key::ad_id(row_key)).map_err(|_| damaged_key())?;
             // Those of all together are in the same table.
-            if !ad_id.is_empty() && (from_ms..span.end_ms).contains(&start_ms) && is_wanted(ad_id)? {
-                each(Window::of(start_ms, grain.ms()), decode(value.value())?);
+            let is_of_span = !ad_id.is_empty() && (from_ms..span.end_ms).contains(&start_ms);
+            if is_of_span
+                && is_wanted(ad_id)?
+                && each(Window::of(start_ms, grain.ms()), decode(value.value())?).is_break()
+            {
+                return Ok(());
             }
         }
         Ok(())
@@ -361,6 +372,7 @@ impl Snapshot {
         let mut add = |corrected: Window, history: History| {
             let start_ms = window_of(question, span, corrected.start_ms).start_ms;
             *found.entry(start_ms).or_default() += history.corrections;
+            ControlFlow::Continue(())
         };
         // Where minutes are pruned, windows are of whole hours.
         let kept_from_ms = self.moment.progress.kept_from(Grain::Minute);
@@ -380,18 +392,5 @@ impl Snapshot {
     }
 }
 
-type Each<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
-
-fn visit_rows(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    range: std::ops::Range<&[u8]>,
-    each: Each<'_>,
-) -> Result<(), StoreError> {
-    for entry in table.range(range).map_err(redb::Error::from)? {
-        let (stored, value) = entry.map_err(redb::Error::from)?;
-        let row: Row = decode(value.value())?;
-        let (_, row_key) = key::unstored(stored.value());
-        each(&Parts::read(row_key).ok_or_else(damaged_key)?, row.clicks, &row.users)?;
-    }
-    Ok(())
-}
+/// Breaks where it wants no more.
+type EachWindow<'a> = &'a mut dyn FnMut(Window, History) -> ControlFlow<()>;

@@ -6,12 +6,15 @@ use redb::{
 };
 use tollgate_wire::users::UsersError;
 
-use crate::key;
+use crate::key::{self, Parts};
 use crate::progress::{Progress, Rolling};
+use crate::records::Row;
 use crate::transaction::Refusal;
-use crate::window::{Grain, Marks};
+use crate::window::{Grain, HOUR_MS, Marks, floor};
 
 pub type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+/// Is shown a row's parts, clicks and users.
+pub type EachRow<'a> = &'a mut dyn FnMut(&Parts<'_>, u64, &[u8]) -> Result<(), StoreError>;
 
 /// Stored key (see `key`) to [`crate::records::Row`], a table for each grain.
 const PANES: Bytes = TableDefinition::new("panes");
@@ -50,6 +53,9 @@ const FOLDED_BEFORE_MS: &str = "folded_before_ms";
 const ROLLED_BEFORE_MS: &str = "rolled_before_ms";
 const ROLLING_HOUR_MS: &str = "rolling_hour_ms";
 const KEPT_FROM_MS: [&str; 3] = ["panes_kept_from_ms", "minutes_kept_from_ms", "hours_kept_from_ms"];
+/// Of the last row that is, in hexadecimal digits.
+const ROLLING_ROW_KEY: &str = "rolling_row_key";
+/// Instead of it in stores of version 2: the last ad that is.
 const ROLLING_AD: &str = "rolling_ad";
 /// Where the partials are from: Kafka's cluster, and the topic.
 pub const SOURCE: &str = "source";
@@ -57,7 +63,9 @@ pub const SOURCE: &str = "source";
 pub const TOPIC_ID: &str = "topic_id";
 
 /// Version of all tables; an older tollgate refuses a newer store.
-pub const STORE_VERSION: i64 = 2;
+pub const STORE_VERSION: i64 = 3;
+/// The one before, which rolled up whole ads; made into this one when it is opened.
+const OF_WHOLE_ADS: i64 = 2;
 
 /// Why the store did not do as asked; the variants say what the caller does next.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +168,10 @@ pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
     let mut state = file.open_table(STATE).map_err(redb::Error::from)?;
     match state_value(&state, VERSION)? {
         Some(STORE_VERSION) => {}
+        Some(OF_WHOLE_ADS) => {
+            roll_anew(file, &mut state)?;
+            put_state(&mut state, VERSION, STORE_VERSION)?;
+        }
         Some(found) => return Err(StoreError::Version { found }),
         None => {
             put_state(&mut state, VERSION, STORE_VERSION)?;
@@ -169,6 +181,23 @@ pub fn make(file: &WriteTransaction) -> Result<bool, StoreError> {
     drop(state);
     each(&mut Making { file, is_counted })?;
     Ok(is_counted)
+}
+
+/// The hour that is being rolled up begins anew: its panes hold everything, and rolling up adds to the rows of minutes and hours that it finds.
+fn roll_anew(file: &WriteTransaction, state: &mut redb::Table<'_, &'static str, i64>) -> Result<(), StoreError> {
+    let hour_ms = state.remove(ROLLING_HOUR_MS).map_err(redb::Error::from)?.map(|value| value.value());
+    file.open_table(TEXTS).map_err(redb::Error::from)?.remove(ROLLING_AD).map_err(redb::Error::from)?;
+    let Some(hour_ms) = hour_ms else { return Ok(()) };
+    for grain in [Grain::Minute, Grain::Hour] {
+        let bucket_ms = floor(hour_ms, grain.bucket_ms());
+        let (first, end) =
+            (key::bucket_start(bucket_ms), key::bucket_start(bucket_ms.saturating_add(grain.bucket_ms())));
+        let mut rows = file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
+        let is_of_another = |stored: &[u8]| floor(key::window_start(key::unstored(stored).1), HOUR_MS) != hour_ms;
+        rows.retain_in(first.as_slice()..end.as_slice(), |stored, _| is_of_another(stored))
+            .map_err(redb::Error::from)?;
+    }
+    Ok(())
 }
 
 /// The first bucket of a table that begins at this time or after it.
@@ -181,6 +210,21 @@ pub fn next_bucket(
     let Some(entry) = found.next() else { return Ok(None) };
     let (stored, _) = entry.map_err(redb::Error::from)?;
     Ok(Some(key::unstored(stored.value()).0))
+}
+
+/// Shows the rows of a range.
+pub fn visit_rows(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    range: std::ops::Range<&[u8]>,
+    each: EachRow<'_>,
+) -> Result<(), StoreError> {
+    for entry in table.range(range).map_err(redb::Error::from)? {
+        let (stored, value) = entry.map_err(redb::Error::from)?;
+        let row: Row = decode(value.value())?;
+        let (_, row_key) = key::unstored(stored.value());
+        each(&Parts::read(row_key).ok_or_else(damaged_key)?, row.clicks, &row.users)?;
+    }
+    Ok(())
 }
 
 pub fn read<T: Message + Default>(
@@ -209,13 +253,14 @@ pub fn read_progress(file: &WriteTransaction) -> Result<Progress, StoreError> {
     let value = |name: &str| Ok::<_, StoreError>(state_value(&state, name)?.unwrap_or(i64::MIN));
     let marks = Marks { closed_before_ms: value(CLOSED_BEFORE_MS)?, final_before_ms: value(FINAL_BEFORE_MS)? };
     let texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
-    let rolling_ad = texts.get(ROLLING_AD).map_err(redb::Error::from)?.map(|text| text.value().to_owned());
+    let row_key = texts.get(ROLLING_ROW_KEY).map_err(redb::Error::from)?;
+    let row_key = row_key.map(|text| bytes_of(text.value()).ok_or_else(damaged_key)).transpose()?;
     let rolling_hour = state_value(&state, ROLLING_HOUR_MS)?;
     Ok(Progress {
         marks,
         folded_before_ms: value(FOLDED_BEFORE_MS)?,
         rolled_before_ms: value(ROLLED_BEFORE_MS)?,
-        rolling: rolling_hour.zip(rolling_ad).map(|(hour_ms, ad_id)| Rolling { hour_ms, ad_id }),
+        rolling: rolling_hour.zip(row_key).map(|(hour_ms, row_key)| Rolling { hour_ms, row_key }),
         kept_from_ms: [value(KEPT_FROM_MS[0])?, value(KEPT_FROM_MS[1])?, value(KEPT_FROM_MS[2])?],
     })
 }
@@ -231,16 +276,23 @@ pub fn put_progress(file: &WriteTransaction, progress: &Progress) -> Result<(), 
     }
     let mut texts = file.open_table(TEXTS).map_err(redb::Error::from)?;
     match &progress.rolling {
-        Some(Rolling { hour_ms, ad_id }) => {
+        Some(Rolling { hour_ms, row_key }) => {
             put_state(&mut state, ROLLING_HOUR_MS, *hour_ms)?;
-            texts.insert(ROLLING_AD, ad_id.as_str()).map_err(redb::Error::from)?;
+            let digits: String = row_key.iter().map(|byte| format!("{byte:02x}")).collect();
+            texts.insert(ROLLING_ROW_KEY, digits.as_str()).map_err(redb::Error::from)?;
         }
         None => {
             state.remove(ROLLING_HOUR_MS).map_err(redb::Error::from)?;
-            texts.remove(ROLLING_AD).map_err(redb::Error::from)?;
+            texts.remove(ROLLING_ROW_KEY).map_err(redb::Error::from)?;
         }
     }
     Ok(())
+}
+
+/// What hexadecimal digits say.
+fn bytes_of(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok()).collect()
 }
 
 pub fn begin_read(database: &Database) -> Result<ReadTransaction, StoreError> {

@@ -9,7 +9,7 @@ use tollgate_wire::Partial;
 use crate::batch::{Batch, Delivered, Delivery, TornTransaction};
 use crate::edges::{Presence, TroubleKind};
 use crate::fixture::{partial, transaction};
-use crate::key::PANE_MS;
+use crate::key::{self, PANE_MS};
 use crate::question::{
     CorrectionReason, Filter, Group, GroupBy, Question, RankBy, Scope, Subject, TopQuestion, TopWindow, UserAgent,
 };
@@ -17,25 +17,26 @@ use crate::records::Place;
 use crate::refused::QuestionError;
 use crate::snapshot::Snapshot;
 use crate::store::{Options, Store};
-use crate::window::{DAY_MS, Granularity, HOUR_MS, MINUTE_MS, Retention, Window, WindowState, floor};
+use crate::tables::{HISTORY, begin_write, commit_file};
+use crate::window::{DAY_MS, Grain, Granularity, HOUR_MS, MINUTE_MS, Retention, Window, WindowState, floor};
 
 /// 2024-04-12T08:00:00Z.
-const START_MS: i64 = 1_712_908_800_000;
+pub(crate) const START_MS: i64 = 1_712_908_800_000;
 const ADS: [&str; 3] = ["a", "b", "long ad"];
 const REGIONS: [&str; 2] = ["DE", "FR"];
 
-struct Fixed {
-    store: Store,
-    _folder: tempfile::TempDir,
+pub(crate) struct Fixed {
+    pub store: Store,
+    pub folder: tempfile::TempDir,
     seqs: BTreeMap<String, (u64, u64)>,
     offset: i64,
 }
 
 impl Fixed {
-    fn new(options: Options) -> Fixed {
+    pub fn new(options: Options) -> Fixed {
         let folder = tempfile::tempdir().expect("folder");
         let store = Store::open_with(&folder.path().join("store"), options).expect("a new store");
-        Fixed { store, _folder: folder, seqs: BTreeMap::new(), offset: 0 }
+        Fixed { store, folder, seqs: BTreeMap::new(), offset: 0 }
     }
 
     /// The edge's next transaction.
@@ -59,16 +60,16 @@ impl Fixed {
         self.store.apply(&batch).expect("applied")
     }
 
-    fn sends(&mut self, edge: &str, watermark_ms: i64, partials: Vec<Partial>) {
+    pub fn sends(&mut self, edge: &str, watermark_ms: i64, partials: Vec<Partial>) {
         let delivery = self.next(edge, watermark_ms, partials);
         self.apply(vec![delivery], watermark_ms + 5_000);
     }
 
-    fn keep_up(&self, now_ms: i64) {
+    pub fn keep_up(&self, now_ms: i64) {
         while self.store.keep_up(now_ms).expect("kept") {}
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         self.store.snapshot().expect("snapshot")
     }
 }
@@ -92,15 +93,15 @@ fn of_ad(ad: &str) -> Subject {
 
 /// One row of the model.
 #[derive(Clone, Debug)]
-struct Drawn {
+pub(crate) struct Drawn {
     ad: usize,
     pane: i64,
     region: usize,
-    class: u32,
-    clicks: u64,
+    pub class: u32,
+    pub clicks: u64,
 }
 
-fn drawn(panes: std::ops::Range<i64>) -> impl Strategy<Value = Drawn> {
+pub(crate) fn drawn(panes: std::ops::Range<i64>) -> impl Strategy<Value = Drawn> {
     (0..ADS.len(), panes, 0..REGIONS.len(), 0u32..3, 1u64..9).prop_map(|(ad, pane, region, class, clicks)| Drawn {
         ad,
         pane,
@@ -110,7 +111,7 @@ fn drawn(panes: std::ops::Range<i64>) -> impl Strategy<Value = Drawn> {
     })
 }
 
-fn sent(one: &Drawn) -> Partial {
+pub(crate) fn sent(one: &Drawn) -> Partial {
     let mut sent = partial(ADS[one.ad], START_MS + one.pane * PANE_MS, one.class, one.clicks, &[one.clicks]);
     (sent.region, sent.device) = (REGIONS[one.region].into(), 1 + one.region as u32);
     (sent.campaign_id, sent.advertiser_id) = (format!("c{}", one.ad % 2), "adv".to_owned());
@@ -165,7 +166,7 @@ proptest! {
     }
 }
 
-fn check_all(snapshot: &Snapshot, rows: &[Drawn]) -> Result<(), TestCaseError> {
+pub(crate) fn check_all(snapshot: &Snapshot, rows: &[Drawn]) -> Result<(), TestCaseError> {
     let (from, to) = (START_MS, START_MS + DAY_MS);
     let by_ad = |ad: usize| move |row: &Drawn| row.ad == ad;
     for granularity in Granularity::ALL {
@@ -269,22 +270,51 @@ fn a_late_click_is_a_new_version_of_its_minute() {
     assert_eq!(row(&fixed), (WindowState::Closed, 3, 12));
     fixed.sends("e", START_MS + 5 * MINUTE_MS, vec![partial("a", START_MS, 0, 1, &[])]);
     let span = Window { start_ms: START_MS, end_ms: START_MS + MINUTE_MS };
-    let history = fixed.snapshot().history(Some("a"), span).expect("read");
+    let history = fixed.snapshot().history(Some("a"), span, 1_000).expect("read").corrections;
     let seen: Vec<_> = history.iter().map(|one| (one.version, one.reason, one.gross_added, one.net_added)).collect();
     assert_eq!(
         seen,
         [(2, CorrectionReason::Late, 2, 0), (3, CorrectionReason::Late, 3, 3), (4, CorrectionReason::VeryLate, 1, 1)]
     );
-    assert_eq!(fixed.snapshot().history(None, span).expect("read").len(), 3, "of all ads together, too");
+    assert_eq!(
+        fixed.snapshot().history(None, span, 1_000).expect("read").corrections.len(),
+        3,
+        "of all ads together, too"
+    );
     assert_eq!(hour(&fixed), (WindowState::Open, 0), "the hour has no settled count yet");
     fixed.sends("e", START_MS + 12 * MINUTE_MS, Vec::new());
     assert_eq!(row(&fixed), (WindowState::Final, 4, 13));
     fixed.sends("e", START_MS + 12 * MINUTE_MS, vec![partial("a", START_MS, 0, 1, &[])]);
-    let history = fixed.snapshot().history(Some("a"), span).expect("read");
+    let history = fixed.snapshot().history(Some("a"), span, 1_000).expect("read").corrections;
     assert_eq!(history.last().map(|one| one.reason), Some(CorrectionReason::AfterFinal));
     assert_eq!(row(&fixed), (WindowState::Final, 5, 14), "billing never drops");
     fixed.sends("e", START_MS + HOUR_MS, Vec::new());
     assert_eq!(hour(&fixed), (WindowState::Closed, 5), "those of before it was closed are in its version");
+}
+
+/// A page of history is read as far as it goes: what is behind it may be as much as it likes, and as damaged.
+#[test]
+fn nothing_behind_a_page_of_history_is_read() {
+    let mut fixed = Fixed::new(Options::default());
+    fixed.sends("e", START_MS + HOUR_MS, Vec::new());
+    for _ in 0..3 {
+        let late = (0..5).map(|minute| partial("a", START_MS + minute * MINUTE_MS, 0, 1, &[]));
+        fixed.sends("e", START_MS + HOUR_MS, late.collect());
+    }
+    let page = |from_ms, limit| {
+        let span = Window { start_ms: from_ms, end_ms: START_MS + HOUR_MS };
+        fixed.snapshot().history(Some("a"), span, limit).map(|page| (page.corrections.len(), page.next_ms))
+    };
+    assert_eq!(page(START_MS, 100).expect("read"), (15, None));
+    let file = begin_write(&fixed.store.database).expect("begun");
+    let mut stored = Vec::new();
+    let fourth_ms = START_MS + 3 * MINUTE_MS;
+    key::stored(&key::start("a", fourth_ms), floor(fourth_ms, Grain::Minute.bucket_ms()), &mut stored);
+    file.open_table(HISTORY).expect("there").insert(stored.as_slice(), &[0xff; 9][..]).expect("put");
+    commit_file(file).expect("written");
+    assert_eq!(page(START_MS, 3).expect("read"), (3, Some(START_MS + MINUTE_MS)));
+    assert_eq!(page(START_MS + MINUTE_MS, 5).expect("read"), (3, Some(START_MS + 2 * MINUTE_MS)));
+    assert!(page(START_MS, 9).is_err(), "the fourth minute is looked at: whether the page ends there");
 }
 
 /// Silence lets windows close and not become final; an edge that is retired holds nothing; one that is back, everything.
@@ -311,7 +341,7 @@ fn a_silent_edge_holds_nothing_open() {
     assert_eq!(presences(&fixed, now + 11_000), named);
     let late = fixed.next("quiet", START_MS, vec![partial("a", START_MS, 0, 1, &[])]);
     fixed.apply(vec![late], now + 12_000);
-    let history = fixed.snapshot().history(Some("a"), minute).expect("read");
+    let history = fixed.snapshot().history(Some("a"), minute, 1_000).expect("read").corrections;
     assert_eq!(history[0].reason, CorrectionReason::SilentEdge);
     assert!(fixed.store.retire("quiet", now + 12_000).expect("retired"));
     assert_eq!(state(&fixed), WindowState::Final, "the other's horizon has passed its end");
@@ -534,7 +564,15 @@ fn versions_do_not_fall_when_minutes_are_pruned() {
     fixed.sends("e", later, vec![partial("a", later - HOUR_MS, 0, 7, &[])]);
     fixed.sends("e", later + 4 * HOUR_MS, vec![partial("a", later + 3 * HOUR_MS, 0, 7, &[])]);
     fixed.keep_up(later + 4 * HOUR_MS);
-    assert_eq!(fixed.snapshot().history(None, Window { start_ms: 0, end_ms: i64::MAX }).expect("read").len(), 0);
+    assert_eq!(
+        fixed
+            .snapshot()
+            .history(None, Window { start_ms: 0, end_ms: i64::MAX }, 1_000)
+            .expect("read")
+            .corrections
+            .len(),
+        0
+    );
     assert_eq!(answers(&fixed), before);
     fixed.sends("e", later + 4 * HOUR_MS, vec![partial("a", START_MS, 0, 5, &[])]);
     fixed.keep_up(later + 4 * HOUR_MS);

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import uuid
 
@@ -58,6 +59,24 @@ class Edge:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def token(self, *flags):
+        """One that `tollgate token create` makes; it is in force soon."""
+        words = [BINARY, "token", "create", "--data-dir", os.path.join(self.folder.name, "data"), *flags]
+        return subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True, timeout=PATIENCE_S).stdout.strip()
+
+    def wants_tokens(self):
+        """Waits until who has none is refused."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.totals()
+            except urllib.error.HTTPError as refused:
+                with refused:
+                    assert refused.code == 401, refused
+                return
+            assert time.monotonic() < until, "tokens are not in force"
+            time.sleep(0.1)
 
     def stay(self):
         """From now on it listens where it does."""

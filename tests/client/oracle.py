@@ -58,10 +58,10 @@ class Oracle:
         return {"from_ms": from_ms, "to_ms": to_ms, "sums": sums(taken), "rows": counted,
                 "classes": dict(Counter(click.class_ for click in taken))}
 
-    def top(self, from_ms, to_ms, k, by="net", region=None):
+    def top(self, from_ms, to_ms, k, by="net", region=None, campaign_id=None):
         """Ads with their (gross, net), the most first; equal ones by name."""
         by_ad = defaultdict(list)
-        for click in self.taken(from_ms, to_ms, region=region):
+        for click in self.taken(from_ms, to_ms, region=region, campaign_id=campaign_id):
             by_ad[click.ad_id].append(click)
         place = 0 if by == "gross" else 1
         ads = [(ad_id, *sums(clicks)[:2]) for ad_id, clicks in by_ad.items()]

@@ -21,7 +21,8 @@ DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", 
 SEED = 20_240_412
 ADS = [f"ad {at}" for at in range(9)]
 REGIONS = ["DE", "US", "other", None]
-MINUTES = 8
+ROLLED_UP_S = 3
+RATE = ["--rate", "1000"]
 
 
 def iso_ms(text):
@@ -43,23 +44,30 @@ def clicks(rng, count, from_ms, to_ms):
 
 
 class Query(unittest.TestCase):
+    FLAGS, MINUTES = [], 8
+    token = None
+
     @classmethod
     def setUpClass(cls):
-        cls.edge, cls.oracle, cls.rng = Edge(), Oracle(), random.Random(SEED)
+        cls.edge, cls.oracle, cls.rng = Edge(*cls.FLAGS), Oracle(), random.Random(SEED)
         cls.addClassCleanup(cls.edge.close)
         cls.now_ms = now_ms()
-        begin_ms = cls.now_ms - MINUTES * 60_000
+        cls.begin_ms = cls.now_ms - cls.MINUTES * 60_000
         # An edge closes windows also while nothing comes: all clicks of these come late.
         until = time.monotonic() + PATIENCE_S
         while (closed := cls.get("/v1/totals")[0]["complete_up_to"]) is None:
             assert time.monotonic() < until, "nothing is closed"
             time.sleep(0.1)
         cls.closed_ms = iso_ms(closed)
-        cls.send(clicks(cls.rng, 3_000, begin_ms, cls.now_ms))
-        cls.send(clicks(cls.rng, 300, begin_ms, cls.now_ms), prefetch=True)
+        cls.send_some(3_000)
+        cls.send_some(300, prefetch=True)
         cls.wait()
-        cls.send(clicks(cls.rng, 500, begin_ms, cls.now_ms))
+        cls.send_some(500)
         cls.wait()
+
+    @classmethod
+    def send_some(cls, count, prefetch=False):
+        cls.send(clicks(cls.rng, count, cls.begin_ms, cls.now_ms), prefetch)
 
     @classmethod
     def send(cls, lines, prefetch=False):
@@ -73,18 +81,25 @@ class Query(unittest.TestCase):
     @classmethod
     def wait(cls):
         until = time.monotonic() + PATIENCE_S
-        while cls.get("/v1/totals")[0]["gross"] < len(cls.oracle.clicks):
+        span = {"from": cls.begin_ms - 60_000, "to": cls.now_ms + 60_000}
+        while cls.get("/v1/totals", **span)[0]["gross"] < len(cls.oracle.clicks):
             assert time.monotonic() < until, "not counted"
             time.sleep(0.1)
 
     @classmethod
     def get(cls, path, **query):
         """An answer as JSON, or text; and its fields."""
-        url = f"http://127.0.0.1:{cls.edge.query}{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+        with cls.open(f"{path}?{urllib.parse.urlencode(query)}") as answer:
             body = answer.read().decode()
             is_json = answer.headers["content-type"] == "application/json"
             return json.loads(body) if is_json else body, answer.headers
+
+    @classmethod
+    def open(cls, path, **fields):
+        if cls.token:
+            fields["Authorization"] = f"Bearer {cls.token}"
+        asked = urllib.request.Request(f"http://127.0.0.1:{cls.edge.query}{path}", headers=fields)
+        return urllib.request.urlopen(asked, timeout=PATIENCE_S)
 
     def near(self, found, expected, where):
         """A sketch's estimate: the standard error is 1.6 %, and small sets are nearly exact."""
@@ -97,7 +112,7 @@ class Query(unittest.TestCase):
 
     def agrees(self, path, wanted, **query):
         """One question, whole and page by page, against the oracle."""
-        answer, _ = self.get(path, **query)
+        answer, _ = self.get(path, **query, limit=10_000)
         by = {name: query.get(name) for name in ("granularity", "group_by")}
         filters = {"region": query.get("filter_region"), "user_agent": query.get("filter_user_agent")}
         expected = self.oracle.count(int(query["from"]), int(query["to"]), **by, **wanted, **filters)
@@ -116,25 +131,25 @@ class Query(unittest.TestCase):
         for at, row in rows.items():
             self.same(row, expected["rows"][at], (where, at))
         pages, cursor = [], None
+        limit = max(7, len(rows) // 3)
         while cursor is not None or not pages:
-            page, _ = self.get(path, **query, limit=7, **({"cursor": cursor} if cursor else {}))
+            page, _ = self.get(path, **query, limit=limit, **({"cursor": cursor} if cursor else {}))
             pages += page["rows"]
-            self.assertLessEqual(len(page["rows"]), 7)
+            self.assertLessEqual(len(page["rows"]), limit)
             cursor = page.get("next_cursor")
             if not page["rows"]:
                 break
         counted = [(row["window_start"], row.get(field), row["gross"], row["net"]) for row in pages]
         whole = [(row["window_start"], row.get(field), row["gross"], row["net"]) for row in answer["rows"]]
         self.assertEqual(counted, whole, where)
-        text, _ = self.get(path, **query, format="csv")
+        text, _ = self.get(path, **query, format="csv", limit=10_000)
         lines = list(csv.DictReader(io.StringIO(text)))
         table = [(line["window_start"], line.get(field), int(line["gross"]), int(line["net"])) for line in lines]
         self.assertEqual(table, whole, where)
 
     def span(self):
         """Anywhere around the clicks, at no border of anything."""
-        begin_ms = self.now_ms - (MINUTES + 2) * 60_000
-        ends = sorted(self.rng.sample(range(begin_ms, self.now_ms + 60_000), 2))
+        ends = sorted(self.rng.sample(range(self.begin_ms - 120_000, self.now_ms + 60_000), 2))
         return {"from": ends[0], "to": ends[1]}
 
     def test_counts(self):
@@ -176,8 +191,8 @@ class Query(unittest.TestCase):
     def test_versions(self):
         """What came to minutes that were closed is their history; each commit of it made a version."""
         for ad in ADS:
-            path, span = f"/v1/ads/{urllib.parse.quote(ad)}", {"from": self.now_ms - 3_600_000, "to": self.now_ms + 60_000}
-            history, _ = self.get(f"{path}/history", **span)
+            path, span = f"/v1/ads/{urllib.parse.quote(ad)}", {"from": self.begin_ms - 60_000, "to": self.now_ms + 60_000}
+            history, _ = self.get(f"{path}/history", **span, limit=10_000)
             added, versions = {}, {}
             for one in history["corrections"]:
                 minute_ms = iso_ms(one["window_start"])
@@ -196,7 +211,7 @@ class Query(unittest.TestCase):
 
     def test_ledger(self):
         """What the live stream says of the books, and of the edge."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.edge.query}/v1/live", timeout=PATIENCE_S) as events:
+        with self.open("/v1/live") as events:
             line = next(line for line in events if line.startswith(b"data: "))
         state, everything = json.loads(line[6:]), self.oracle.count(0, 1 << 45)
         gross, net, _ = everything["sums"]
@@ -209,12 +224,10 @@ class Query(unittest.TestCase):
     def test_etag(self):
         """A settled answer is not sent again."""
         path = f"/v1/totals?from={self.now_ms - 300_000}&to={self.now_ms - 120_000}"
-        url = f"http://127.0.0.1:{self.edge.query}{path}"
-        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+        with self.open(path) as answer:
             etag = answer.headers["etag"]
-        again = urllib.request.Request(url, headers={"If-None-Match": etag})
         with self.assertRaises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(again, timeout=PATIENCE_S)
+            self.open(path, **{"If-None-Match": etag})
         self.assertEqual(refused.exception.code, 304)
         refused.exception.close()
 
@@ -231,6 +244,64 @@ class Query(unittest.TestCase):
             self.assertEqual('"status":400' in done.stdout, "granularity=2m" in block, done.stdout)
             if "If-None-Match" in block:
                 self.assertEqual(done.stdout, "304\n", block)
+
+
+class Aged(Query):
+    """The same of hours that are rolled up, with clicks that came before, while and after they were; through a kill; with tokens."""
+
+    FLAGS, MINUTES = ["--dedup-window", "4h"], 200
+    # Its commands have no token.
+    test_document = None
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # Hours are looked for twice a second and rolled up in steps of milliseconds, which nobody is told of; from here on clicks come to
+        # rows of all grains.
+        time.sleep(ROLLED_UP_S)
+        cls.send_some(400)
+        cls.wait()
+        cls.edge.kill()
+        cls.edge.start()
+        cls.send_some(300)
+        cls.wait()
+        cls.token, cls.scoped = cls.edge.token("--all", *RATE), cls.edge.token("--campaign", "c1", *RATE)
+        cls.edge.wants_tokens()
+
+    def test_scope(self):
+        """Who may see one campaign sees of every answer what is of it."""
+        own = {ad for at, ad in enumerate(ADS) if at % 3 == 1}
+        span = {"from": self.begin_ms - 60_000, "to": self.now_ms + 60_000}
+        cls = type(self)
+        cls.token, all_token = cls.scoped, cls.token
+        self.addCleanup(setattr, cls, "token", all_token)
+        of_it = {"campaign_id": "c1"}
+        for granularity in [None, *LENGTHS_MS]:
+            for group_by in (None, "ad", "region", "class"):
+                asked = {"granularity": granularity, "group_by": group_by, **self.span()}
+                asked = {name: value for name, value in asked.items() if value is not None}
+                self.agrees("/v1/totals", of_it, **asked)
+                self.agrees("/v1/campaigns/c1/aggregated_count", of_it, **asked)
+                self.agrees("/v1/advertisers/a1/aggregated_count", {**of_it, "advertiser_id": "a1"}, **asked)
+        for ad in ADS:
+            path = f"/v1/ads/{urllib.parse.quote(ad)}"
+            self.agrees(f"{path}/aggregated_count", {**of_it, "ad_id": ad}, granularity="1h", **span)
+            invalid, _ = self.get(f"{path}/invalid", **span)
+            gross, net, _ = self.oracle.count(span["from"], span["to"], ad_id=ad, **of_it)["sums"]
+            self.assertEqual((invalid["gross"], invalid["net"]), (gross, net), ad)
+            # What came to an ad of several campaigns is nobody's to see, and without a catalogue any ad may be one.
+            self.assertEqual(self.get(f"{path}/history", **span)[0]["corrections"], [], ad)
+        self.agrees("/v1/campaigns/c2/aggregated_count", {"campaign_id": "nobody's"}, **span)
+        for minutes in (1, 5, 60):
+            answer, _ = self.get("/v1/ads/top_k", window_minutes=minutes)
+            window = iso_ms(answer["window_start"]), iso_ms(answer["window_end"])
+            found = [(ad["ad_id"], ad["gross"], ad["net"]) for ad in answer["top_ads"]]
+            self.assertEqual(found, self.oracle.top(*window, 100, **of_it), minutes)
+        with self.open("/v1/live") as events:
+            line = next(line for line in events if line.startswith(b"data: "))
+        state = json.loads(line[6:])
+        self.assertIsNone(state.get("ledger"))
+        self.assertLessEqual({ad["ad_id"] for ad in state["top_ads"]["ads"]}, own)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tollgate::worker::wall_ms;
-use tollgate_global::{Options, PANE_MS, Page, QuerySide, QuerySideConfig, Store, WAY_OUT_OF_AN_EDGE, keep};
+use tollgate_global::{
+    Batch, Delivered, Hearing, Options, PANE_MS, Page, Place, QuerySide, QuerySideConfig, Store, TornTransaction,
+    WAY_OUT_OF_AN_EDGE, keep,
+};
 
 use crate::fixture::{partial, transaction};
 
@@ -20,6 +23,7 @@ const WATERMARK_MS: i64 = 2_000;
 
 pub struct Edges {
     pub query: SocketAddr,
+    store: Arc<Store>,
     told: Sender<(String, bool)>,
     _stop: (oneshot::Sender<()>, Sender<()>),
     _folder: tempfile::TempDir,
@@ -46,13 +50,35 @@ impl Edges {
         std::thread::spawn(move || keep(&kept, &path, &Arc::default(), WAY_OUT_OF_AN_EDGE, &keeper_stopped));
         let (told, telling) = mpsc::channel();
         let sending: BTreeMap<String, bool> = edge_ids.iter().map(|id| ((*id).to_owned(), true)).collect();
-        std::thread::spawn(move || feed(&store, sending, &telling));
-        Edges { query, told, _stop: (stop, stop_keeper), _folder: folder }
+        let fed = Arc::clone(&store);
+        std::thread::spawn(move || feed(&fed, sending, &telling));
+        Edges { query, store, told, _stop: (stop, stop_keeper), _folder: folder }
     }
 
     /// Whether an edge sends.
     pub fn tell(&self, edge_id: &str, sends: bool) {
         self.told.send((edge_id.to_owned(), sends)).expect("the edges are fed");
+    }
+
+    /// Kafka does not answer: nobody is heard from now on.
+    pub fn go_deaf(&self) {
+        let mut hearing = Hearing::since(wall_ms());
+        hearing.others.is_deaf(wall_ms());
+        self.store.set_hearing(hearing);
+    }
+
+    pub fn hear_again(&self) {
+        self.store.set_hearing(Hearing::since(wall_ms()));
+    }
+
+    /// An edge of which nothing but a torn transaction ever came.
+    pub fn tears(&self, edge_id: &str) {
+        let place = Place { partition: 0, offset: 7 };
+        let torn =
+            TornTransaction { edge_id: edge_id.to_owned(), txn_seq: 1, place, why: "its end is not there".to_owned() };
+        let (deliveries, offsets) = ([Delivered::Torn(torn)], BTreeMap::from([(0, 8)]));
+        let batch = Batch { deliveries: &deliveries, offsets: &offsets, now_ms: wall_ms(), closing_cap_ms: None };
+        self.store.apply(&batch).expect("committed");
     }
 }
 

@@ -101,6 +101,20 @@ fn a_dead_edge_is_said() {
     });
 }
 
+/// Without Kafka nobody is heard; it is said so, and of no edge that it is silent.
+#[test]
+fn nobody_is_called_silent_while_kafka_does_not_answer() {
+    let edges = Edges::serve(&["fra-1", "ams-2"]);
+    passes("unheard.mjs", edges.query, &[], LIMIT_S, |word| match word.split_once(' ') {
+        Some(("silence", edge_id)) => edges.tell(edge_id, false),
+        Some(("wake", edge_id)) => edges.tell(edge_id, true),
+        Some(("tear", edge_id)) => edges.tears(edge_id),
+        None if word == "deafen" => edges.go_deaf(),
+        None if word == "hear" => edges.hear_again(),
+        _ => panic!("asked to {word}"),
+    });
+}
+
 /// A token that `tollgate token create` makes for a data directory.
 fn token(data_dir: &Path, flags: &[&str]) -> String {
     let mut command = Command::new(binary());

@@ -1,7 +1,8 @@
-//! A million clicks through two edges, a broker and `tollgate global`, each killed in turn: every ad and every minute is exact.
+//! A million clicks through two edges, a broker and `tollgate global`, each killed in turn: every ad and every minute is exact, gross
+//! and net.
 //!
-//! A twentieth is sent again, to the edge that took the first; three in a hundred are late, by up to ten minutes. What has no
-//! answer is sent again until it has one, so in the end every click is acknowledged, and exactly they are counted.
+//! A twentieth is sent again, to the edge that took the first; three in a hundred are late, by up to ten minutes; one in twenty is a
+//! bot's. What has no answer is sent again until it has one, so in the end every click is acknowledged, and exactly they are counted.
 //!
 //! `MILLION_CLICKS=1000000 cargo test --test kafka million` runs the whole; the gate, a slice.
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::broker::{Broker, Setup};
 use crate::client::{Connection, Random, Reply, request, verdicts};
 use crate::edge::{Edge, wait_for_export};
 use crate::global::{Global, gross};
@@ -27,6 +29,10 @@ const SEED: u64 = 20_261_129;
 const MINUTE_MS: i64 = 60_000;
 const LATE_MS_MAX: u64 = 10 * 60_000;
 const SENDERS_AN_EDGE: u64 = 2;
+/// Gross, and not net.
+const BOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+/// What is killed: the broker, an edge, the global tier, the other edge.
+const KILLED: usize = 4;
 /// Between two kills, at least.
 const CALM: Duration = Duration::from_millis(1_500);
 /// Between a sender's requests, so that there is time for kills.
@@ -34,8 +40,8 @@ const PAUSE: Duration = Duration::from_millis(120);
 /// For all to be sent: a million wants minutes on a small machine.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Clicks by ad and by the minute of their event.
-type Counts = BTreeMap<(String, i64), u64>;
+/// Gross and net by ad and by the minute of the event.
+type Counts = BTreeMap<(String, i64), [u64; 2]>;
 
 fn clicks() -> u64 {
     std::env::var("MILLION_CLICKS").map_or(CLICKS, |text| text.parse().expect("a number of clicks"))
@@ -100,9 +106,13 @@ impl Sender {
         let late = if self.random.below(100) < 3 { self.random.below(LATE_MS_MAX) } else { 0 };
         let at_ms = now_ms() - late as i64;
         let (number, made) = (self.number, self.made);
-        *self.expected.entry((ad.clone(), at_ms.div_euclid(MINUTE_MS) * MINUTE_MS)).or_default() += 1;
+        let is_bot = self.random.below(20) == 0;
+        let [gross, net] = self.expected.entry((ad.clone(), at_ms.div_euclid(MINUTE_MS) * MINUTE_MS)).or_default();
+        *gross += 1;
+        *net += u64::from(!is_bot);
+        let agent = if is_bot { format!(",\"user_agent\":\"{BOT}\"") } else { String::new() };
         format!(
-            "{{\"ad_id\":\"{ad}\",\"timestamp\":{at_ms},\"request_id\":\"{number:08x}-0000-4000-8000-{made:012x}\",\"user_id\":\"u{}\"}}",
+            "{{\"ad_id\":\"{ad}\",\"timestamp\":{at_ms},\"request_id\":\"{number:08x}-0000-4000-8000-{made:012x}\",\"user_id\":\"u{}\"{agent}}}",
             made % 9_973
         )
     }
@@ -164,46 +174,59 @@ impl Sender {
     }
 }
 
-/// Kills what runs, edges and the global tier in turn, until all is sent; returns them running, and the kills.
+/// Kills what runs, the broker, an edge, the global tier and the other edge in turn, until all is sent and each was killed; returns them running, and the kills of each. What
+/// is not killed goes on by itself.
 fn kill_in_turn(
     edges: &[Edge; 2],
     doors: &[Door; 2],
     global: &Global,
+    broker: &mut Broker,
     done: &dyn Fn() -> bool,
-) -> ([Server; 2], Server, u64) {
+) -> ([Server; 2], Server, [u64; KILLED]) {
     let mut servers = [edges[0].start(), edges[1].start()];
     let mut tier = global.start();
     for (door, server) in doors.iter().zip(&servers) {
         door.set(Some(server.clicks));
     }
     let mut random = Random::new(SEED);
-    let mut kills = 0;
-    while !done() {
-        let_pass(CALM + Duration::from_millis(random.below(1_000)));
-        let turn = kills as usize % 3;
-        if turn == 2 {
-            tier.kill();
-            tier = global.start();
-        } else {
-            doors[turn].wait_for_a_request();
-            servers[turn].kill_now();
-            doors[turn].set(None);
-            servers[turn] = edges[turn].start();
-            doors[turn].set(Some(servers[turn].clicks));
+    let mut kills = [0; KILLED];
+    for turn in (0..KILLED).cycle() {
+        if done() && kills[KILLED - 1] > 0 {
+            break;
         }
-        kills += 1;
+        let_pass(CALM + Duration::from_millis(random.below(1_000)));
+        match turn {
+            0 => {
+                broker.kill();
+                broker.restart();
+            }
+            2 => {
+                tier.kill();
+                tier = global.start();
+            }
+            edge_turn => {
+                let edge = edge_turn / 2;
+                doors[edge].wait_for_a_request();
+                servers[edge].kill_now();
+                doors[edge].set(None);
+                servers[edge] = edges[edge].start();
+                doors[edge].set(Some(servers[edge].clicks));
+            }
+        }
+        kills[turn] += 1;
     }
     (servers, tier, kills)
 }
 
 /// By the minute, as the query API answers for one ad.
-fn minutes(tier: &Server, ad: &str, from_ms: i64, to_ms: i64) -> BTreeMap<i64, u64> {
+fn minutes(tier: &Server, ad: &str, from_ms: i64, to_ms: i64) -> BTreeMap<i64, [u64; 2]> {
     let body = get(tier.query, &format!("/v1/ads/{ad}/aggregated_count?from={from_ms}&to={to_ms}&granularity=1m"));
     let answer: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("JSON: {body}"));
     assert!(answer["next_cursor"].is_null(), "an hour is one page: {body}");
     let rows = answer["rows"].as_array().unwrap_or_else(|| panic!("rows: {body}"));
-    let clicks = |row: &Value| row["gross"].as_u64().filter(|clicks| *clicks > 0);
-    rows.iter().filter_map(|row| Some((start_ms(&row["window_start"]), clicks(row)?))).collect()
+    let clicks =
+        |row: &Value| ["gross", "net"].map(|sum| row[sum].as_u64().unwrap_or_else(|| panic!("{sum} in {row}")));
+    rows.iter().map(|row| (start_ms(&row["window_start"]), clicks(row))).filter(|(_, [gross, _])| *gross > 0).collect()
 }
 
 fn start_ms(text: &Value) -> i64 {
@@ -214,7 +237,9 @@ fn start_ms(text: &Value) -> i64 {
 
 #[test]
 fn a_million_clicks_are_exact_by_ad_and_minute_through_kills_of_everything() {
-    let (broker, folder) = (shared::broker(), shared::folder());
+    // A broker of its own: it is killed.
+    let (home, folder) = (shared::folder(), shared::folder());
+    let mut broker = Broker::start(home.path(), &Setup::default());
     let mut edges = ["million-a", "million-b"].map(|id| Edge::new(id, &broker.direct(), &broker.direct()));
     edges[1].topics.partials = edges[0].topics.partials.clone();
     for edge in &mut edges {
@@ -234,7 +259,7 @@ fn a_million_clicks_are_exact_by_ad_and_minute_through_kills_of_everything() {
                 sending.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        kill_in_turn(&edges, &doors, &global, &|| {
+        kill_in_turn(&edges, &doors, &global, &mut broker, &|| {
             assert!(began.elapsed() < PATIENCE, "{} clicks were not sent in time", left.load(Ordering::SeqCst));
             sending.load(Ordering::SeqCst) == 0
         })
@@ -244,27 +269,28 @@ fn a_million_clicks_are_exact_by_ad_and_minute_through_kills_of_everything() {
 
     let mut expected = Counts::new();
     for (key, clicks) in senders.iter().flat_map(|sender| &sender.expected) {
-        *expected.entry(key.clone()).or_default() += clicks;
+        expected.entry(key.clone()).or_default().iter_mut().zip(clicks).for_each(|(sum, clicks)| *sum += clicks);
     }
     let total = clicks() / BATCH * BATCH;
-    assert_eq!(expected.values().sum::<u64>(), total);
+    let [made, net] = [0, 1].map(|sum| expected.values().map(|clicks| clicks[sum]).sum::<u64>());
+    assert!(made == total && net < total - total / 50, "{made} made, {net} net");
     within(PATIENCE, || gross(&tier, None) >= total);
     assert_eq!(gross(&tier, None), total, "of all ads");
     let (from_ms, to_ms) = (began_ms - 2 * LATE_MS_MAX as i64, now_ms() + MINUTE_MS);
     for ad in 0..ADS {
         let ad = format!("million-{ad:02}");
-        let of_ad = |(key, clicks): (&(String, i64), &u64)| (key.0 == ad).then_some((key.1, *clicks));
-        let sent: BTreeMap<i64, u64> = expected.iter().filter_map(of_ad).collect();
+        let of_ad = |(key, clicks): (&(String, i64), &[u64; 2])| (key.0 == ad).then_some((key.1, *clicks));
+        let sent: BTreeMap<i64, [u64; 2]> = expected.iter().filter_map(of_ad).collect();
         assert_eq!(minutes(&tier, &ad, from_ms, to_ms), sent, "{ad}");
     }
     let [accepted, duplicates] =
         [0, 1].map(|verdict| senders.iter().map(|sender| sender.answered[verdict]).sum::<u64>());
     let cut_off: u64 = senders.iter().map(|sender| sender.cut_off).sum();
     println!(
-        "{total} clicks sent in {sent_after:.1?} through {kills} kills, {cut_off} requests cut off, {accepted} accepted and {duplicates} duplicates \
-         as answered: every ad and minute exact"
+        "{total} clicks sent in {sent_after:.1?} through kills of the broker, an edge, the tier and the other edge {kills:?}, {cut_off} requests cut off, \
+         {accepted} accepted and {duplicates} duplicates as answered, {net} net: every ad and minute exact"
     );
-    assert!(kills >= 3, "{kills} kills: not everything was killed");
+    assert!(kills.iter().all(|kills| *kills > 0), "{kills:?} kills: not everything was killed");
     assert!(cut_off > 0, "no kill met a request");
     assert!(duplicates >= total / 25, "{duplicates} duplicates: too few were sent again");
     servers.into_iter().for_each(Server::stop);

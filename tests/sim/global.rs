@@ -173,7 +173,9 @@ impl GlobalTier {
         let ads: BTreeSet<&String> = self.rows.keys().map(|(ad, _)| ad).collect();
         let (mut corrected, ever) = (Rows::new(), Window { start_ms: 0, end_ms: i64::MAX / 2 });
         for ad in ads {
-            for correction in snapshot.history(Some(ad), ever).map_err(|error| error.to_string())? {
+            for correction in
+                snapshot.history(Some(ad), ever, usize::MAX).map_err(|error| error.to_string())?.corrections
+            {
                 *corrected.entry((ad.clone(), correction.minute.start_ms)).or_default() += correction.gross_added;
             }
         }

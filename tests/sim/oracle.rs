@@ -177,7 +177,9 @@ impl Oracle {
             return (0, 0);
         }
         let span_ms = click.last_ended_ms.saturating_sub(click.first_sent_ms).saturating_add(LATE_MS);
-        let remembered = span_ms < self.remembered_ms;
+        // Between two tries the clock may have gone an hour ahead and back: the stamps tell.
+        let stamps_ms = click.stamps.last().zip(click.stamps.first()).map_or(0, |(last, first)| last - first);
+        let remembered = span_ms.max(stamps_ms) < self.remembered_ms;
         let most = if remembered { 1 } else { click.stamps.len() as u64 };
         (click.accepted.max(u64::from(taken)), most)
     }
@@ -189,7 +191,9 @@ impl Oracle {
         for (id, click) in self.ids.iter().enumerate() {
             let (least, most) = self.bounds(id);
             if least > most {
-                return Err(format!("click {id} was accepted {least} times, and may be counted {most} times"));
+                let tries: Vec<usize> = (0..self.tries.len()).filter(|at| self.tries[*at].id == id).collect();
+                let story = self.story(&tries);
+                return Err(format!("click {id} was accepted {least} times, and may be counted {most} times: {story}"));
             }
             let least = if exported == Exported::All { least } else { 0 };
             let group = expected.entry(&click.campaign).or_default();

@@ -163,8 +163,9 @@ function alerts(state) {
         + `has said: tollgate edges accept ${edge.edge_id}`);
     }
   }
-  if (state.edges.some((edge) => edge.presence === "unheard")) {
-    found.push("Kafka does not answer: no edge can be heard, what they take is counted later, and windows wait for it.");
+  const unheard = state.edges.filter((edge) => edge.presence === "unheard").map((edge) => edge.edge_id);
+  if (unheard.length) {
+    found.push(`Not heard: ${unheard.join(", ")}. Kafka, or a part of the topic, does not answer; what they take is counted later, and windows wait.`);
   }
   if (state.ledger && state.ledger.difference !== 0) found.push(`The ledger does not balance: by ${count(state.ledger.difference)} clicks.`);
   const late_ms = state.as_of ? Date.parse(state.now) - Date.parse(state.as_of) : 0;

@@ -14,6 +14,7 @@ use super::times::format_time;
 use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, routes};
 use crate::consumer::wall_ms;
+use crate::history::CorrectionsPage;
 use crate::question::Correction;
 use crate::tables::StoreError;
 use crate::window::{MINUTE_MS, Window, ceil, floor};
@@ -76,65 +77,24 @@ pub async fn of_ad(
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
         (span, from_ms) = (cursor.span, cursor.after.0);
     }
-    let (asked_ad, scope) = (ad_id.clone(), access.scope());
+    let (asked_ad, scope, limit) = (ad_id.clone(), access.scope(), asked.limit);
     let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
         let left = Window { start_ms: from_ms, ..span };
         let shown = scope.is_none_or(|scope| snapshot.catalogue().owns(&scope, &asked_ad));
-        let corrections = if shown { snapshot.history(Some(&asked_ad), left)? } else { Vec::new() };
-        Ok::<_, StoreError>((corrections, snapshot.as_of()))
+        let none = CorrectionsPage::new(limit);
+        let page = if shown { snapshot.history(Some(&asked_ad), left, limit)? } else { none };
+        Ok::<_, StoreError>((page, snapshot.as_of()))
     });
-    let (corrections, as_of) = read.await?;
-    let (page, next_ms) = page_of(&corrections, asked.limit);
-    let next = next_ms.map(|after| Cursor { question: identity, span, after: (after, None) }.to_text());
+    let (page, as_of) = read.await?;
+    let next = page.next_ms.map(|after| Cursor { question: identity, span, after: (after, None) }.to_text());
     let answer = HistoryAnswer {
         ad_id: &ad_id,
         from: format_time(span.start_ms),
         to: format_time(span.end_ms),
-        corrections: page.iter().map(CorrectionAnswer::of).collect(),
+        corrections: page.corrections.iter().map(CorrectionAnswer::of).collect(),
         standing: Standing::of(&as_of),
         next_cursor: next,
     };
     let etag = etag(&value_of(&answer), "json");
     Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
-}
-
-/// Corrections of whole minutes, as many as fit but one minute at least; and the minute that the next page begins with.
-fn page_of(corrections: &[Correction], limit: usize) -> (&[Correction], Option<i64>) {
-    if corrections.len() <= limit {
-        return (corrections, None);
-    }
-    let begins = |at: usize| corrections[at].minute != corrections[at - 1].minute;
-    let end =
-        (1..=limit).rev().find(|at| begins(*at)).or_else(|| (limit + 1..corrections.len()).find(|at| begins(*at)));
-    end.map_or((corrections, None), |end| (&corrections[..end], Some(corrections[end].minute.start_ms)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::question::CorrectionReason;
-
-    fn corrections(minutes: &[i64]) -> Vec<Correction> {
-        let of = |minute: &i64| Correction {
-            minute: Window::of(minute * MINUTE_MS, MINUTE_MS),
-            version: 2,
-            versions: 1,
-            at_ms: 0,
-            reason: CorrectionReason::Late,
-            gross_added: 1,
-            net_added: 1,
-        };
-        minutes.iter().map(of).collect()
-    }
-
-    #[test]
-    fn a_page_ends_between_two_minutes() {
-        let all = corrections(&[0, 0, 1, 1, 1, 2]);
-        let cases = [(1, 2, Some(1)), (2, 2, Some(1)), (3, 2, Some(1)), (4, 2, Some(1)), (5, 5, Some(2)), (6, 6, None)];
-        for (limit, length, next) in cases {
-            let (page, next_ms) = page_of(&all, limit);
-            assert_eq!((page.len(), next_ms), (length, next.map(|minute: i64| minute * MINUTE_MS)), "{limit}");
-        }
-        assert_eq!(page_of(&corrections(&[3, 3, 3]), 1).0.len(), 3, "one minute is never divided");
-    }
 }

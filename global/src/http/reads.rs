@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::parameters::LIMIT_MAX;
 use super::problem::Problem;
-use crate::question::{Question, Scope, Subject};
+use crate::history::CORRECTIONS_MAX;
+use crate::question::{Correction, Question, Scope, Subject};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -20,8 +22,10 @@ use crate::window::{Granularity, HOUR_MS, MINUTE_MS};
 const SHORT_MAX: usize = 4;
 const LONG_MAX: usize = 2;
 /// What all questions under way may take of memory: their answers in the making, and their ads, of which those in the short lane have one
-/// each.
+/// each. Rankings aside: while it is made, one holds some 150 bytes for each ad of its window.
 pub const QUESTIONS_BYTES_MAX: u64 = (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * ANSWER_BYTES_MAX) as u64;
+/// A page of the history takes no more than one of counts: what is read of it, and one minute where that alone is more than a page.
+const _: () = assert!((LIMIT_MAX + CORRECTIONS_MAX) * 2 * size_of::<Correction>() <= ANSWER_BYTES_MAX);
 /// One ad's windows that are read in a few milliseconds: two days of minutes, four months of hours.
 const SHORT_WINDOWS_MAX: i64 = 3_000;
 /// How long a question waits for its turn before it is told to come again.
@@ -75,7 +79,7 @@ impl Default for Reads {
 }
 
 /// A place in a lane, and before it in the line of a scope.
-struct Turn {
+pub struct Turn {
     _lane: OwnedSemaphorePermit,
     _scope: Option<OwnedSemaphorePermit>,
 }
@@ -96,7 +100,7 @@ impl Reads {
         })
     }
 
-    async fn turn(&self, lane: Lane) -> Turn {
+    pub async fn turn(&self, lane: Lane) -> Turn {
         let (lane, scope) = match lane {
             Lane::Short => (&self.short, None),
             Lane::Long => (&self.long, None),

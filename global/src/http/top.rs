@@ -9,7 +9,8 @@ use super::reads::Lane;
 use super::request::Given;
 use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, routes};
-use crate::question::TopQuestion;
+use crate::question::{Top, TopQuestion};
+use crate::snapshot::Snapshot;
 
 pub async fn top_k(
     State(shared): State<Shared>,
@@ -21,11 +22,63 @@ pub async fn top_k(
     let filter = asked.filter(access.scope());
     let question =
         TopQuestion { window: asked.window, k: asked.k, by: asked.by, region: filter.region, scope: filter.scope };
-    let read = shared
-        .reads
-        .read(&shared.store, Lane::Short, move |snapshot| snapshot.top(&question).map(|top| (question, top)));
-    let (question, top) = read.await?;
+    let (question, top) = read(&shared, question).await?;
     let answer = TopAnswer::of(&question, &top);
     let etag = etag(&value_of(&answer), "json");
     Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
+}
+
+/// From memory at once; where not all of the window is there, in its turn among long reads: it is an hour of all ads' rows.
+async fn read(shared: &Shared, question: TopQuestion) -> Result<(TopQuestion, Top), Problem> {
+    let lane = Lane::long(question.scope.clone());
+    let (reads, store) = (&shared.reads, &shared.store);
+    let in_memory = move |snapshot: &Snapshot| snapshot.top_in_memory(&question).map(|top| (question, top));
+    match reads.read(store, Lane::Short, in_memory).await? {
+        (question, Some(top)) => Ok((question, top)),
+        (question, None) => {
+            reads.read(store, lane, move |snapshot| snapshot.top(&question).map(|top| (question, top))).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::fixture::{partial, transaction};
+    use crate::http::live::Live;
+    use crate::http::reads::Reads;
+    use crate::question::{RankBy, TopWindow};
+    use crate::store::{Options, Store};
+    use crate::window::MINUTE_MS;
+
+    /// With no room for the counts of the hour, a ranking of the hour is a long read; that of the last minute is none.
+    #[tokio::test]
+    async fn a_ranking_that_is_read_from_rows_waits_for_a_long_turn() {
+        let folder = tempfile::tempdir().expect("folder");
+        let options = Options { ranking_counts_max: 0, ..Options::default() };
+        let store = Arc::new(Store::open_with(&folder.path().join("store"), options).expect("a new store"));
+        store.commit(&transaction("e", 1, 0, Vec::new())).expect("commit");
+        store.keep_up(0).expect("warm");
+        for minute in 1..30u64 {
+            let at_ms = minute as i64 * MINUTE_MS;
+            let ads = vec![partial("a", at_ms, 0, minute, &[]), partial("b", at_ms, 0, 100, &[])];
+            store.commit(&transaction("e", minute + 1, at_ms, ads)).expect("commit");
+        }
+        let (_ending, ended) = watch::channel(());
+        let shared = Shared { store, reads: Reads::default(), live: Arc::new(Live::new(ended)) };
+        let asked = |window| TopQuestion { window, k: 1, by: RankBy::Net, region: None, scope: None };
+        let soon = |window| tokio::time::timeout(Duration::from_secs(2), read(&shared, asked(window)));
+        let turns = (shared.reads.turn(Lane::Long).await, shared.reads.turn(Lane::Long).await);
+        let (_, minute) = soon(TopWindow::Minute).await.expect("at once").expect("ranked");
+        assert_eq!((minute.ads[0].ad_id.as_str(), minute.ads[0].net), ("b", 100));
+        assert!(soon(TopWindow::Hour).await.is_err(), "both turns are taken");
+        drop(turns);
+        let (_, hour) = soon(TopWindow::Hour).await.expect("in its turn").expect("ranked");
+        assert_eq!((hour.ads[0].ad_id.as_str(), hour.ads[0].net), ("b", 2_800));
+    }
 }
