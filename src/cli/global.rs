@@ -51,8 +51,8 @@ pub struct GlobalArgs {
     /// How long rows of hours are kept [default: 731d] [bounds: 1d to 3650d] [env: TOLLGATE_KEEP_HOURS]
     #[arg(long, value_name = "TIME")]
     keep_hours: Option<String>,
-    /// What open panes, the cache of the store, the last hour's counts and transactions that are being read may hold in memory [default: 512MiB] [bounds: 64MiB to 1TiB] [env:
-    /// TOLLGATE_STORE_MEMORY_BYTES]
+    /// What open panes, the cache of the store, the last hour's counts and transactions that are being read may hold in memory
+    /// [default: 512MiB] [bounds: 64MiB to 1TiB] [env: TOLLGATE_STORE_MEMORY_BYTES]
     #[arg(long, value_name = "BYTES")]
     store_memory_bytes: Option<String>,
     /// The ad catalogue, CSV with the columns ad_id, campaign_id, advertiser_id or an object a line; read again when it changes

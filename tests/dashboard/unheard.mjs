@@ -16,10 +16,9 @@ await run(async () => {
   await ask("deafen");
   await ask("silence fra-1");
   await ask("silence ams-2");
-  await until("the alert", async () => (await alerts(view)).includes(ALERT));
-  await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
-  const edges = (await api("/v1/edges")).edges;
-  assert.deepEqual(edges.map((edge) => edge.presence), ["unheard", "unheard"]);
+  const presences = async () => (await api("/v1/edges")).edges.map((edge) => edge.presence).join();
+  await until("both unheard", async () => (await presences()) === "unheard,unheard");
+  await until("the alert names both", async () => (await alerts(view)).includes(ALERT));
   const said = (await alerts(view)).filter((text) => /Kafka|silent/.test(text));
   assert.deepEqual(said, [ALERT], "once for all edges, and none of them is called silent");
   for (const [name, [presence, seen]] of Object.entries(await rows(view))) {
@@ -36,7 +35,7 @@ await run(async () => {
   await ask("tear osl-3");
   await until("it is there", async () => "osl-3" in (await rows(view)));
   assert.equal((await rows(view))["osl-3"][1], "never");
-  // It was never one that anybody waits for.
+  // It was never one that anybody waits for: that nothing is said of it can only be seen by letting the time pass.
   await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
   assert.deepEqual((await alerts(view)).filter((text) => text.includes("osl-3 is silent")), []);
   await view.clean();
