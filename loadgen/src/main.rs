@@ -26,7 +26,7 @@ enum Command {
     /// Starts the system, feeds it, has every ad's count verified, and says what that took.
     ///
     /// Exit status: 0 proved; 1 not: a reply or a count differs, or clicks stayed unanswered; 3 proved, but the latencies say
-    /// nothing, because the schedule at half rate was not kept; 64 wrong usage; 69 something could not be started or reached.
+    /// nothing, because the schedule of an open loop was not kept; 64 wrong usage; 69 something could not be started or reached.
     #[command(args_override_self = true)]
     Prove(commands::prove::ProveArgs),
 }

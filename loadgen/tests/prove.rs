@@ -36,7 +36,10 @@ fn edge() -> PathBuf {
 
 fn prove(flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-loadgen"));
-    command.args(["prove", "--no-null", "--rounds", "1", "--ads", "20", "--verify-timeout", "30s"]).args(flags);
+    command.args(["prove", "--no-null", "--ads", "20", "--verify-timeout", "30s"]).args(flags);
+    if !flags.contains(&"--rounds") {
+        command.args(["--rounds", "1"]);
+    }
     command.output().unwrap()
 }
 
@@ -63,7 +66,7 @@ fn an_edge_is_proved_through_kills_and_the_report_tells_of_it() {
     let how = ["--seconds", "1.5", "--freshness", "--kill-every", "500ms", "--shape", "ndjson", "--shape", "one"];
     let output = prove_edge(&folder, &[&how[..], &files].concat());
     let said = text(&output);
-    // The schedule at half rate may not be kept on a busy machine: then this is said, and nothing else.
+    // The schedule of the open loop may not be kept on a busy machine: then this is said, and nothing else.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
     assert!(said.contains("clicks/s acknowledged after sync") && said.starts_with("one core: "), "{said}");
     assert!(said.contains("every ad's count verified; one-click requests: "), "{said}");
@@ -82,11 +85,11 @@ fn an_edge_is_proved_through_kills_and_the_report_tells_of_it() {
     for shape in proof["shapes"].as_array().unwrap() {
         assert!(shape["clicks_per_s"].as_f64().unwrap() > 100.0, "{shape}");
         assert!(shape["cost"]["server_ns_per_click"].as_f64().unwrap() > 50.0, "{shape}");
-        assert!(shape["half_rate"]["latency_ms"]["p99"].as_f64().unwrap() > 0.01, "{shape}");
+        assert!(shape["open_loop"]["latency_ms"]["p99"].as_f64().unwrap() > 0.01, "{shape}");
     }
     let phases: std::collections::BTreeSet<&str> =
         proof["timeline"].as_array().unwrap().iter().map(|sample| sample["phase"].as_str().unwrap()).collect();
-    assert_eq!(phases.len(), 7, "top rate, half rate and kills of two shapes, freshness of one: {phases:?}");
+    assert_eq!(phases.len(), 7, "top rate, open loop and kills of two shapes, freshness of one: {phases:?}");
 
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.contains("<polyline") && page.contains("every ad&#39;s") | page.contains("every ad's"), "{page}");
@@ -115,6 +118,31 @@ fn hosts_that_are_there_are_proved_together() {
     let said = text(&output);
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
     assert!(said.starts_with("two hosts: ") && said.contains("verdict               pass"), "{said}");
+}
+
+#[test]
+fn a_rate_that_is_asked_for_is_fed_and_nothing_else() {
+    let folder = Folder::new("rate");
+    let json = folder.0.join("proof.json");
+    let flags = ["--rate", "3000", "--rounds", "0", "--freshness", "--json", json.to_str().unwrap()];
+    let output = prove_there(&[start(Manner::Honest)], &flags);
+    let said = text(&output);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
+    let proof: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    for shape in proof["shapes"].as_array().unwrap() {
+        let paced = shape["open_loop"]["clicks_per_s"].as_f64().unwrap();
+        assert!((500.0..3_300.0).contains(&paced) && shape["rounds_clicks_per_s"] == Value::Array(vec![]), "{shape}");
+    }
+    let timeline = proof["timeline"].as_array().unwrap();
+    assert!(timeline.iter().all(|sample| !sample["phase"].as_str().unwrap().ends_with("top rate")), "{said}");
+    assert!(!said.starts_with("one host: 0 clicks/s"), "{said}");
+
+    let refused = prove_there(&[start(Manner::Honest)], &["--rounds", "0"]);
+    assert!(
+        refused.status.code() == Some(64) && text(&refused).contains("none only with --rate"),
+        "{}",
+        text(&refused)
+    );
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn what_is_wrong_with_a_token_is_said_before_a_click_is_sent() {
 fn hosts_that_want_a_token_are_proved() {
     let edge = Edge::start();
     let output = edge.prove(&["--freshness", "--token-file", &edge.file("all")]);
-    // The schedule at half rate may not be kept on a busy machine: then this is said, and nothing else.
+    // The schedule of the open loop may not be kept on a busy machine: then this is said, and nothing else.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
     assert!(said(&output).contains("verdict               pass"), "{}", said(&output));
 }

@@ -16,7 +16,7 @@ pub struct Edge {
     pub topics: Topics,
     /// Where it finds Kafka.
     pub brokers: String,
-    /// Beside those that every start has.
+    /// Beside those that every start has, or instead of them.
     pub flags: Vec<String>,
     folder: tempfile::TempDir,
 }
@@ -39,7 +39,8 @@ impl Edge {
             ("--kafka-topic-checkpoints", &self.topics.checkpoints),
             ("--export-interval", "100ms"),
         ];
-        let fixed = fixed.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]);
+        let fixed = fixed.into_iter().filter(|(flag, _)| self.flags.iter().all(|given| given != flag));
+        let fixed = fixed.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]);
         fixed.chain(self.flags.iter().cloned()).collect()
     }
 

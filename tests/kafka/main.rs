@@ -13,6 +13,8 @@
 //!                                                                 (510 in the gate)
 //!     KAFKA_ROUNDS=1000 cargo test --test kafka kills             kills of the edge (50), of the broker and of both (20)
 //!     MILLION_CLICKS=1000000 cargo test --test kafka million      clicks through two edges and the global tier, killed in turn (60,000)
+//!     FRESHNESS_RATE=200000 cargo test --release --workspace --test kafka freshness -- --nocapture
+//!                                                                 clicks/s beside which the age of a count is measured (2,000)
 //!     KAFKA_OUTAGE_SECONDS=180 cargo test --test kafka outage     an outage with the log full (3 s)
 
 mod adopt;
@@ -25,6 +27,7 @@ mod client;
 mod edge;
 mod exactly_once;
 mod faults;
+mod freshness;
 mod global;
 mod global_reading;
 mod harness;

@@ -59,9 +59,12 @@ pub struct ProveArgs {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Rounds over all shapes at top rate; the best of each figure counts.
+    /// Rounds over all shapes at top rate; the best of each figure counts. None, with --rate: only what has that rate is measured.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
+    /// Clicks a second of the open loop and of freshness. Default: half the top rate.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Ads, from 1 to 1,000,000: clicks are Zipf-distributed over them.
     #[arg(long, default_value_t = 1_000)]
     ads: u32,
@@ -72,7 +75,7 @@ pub struct ProveArgs {
     /// table to expire at this rate, or it sheds.
     #[arg(long, default_value_t = 0.0)]
     prefill: f64,
-    /// Measure at half rate how long an acknowledged click takes to show in an answer of the query API.
+    /// Measure in an open loop how long an acknowledged click takes to show in an answer of the query API.
     #[arg(long)]
     freshness: bool,
     /// In the end feed each shape once more, for --seconds, while the server is killed each so often, such as 2s.
@@ -154,6 +157,7 @@ fn settings(args: &ProveArgs) -> Result<Settings, Failure> {
         shapes: if args.shapes.is_empty() { SHAPES.to_vec() } else { args.shapes.clone() },
         seconds: args.seconds,
         rounds: args.rounds,
+        rate: args.rate,
         ads: args.ads,
         duplicates: args.duplicates,
         prefill: args.prefill,

@@ -46,9 +46,9 @@ impl Cost {
     }
 }
 
-/// Half the top rate in an open loop: latencies from the planned time of a request.
+/// An open loop, at half the top rate or at the one that was asked for: latencies from the planned time of a request.
 #[derive(Clone, Debug)]
-pub struct Half {
+pub struct OpenLoop {
     pub clicks_per_s: f64,
     pub latency: Histogram<u64>,
     /// Why the latencies say nothing about the server, if they do not.
@@ -57,9 +57,9 @@ pub struct Half {
 
 pub const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-impl Half {
-    pub fn new(outcome: &Outcome) -> Half {
-        Half {
+impl OpenLoop {
+    pub fn new(outcome: &Outcome) -> OpenLoop {
+        OpenLoop {
             clicks_per_s: outcome.totals.acknowledged() as f64 / outcome.elapsed_s,
             latency: outcome.latency.clone(),
             invalid: outcome.invalid(),
@@ -94,17 +94,17 @@ pub fn quantiles_text(histogram: &Histogram<u64>) -> String {
 #[derive(Clone, Debug)]
 pub struct ShapeFigures {
     pub shape: Shape,
-    /// Of the best round.
+    /// Of the best round at top rate; 0 where there was none.
     pub clicks_per_s: f64,
     pub rounds: Vec<f64>,
     pub cost: Option<Cost>,
     pub null: Option<Cost>,
-    pub half: Option<Half>,
+    pub open_loop: Option<OpenLoop>,
 }
 
 impl ShapeFigures {
     pub fn new(shape: Shape) -> ShapeFigures {
-        ShapeFigures { shape, clicks_per_s: 0.0, rounds: Vec::new(), cost: None, null: None, half: None }
+        ShapeFigures { shape, clicks_per_s: 0.0, rounds: Vec::new(), cost: None, null: None, open_loop: None }
     }
 
     pub fn add_round(&mut self, outcome: &Outcome, cost: Cost) {
@@ -116,6 +116,12 @@ impl ShapeFigures {
 
     pub fn add_null(&mut self, cost: Cost) {
         self.null = Some(self.null.map_or(cost, |before| before.best(cost)));
+    }
+
+    /// Clicks acknowledged a second: at top rate, or in the open loop where that was all.
+    pub fn acknowledged_per_s(&self) -> f64 {
+        let paced = self.open_loop.as_ref().map_or(0.0, |open_loop| open_loop.clicks_per_s);
+        if self.rounds.is_empty() { paced } else { self.clicks_per_s }
     }
 
     /// The null server's CPU a click over the server's.
@@ -134,7 +140,7 @@ impl ShapeFigures {
             "cost": self.cost.as_ref().map(Cost::json),
             "null": self.null.as_ref().map(Cost::json),
             "share_of_null": self.share_of_null(),
-            "half_rate": self.half.as_ref().map(Half::json),
+            "open_loop": self.open_loop.as_ref().map(OpenLoop::json),
         })
     }
 }

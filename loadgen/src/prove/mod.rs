@@ -1,5 +1,5 @@
 //! `prove`: feeds a whole system, has every ad's count verified, and says what that took. This file is the order of things: top
-//! rate (beside the null server), half of it, freshness, through kills; then the counts.
+//! rate (beside the null server), an open loop, freshness, through kills; then the counts.
 
 pub mod freshness;
 pub mod killer;
@@ -20,7 +20,7 @@ use crate::shapes::{NDJSON, Shape};
 use crate::verify::{Baseline, Span, VerifyError};
 use freshness::Freshness;
 use killer::kill_every;
-use measured::{Cost, Half, Sample};
+use measured::{Cost, OpenLoop, Sample};
 use process::Process;
 use proof::Proof;
 use std::io;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub shapes: Vec<Shape>,
     pub seconds: f64,
     pub rounds: u32,
+    /// Clicks a second of the open loop and of freshness; half the top rate where none is given.
+    pub rate: Option<f64>,
     pub ads: u32,
     /// Fraction of the requests sent twice, but at top rate.
     pub duplicates: f64,
@@ -134,9 +136,17 @@ fn check(settings: &Settings) -> Result<(), ProveError> {
     if settings.shapes.is_empty() {
         return usage("no shape is given: at least one is fed".to_owned());
     }
-    if settings.rounds == 0 || !(0.01..=86_400.0).contains(&settings.seconds) {
+    let rounds_min = u32::from(settings.rate.is_none());
+    if settings.rounds < rounds_min || !(0.01..=86_400.0).contains(&settings.seconds) {
         let (rounds, seconds) = (settings.rounds, settings.seconds);
-        return usage(format!("--rounds {rounds} --seconds {seconds}: at least one round of 0.01 to 86400 s"));
+        return usage(format!(
+            "--rounds {rounds} --seconds {seconds}: at least one round (none only with --rate) of 0.01 to 86400 s"
+        ));
+    }
+    if let Some(rate) = settings.rate
+        && !(1.0..=1e9).contains(&rate)
+    {
+        return usage(format!("--rate {rate} is not from 1 to 1,000,000,000 clicks/s"));
     }
     if !(0.0..=0.95).contains(&settings.prefill) {
         return usage(format!("--prefill {} is no fraction from 0 to 0.95", settings.prefill));
@@ -185,15 +195,15 @@ impl Prover<'_> {
             }
         }
         for (at, shape) in shapes.iter().enumerate() {
-            let rate = self.proof.shapes[at].clicks_per_s / 2.0;
-            (self.say)(&format!("{} at half the top rate, {rate:.0} clicks/s", shape.name));
-            let plan = Plan { rate: Rate::ClicksPerSecond(rate.max(1.0)), ..self.plan(*shape) };
-            let outcome = self.feed(&format!("{}, half rate", shape.name), &plan)?.0;
-            self.proof.shapes[at].half = Some(Half::new(&outcome));
+            let rate = self.open_loop_rate(at);
+            (self.say)(&format!("{} in an open loop, {rate:.0} clicks/s", shape.name));
+            let plan = Plan { rate: Rate::ClicksPerSecond(rate), ..self.plan(*shape) };
+            let outcome = self.feed(&format!("{}, open loop", shape.name), &plan)?.0;
+            self.proof.shapes[at].open_loop = Some(OpenLoop::new(&outcome));
         }
         if settings.freshness {
-            let rate = self.proof.shapes[0].clicks_per_s / 2.0;
-            (self.say)(&format!("freshness beside {} at half the top rate", shapes[0].name));
+            let rate = self.open_loop_rate(0);
+            (self.say)(&format!("freshness beside {}, {rate:.0} clicks/s", shapes[0].name));
             self.freshness(shapes[0], rate)?;
         }
         if let Some(every) = settings.kill_every {
@@ -203,6 +213,10 @@ impl Prover<'_> {
             }
         }
         Ok(())
+    }
+
+    fn open_loop_rate(&self, shape: usize) -> f64 {
+        self.settings.rate.unwrap_or_else(|| (self.proof.shapes[shape].clicks_per_s / 2.0).max(1.0))
     }
 
     /// Of this shape, with ids of its own.
@@ -296,7 +310,7 @@ impl Prover<'_> {
 
     /// In a feed of its own: asking all the time would be in the way of the latencies.
     fn freshness(&mut self, shape: Shape, rate: f64) -> Result<(), ProveError> {
-        let plan = Plan { rate: Rate::ClicksPerSecond(rate.max(1.0)), ..self.plan(shape) };
+        let plan = Plan { rate: Rate::ClicksPerSecond(rate), ..self.plan(shape) };
         let (addresses, ad, span) = (self.addresses.clone(), self.settings.ads as usize, self.span);
         let stop = AtomicBool::new(false);
         let (fed, fresh) = std::thread::scope(|scope| {

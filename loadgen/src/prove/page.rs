@@ -38,7 +38,7 @@ pub fn page(proof: &Proof) -> String {
     if proof.timeline.iter().any(|sample| sample.remembered_s.is_some()) {
         section(&mut out, "Span of ids remembered", &over_time(proof, "seconds", |sample| sample.remembered_s));
     }
-    section(&mut out, "Acknowledgement at half the top rate, from the planned time of a request", &latencies(proof));
+    section(&mut out, "Acknowledgement in an open loop, from the planned time of a request", &latencies(proof));
     if !proof.freshness.is_empty() {
         let series = vec![curve("freshness", 0, &proof.freshness)];
         section(&mut out, "From a click's acknowledgement to the answer that shows it", &quantile_plot(series));
@@ -61,16 +61,16 @@ fn section(out: &mut String, title: &str, plot: &Plot) {
 fn table(proof: &Proof) -> String {
     let mut out = String::from(
         "<table><tr><th>requests of</th><th>clicks/s on disk</th><th>server's CPU a click</th><th>machine's, less client</th>\
-         <th>null server's</th><th>share of null</th><th>p50 at half rate</th><th>p99</th></tr>",
+         <th>null server's</th><th>share of null</th><th>p50 in an open loop</th><th>p99</th></tr>",
     );
     let ns = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |ns| format!("{ns:.0} ns"));
     for figures in &proof.shapes {
-        let (cost, null, half) = (figures.cost, figures.null, figures.half.as_ref());
+        let (cost, null, open_loop) = (figures.cost, figures.null, figures.open_loop.as_ref());
         let latency =
-            |of_one| half.map_or_else(|| "–".to_owned(), |half| format!("{:.2} ms", ms(&half.latency, of_one)));
+            |of_one| open_loop.map_or_else(|| "–".to_owned(), |one| format!("{:.2} ms", ms(&one.latency, of_one)));
         let cells = [
             escape(figures.shape.name),
-            rate(figures.clicks_per_s),
+            rate(figures.acknowledged_per_s()),
             ns(cost.and_then(|cost| cost.server_ns)),
             ns(cost.and_then(|cost| cost.machine_ns)),
             ns(null.and_then(|null| null.server_ns)),
@@ -130,7 +130,7 @@ fn timed(proof: &Proof, y_name: &'static str, series: Vec<Series>) -> Plot {
 fn latencies(proof: &Proof) -> Plot {
     let shapes = proof.shapes.iter().enumerate();
     let curves =
-        shapes.filter_map(|(at, figures)| Some(curve(figures.shape.name, at, &figures.half.as_ref()?.latency)));
+        shapes.filter_map(|(at, figures)| Some(curve(figures.shape.name, at, &figures.open_loop.as_ref()?.latency)));
     quantile_plot(curves.collect())
 }
 

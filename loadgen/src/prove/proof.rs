@@ -109,8 +109,8 @@ impl Proof {
 
     /// Why figures of it say nothing, though nothing is wrong.
     pub fn invalid(&self) -> Vec<String> {
-        let halves = self.shapes.iter().filter_map(|figures| Some((figures.shape.name, figures.half.as_ref()?)));
-        halves.filter_map(|(name, half)| Some(format!("{name} at half rate: {}", half.invalid.as_ref()?))).collect()
+        let loops = self.shapes.iter().filter_map(|figures| Some((figures.shape.name, figures.open_loop.as_ref()?)));
+        loops.filter_map(|(name, one)| Some(format!("{name} in an open loop: {}", one.invalid.as_ref()?))).collect()
     }
 
     /// The span of ids that was remembered while the first shape was sent at top rate: what the metrics say, but not more than
@@ -125,7 +125,8 @@ impl Proof {
     /// The proof in a sentence.
     pub fn headline(&self) -> String {
         let Some(first) = self.shapes.first() else { return String::new() };
-        let mut text = format!("{}: {} clicks/s acknowledged after sync", self.served_by(), rate(first.clicks_per_s));
+        let mut text =
+            format!("{}: {} clicks/s acknowledged after sync", self.served_by(), rate(first.acknowledged_per_s()));
         if let Some(seconds) = self.remembered_s() {
             let _ = write!(text, ", {seconds:.0} seconds of ids remembered exactly meanwhile");
         }
@@ -133,9 +134,10 @@ impl Proof {
         let _ = write!(text, ", {verdict}");
         for figures in &self.shapes[1..] {
             let name = if figures.shape == ONE { "one-click requests" } else { figures.shape.name };
-            let _ = write!(text, "; {name}: {}", per_s(figures.clicks_per_s));
+            let _ = write!(text, "; {name}: {}", per_s(figures.acknowledged_per_s()));
             if self.server_cpus.len() > 1 {
-                let _ = write!(text, ", {} a core", per_s(figures.clicks_per_s / self.server_cpus.len() as f64));
+                let _ =
+                    write!(text, ", {} a core", per_s(figures.acknowledged_per_s() / self.server_cpus.len() as f64));
             } else if self.server_cpus.len() == 1 {
                 text += " a core";
             }
@@ -164,7 +166,7 @@ impl Proof {
         for figures in &self.shapes {
             let (cost, null) = (figures.cost, figures.null);
             let cells = [
-                Some(format!("{:.0}", figures.clicks_per_s)),
+                Some(format!("{:.0}", figures.acknowledged_per_s())),
                 cost.and_then(|cost| cost.server_ns).map(|ns| format!("{ns:.0}")),
                 cost.and_then(|cost| cost.machine_ns).map(|ns| format!("{ns:.0}")),
                 cost.map(|cost| format!("{:.0}", cost.client_ns)),
@@ -189,9 +191,9 @@ impl Proof {
         let mut lines = Vec::new();
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
         for figures in &self.shapes {
-            let Some(half) = &figures.half else { continue };
-            let rate = format!("at {} clicks/s: {}", rate(half.clicks_per_s), quantiles_text(&half.latency));
-            line("half rate, ms", format!("{} {rate}", figures.shape.name));
+            let Some(open_loop) = &figures.open_loop else { continue };
+            let rate = format!("at {} clicks/s: {}", rate(open_loop.clicks_per_s), quantiles_text(&open_loop.latency));
+            line("open loop, ms", format!("{} {rate}", figures.shape.name));
         }
         if !self.freshness.is_empty() {
             let count = self.freshness.len();
