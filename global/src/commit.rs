@@ -181,9 +181,8 @@ impl<'a> Commit<'a> {
     }
 
     /// Adds counts of the last hour to the ranking.
-    pub fn add_to_tops(&mut self, batch: tops::Batch) {
-        let closed_before_ms = self.after.progress.marks.closed_before_ms;
-        self.after.tops.add(batch, closed_before_ms, self.options.ranking_counts_max);
+    fn add_to_tops(&mut self, batch: tops::Batch) {
+        self.after.tops.add(batch, self.after.progress.marks.closed_before_ms);
     }
 
     fn edge(&mut self, edge_id: &str) -> &mut Edge {
@@ -249,7 +248,11 @@ impl<'a> Commit<'a> {
         }
         match verdict {
             Verdict::Next | Verdict::AfterGap { .. } => self.edge(edge_id).advance(end, now_ms),
-            Verdict::Repeated | Verdict::Overlap => {
+            Verdict::Repeated => {
+                self.edge(edge_id).repeats(end, now_ms);
+                return None;
+            }
+            Verdict::Overlap => {
                 self.edge(edge_id).seen_ms = now_ms;
                 return None;
             }

@@ -251,6 +251,15 @@ impl Edge {
         self.end = end.clone();
     }
 
+    /// Takes in a transaction whose clicks were all counted: it adds nothing. Where its number is the next one, nothing lacks between
+    /// it and the one after.
+    pub fn repeats(&mut self, end: &EndRecord, now_ms: i64) {
+        self.seen_ms = now_ms;
+        if end.txn_seq == self.end.txn_seq + 1 {
+            self.end.txn_seq = end.txn_seq;
+        }
+    }
+
     pub fn note(&mut self, trouble: Trouble) {
         let kind = TroubleKind::ALL.into_iter().find(|kind| kind.code() == trouble.kind);
         if kind.is_some_and(TroubleKind::lacks_clicks) {
@@ -344,6 +353,20 @@ mod tests {
         assert_eq!(edge().judge(&other_log), Verdict::Next, "a log that is new");
         other_log.ranges.push(end(2, 0, 10, 10).ranges.remove(0));
         assert_eq!(edge().judge(&other_log), Verdict::Overlap, "one range counted, one not");
+    }
+
+    /// Clicks that come again under the next number, as after a checkpoint was put back, leave no gap; under one that is further on,
+    /// what lies in between may be missing.
+    #[test]
+    fn what_follows_a_repetition_is_next_where_no_number_is_skipped() {
+        for (again, verdict) in [(2, Verdict::Next), (3, Verdict::AfterGap { clicks_missing: 0 })] {
+            let mut edge = edge();
+            let repeated = end(again, 0, 10, 10);
+            assert_eq!(edge.judge(&repeated), Verdict::Repeated);
+            edge.repeats(&repeated, 2_000);
+            assert_eq!(edge.judge(&end(again + 1, 10, 20, 20)), verdict, "after {again}");
+            assert_eq!((edge.clicks, edge.seen_ms), (10, 2_000));
+        }
     }
 
     #[test]
