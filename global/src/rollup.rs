@@ -88,18 +88,26 @@ pub fn prune(
 ) -> Result<bool, StoreError> {
     let mut left = step.rows;
     for grain in Grain::ALL {
-        // Nothing goes that is not rolled up; what is asked for is moved to what is kept before anything goes.
-        let limit_ms =
-            progress.marks.closed_before_ms.saturating_sub(retention.of(grain)).min(progress.rolled_before_ms);
-        let kept_from_ms = &mut progress.kept_from_ms[grain as usize];
-        *kept_from_ms = (*kept_from_ms).max(floor(limit_ms, grain.bucket_ms()));
-        let end = key::bucket_start(*kept_from_ms);
-        left = prune_table(file, rows_of(grain), &end, left)?;
-        if grain != Grain::Pane {
-            left = prune_table(file, corrections_of(grain), &end, left)?;
+        // What is asked for is moved to what is kept before anything goes.
+        let kept_from_ms = kept_from(progress, retention, grain);
+        progress.kept_from_ms[grain as usize] = kept_from_ms;
+        let end = key::bucket_start(kept_from_ms);
+        for table in pruned_tables(grain) {
+            left = prune_table(file, table, &end, left)?;
         }
     }
     Ok(left == 0)
+}
+
+/// From when on rows of a grain are to be kept. Nothing goes that is not rolled up.
+fn kept_from(progress: &Progress, retention: &Retention, grain: Grain) -> i64 {
+    let limit_ms = progress.marks.closed_before_ms.saturating_sub(retention.of(grain)).min(progress.rolled_before_ms);
+    progress.kept_from(grain).max(floor(limit_ms, grain.bucket_ms()))
+}
+
+/// Rows, and how they were corrected, which panes have no tables for.
+fn pruned_tables(grain: Grain) -> impl Iterator<Item = Bytes> {
+    [rows_of(grain)].into_iter().chain((grain != Grain::Pane).then(|| corrections_of(grain)))
 }
 
 /// Whether a step would do something: looks at the file without a commit.
@@ -110,16 +118,14 @@ pub fn is_due(store: &Store, progress: &Progress) -> bool {
         if next_hour(&panes, progress)?.is_some() {
             return Ok(true);
         }
-        let mut after = progress.clone();
         for grain in Grain::ALL {
-            let closed_ms = after.marks.closed_before_ms;
-            let limit_ms = closed_ms.saturating_sub(store.options().retention.of(grain)).min(after.rolled_before_ms);
-            let kept_from_ms = &mut after.kept_from_ms[grain as usize];
-            *kept_from_ms = (*kept_from_ms).max(floor(limit_ms, grain.bucket_ms()));
-            let table = file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
-            let first = table.first().map_err(redb::Error::from)?;
-            if first.is_some_and(|(stored, _)| key::unstored(stored.value()).0 < *kept_from_ms) {
-                return Ok(true);
+            let kept_from_ms = kept_from(progress, &store.options().retention, grain);
+            for table in pruned_tables(grain) {
+                let table = file.open_table(table).map_err(redb::Error::from)?;
+                let first = table.first().map_err(redb::Error::from)?;
+                if first.is_some_and(|(stored, _)| key::unstored(stored.value()).0 < kept_from_ms) {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

@@ -11,7 +11,7 @@ use crate::key::PANE_MS;
 use crate::rollup::Step;
 use crate::store::{Options, Store};
 use crate::tables::{STATE, TEXTS, VERSION, begin_write, commit_file};
-use crate::window::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
+use crate::window::{DAY_MS, Grain, HOUR_MS, MINUTE_MS, Retention, Window};
 use crate::window_tests::{Drawn, Fixed, START_MS, check_all, drawn, sent};
 
 /// Everything is closed by then.
@@ -154,4 +154,27 @@ fn a_store_of_the_version_before_goes_on_amid_an_hour() {
     let minute = snapshot.ad("a", START_MS + HOUR_MS, START_MS + HOUR_MS + MINUTE_MS).expect("sum");
     assert_eq!((minute.net(), minute.users()), (106, 6));
     assert_eq!(snapshot.rows(Grain::Hour).expect("rows"), 2 + 4);
+}
+
+/// A step's budget may end between a minute's rows and its corrections: those that are left go as well.
+#[test]
+fn corrections_are_pruned_with_their_minutes_whatever_a_step_may_do() {
+    const ADS: usize = 3_000;
+    let retention = Retention { panes_ms: 2 * HOUR_MS, minutes_ms: DAY_MS, hours_ms: 400 * DAY_MS };
+    let mut fixed = Fixed::new(Options { retention, ..Options::default() });
+    fixed.sends("e", START_MS + HOUR_MS, Vec::new());
+    let late = (0..ADS).map(|ad| partial(&format!("ad_{ad:04}"), START_MS, 0, 1, &[])).collect();
+    fixed.sends("e", START_MS + HOUR_MS, late);
+    let corrections = |fixed: &Fixed| {
+        let all = Window { start_ms: START_MS, end_ms: END_MS };
+        let of = |ad_id: Option<&str>| fixed.snapshot().history(ad_id, all, 10).expect("read").corrections.len();
+        [of(None), of(Some("ad_0000")), of(Some("ad_2999"))]
+    };
+    assert_eq!(corrections(&fixed), [1, 1, 1]);
+    fixed.sends("e", START_MS + 3 * DAY_MS, vec![partial("later", START_MS + 3 * DAY_MS - PANE_MS, 0, 1, &[])]);
+    fixed.sends("e", START_MS + 40 * DAY_MS, Vec::new());
+    fixed.keep_up(START_MS + 40 * DAY_MS + 5_000);
+    assert_eq!(corrections(&fixed), [0, 0, 0]);
+    assert_eq!(fixed.snapshot().rows(Grain::Minute).expect("read"), 2, "those of the later day");
+    assert_eq!(fixed.snapshot().totals(START_MS, END_MS).expect("sum").net(), ADS as u64, "hours are kept");
 }
