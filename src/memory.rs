@@ -78,7 +78,7 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
         counted("replies not yet taken", connections, u64::from(config.http.reply_bytes_max)),
         match config.export.sink {
             SinkKind::Embedded => {
-                line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, "page cache, open panes".to_owned())
+                line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, "page cache, open panes, ads of the last hour".to_owned())
             }
             SinkKind::Kafka => {
                 let text =

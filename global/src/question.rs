@@ -201,6 +201,22 @@ pub struct TopQuestion {
     pub scope: Option<Arc<Scope>>,
 }
 
+impl TopQuestion {
+    /// What an ad with so many clicks is ranked by.
+    pub fn rank(&self, gross: u64, net: u64) -> u64 {
+        match self.by {
+            RankBy::Gross => gross,
+            RankBy::Net => net,
+        }
+    }
+
+    /// Whether clicks of these are ranked.
+    pub fn takes(&self, campaign_id: &str, advertiser_id: &str, region: &str) -> bool {
+        self.region.as_deref().is_none_or(|wanted| wanted == region)
+            && self.scope.as_ref().is_none_or(|scope| scope.takes(campaign_id, advertiser_id))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopAd {
     pub ad_id: String,

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::question::{AsOf, Counts, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History};
 use crate::refused::QuestionError;
-use crate::sums::{CLASS_VALID, Sums};
+use crate::sums::Sums;
 use crate::tables::{
     EDGES, EachRow, StoreError, corrections_of, damaged_key, decode, next_bucket, rows_of, visit_rows,
 };
@@ -178,15 +178,19 @@ impl Snapshot {
     /// Where there is too much of the last hour for memory.
     fn top_of_rows(&self, question: &TopQuestion) -> Result<Vec<TopAd>, StoreError> {
         let window = self.top_window(question);
-        let mut ranking = Ranking::default();
-        self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
-            let net = if row.class == CLASS_VALID { clicks } else { 0 };
-            let row = self.catalogue.owned(row);
-            let told_by = (row.campaign_id, row.advertiser_id, row.region);
-            ranking.add(question, &Arc::from(row.ad_id), told_by, clicks, net);
-            Ok(())
-        })?;
-        Ok(ranking.top(question))
+        let mut ranking = Ranking::new(question, self.moment.tops.pass_bytes_max());
+        loop {
+            self.visit(&Ads::Every, Grain::Pane, window, &mut |row, clicks, _| {
+                let row = self.catalogue.owned(row);
+                if question.takes(row.campaign_id, row.advertiser_id, row.region) {
+                    ranking.add(row.ad_id, row.class, clicks);
+                }
+                Ok(())
+            })?;
+            if ranking.end_of_pass() {
+                return Ok(ranking.best());
+            }
+        }
     }
 
     /// What was corrected after closing in minutes of the span, of an ad or, without one, of all: a page of it.

@@ -26,8 +26,10 @@ use crate::transaction;
 use crate::window::Retention;
 
 /// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes,
-/// 24 MB of the last hour's counts and 50 MB of their names.
+/// the counts of the last hour, and rankings of them in the making.
 pub const MEMORY_BYTES_MAX: usize = 176 << 20;
+/// Counts that are read from the store before they are taken in.
+const WARM_UP_COUNTS: usize = 100_000;
 
 /// What of the store can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +38,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
     pub open_bytes_max: usize,
-    /// Counts of the last hour in memory, of 12 bytes each: one a minute for each ad and region. With more, the ranking of the hour
-    /// is read from rows.
-    pub ranking_counts_max: usize,
+    /// Counts of the last hour in memory: 12 bytes a minute for each ad and region, and their names once. With more, the ranking of the
+    /// hour is read from rows. Rankings in the making take as much again.
+    pub ranking_bytes_max: usize,
     /// An edge that sends nothing for longer holds no window open.
     pub idle_after_ms: i64,
     pub retention: Retention,
@@ -49,7 +51,7 @@ impl Default for Options {
         Options {
             cache_bytes: 32 << 20,
             open_bytes_max: 64 << 20,
-            ranking_counts_max: 2_000_000,
+            ranking_bytes_max: 40 << 20,
             idle_after_ms: 30_000,
             retention: Retention::default(),
         }
@@ -317,23 +319,30 @@ impl Store {
         if self.moment().tops.is_warm() || self.failed.load(Ordering::Acquire) {
             return Ok(());
         }
-        // From this commit on, what comes is added to an empty ranking; what was before is read from the snapshot.
-        let snapshot = self.write(now_ms, |commit| {
-            commit.after.tops = Tops::default();
-            Ok(())
-        });
-        snapshot?;
-        let snapshot = self.snapshot()?;
-        let moment = snapshot.moment();
-        let from_ms = Tops::from_ms(moment.progress.marks.closed_before_ms);
-        let mut batch = tops::Batch::default();
-        snapshot.visit_recent(from_ms, &mut |row, clicks| moment.tops.put(&mut batch, row, clicks))?;
-        self.write(now_ms, |commit| {
-            // Unless a commit in between had to number the names anew, which begins this again.
-            if commit.after.tops.shares_names(&moment.tops) {
-                commit.add_to_tops(batch);
-                commit.after.tops.complete_from(from_ms);
+        // From this commit on, what comes is added to an empty ranking; what was before is read from the snapshot. Nothing is committed
+        // in between.
+        let snapshot = {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            self.write_locked(&mut writer, now_ms, |commit| {
+                commit.after.tops = Tops::new(self.options.ranking_bytes_max);
+                Ok(())
+            })?;
+            self.snapshot()?
+        };
+        let closed_before_ms = snapshot.moment().progress.marks.closed_before_ms;
+        let from_ms = Tops::from_ms(closed_before_ms);
+        let (mut before, mut batch) = (Tops::new(self.options.ranking_bytes_max), tops::Batch::default());
+        snapshot.visit_recent(from_ms, &mut |row, clicks| {
+            before.put(&mut batch, row, clicks);
+            if batch.len() >= WARM_UP_COUNTS {
+                before.add(std::mem::take(&mut batch), closed_before_ms);
             }
+        })?;
+        before.add(batch, closed_before_ms);
+        self.write(now_ms, |commit| {
+            let closed_before_ms = commit.after.progress.marks.closed_before_ms;
+            commit.after.tops.absorb(&before, closed_before_ms);
+            commit.after.tops.complete_from(from_ms);
             Ok(())
         })
     }

@@ -2,17 +2,21 @@
 //! region, so that a ranking reads no row. Panes for some minutes, minutes for the rest.
 //!
 //! A pane's counts are a list of chunks, one a commit, never changed and shared by all moments; when there are many they become
-//! one. Names are numbered once and only added to, so they are shared by all moments too.
+//! one. Names are numbered once and only added to, so they are shared by all moments too. Counts and names have a bound: beyond it the
+//! oldest are let go, and a window that begins before is read from rows.
+
+mod names;
+mod ranking;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use names::Names;
+pub use ranking::Ranking;
 
 use crate::catalogue::Catalogue;
 use crate::key::{PANE_MS, Parts};
-use crate::question::{RankBy, TopAd, TopQuestion, TopWindow};
+use crate::question::{TopAd, TopQuestion, TopWindow};
 use crate::sums::CLASS_VALID;
 use crate::window::{HOUR_MS, MINUTE_MS, Window, floor};
 
@@ -22,7 +26,7 @@ const PANES_MS: i64 = 6 * MINUTE_MS;
 const MINUTES_MS: i64 = HOUR_MS + 2 * MINUTE_MS;
 /// Chunks of one pane or minute before they become one.
 const CHUNKS_MAX: usize = 8;
-/// Names, of some 200 bytes each, before those that nothing counts any more are let go; twice those that count, if that is more.
+/// Names before those that nothing counts any more are let go; twice those that count, if that is more.
 const NAMES_MAX: usize = 250_000;
 
 /// Clicks of one name.
@@ -34,46 +38,6 @@ struct Clicks {
 }
 
 type Chunks = Vec<Arc<[Clicks]>>;
-
-/// What is told apart: by scope and region.
-#[derive(Clone, PartialEq, Eq)]
-struct Name {
-    ad_id: Arc<str>,
-    campaign_id: Arc<str>,
-    advertiser_id: Arc<str>,
-    region: Arc<str>,
-}
-
-#[derive(Default)]
-struct Names {
-    by_name: HashTable<u32>,
-    names: Vec<Name>,
-}
-
-impl Names {
-    /// The number of these texts; a new one where they have none.
-    fn number(&mut self, texts: [&str; 4]) -> u32 {
-        let Names { by_name, names } = self;
-        if let Some(&found) = by_name.find(hash(texts), |&at| names[at as usize].texts() == texts) {
-            return found;
-        }
-        let next = names.len() as u32;
-        let [ad_id, campaign_id, advertiser_id, region] = texts.map(Arc::<str>::from);
-        names.push(Name { ad_id, campaign_id, advertiser_id, region });
-        by_name.insert_unique(hash(texts), next, |&at| hash(names[at as usize].texts()));
-        next
-    }
-}
-
-impl Name {
-    fn texts(&self) -> [&str; 4] {
-        [&self.ad_id, &self.campaign_id, &self.advertiser_id, &self.region]
-    }
-}
-
-fn hash(texts: [&str; 4]) -> u64 {
-    texts.iter().fold(0, |seed, text| xxh3_64_with_seed(text.as_bytes(), seed))
-}
 
 /// The counts of the last hour as of one moment.
 #[derive(Clone)]
@@ -87,10 +51,35 @@ pub struct Tops {
     let_go_before_ms: i64,
     entries: usize,
     names_max: usize,
+    bytes_max: usize,
+    /// Rankings are made one at a time: what their sums take of memory is taken once.
+    turn: Arc<Mutex<()>>,
 }
 
+/// Room for nothing: it is not read from the store yet.
 impl Default for Tops {
     fn default() -> Tops {
+        Tops::new(0)
+    }
+}
+
+/// Counts on their way in.
+#[derive(Default)]
+pub struct Batch {
+    by_pane: BTreeMap<i64, HashMap<u32, (u32, u32)>>,
+    entries: usize,
+}
+
+impl Batch {
+    /// Counts in it.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+}
+
+impl Tops {
+    /// Of nothing yet; counts and names take `bytes_max` of memory, about.
+    pub fn new(bytes_max: usize) -> Tops {
         Tops {
             names: Arc::default(),
             panes: BTreeMap::new(),
@@ -99,17 +88,11 @@ impl Default for Tops {
             let_go_before_ms: i64::MIN,
             entries: 0,
             names_max: NAMES_MAX,
+            bytes_max,
+            turn: Arc::default(),
         }
     }
-}
 
-/// Counts on their way in.
-#[derive(Default)]
-pub struct Batch {
-    by_pane: BTreeMap<i64, HashMap<u32, (u32, u32)>>,
-}
-
-impl Tops {
     /// Counts that begin before this are not kept.
     pub fn from_ms(closed_before_ms: i64) -> i64 {
         floor(closed_before_ms, MINUTE_MS).saturating_sub(MINUTES_MS)
@@ -129,12 +112,15 @@ impl Tops {
     pub fn put(&self, batch: &mut Batch, row: &Parts<'_>, clicks: u64) {
         let texts = [row.ad_id, row.campaign_id, row.advertiser_id, row.region];
         let name = self.names.write().unwrap_or_else(PoisonError::into_inner).number(texts);
-        let sums = batch.by_pane.entry(row.window_start_ms).or_default().entry(name).or_default();
+        let of_pane = batch.by_pane.entry(row.window_start_ms).or_default();
+        let before = of_pane.len();
+        let sums = of_pane.entry(name).or_default();
         let clicks = u32::try_from(clicks).unwrap_or(u32::MAX);
         sums.0 = sums.0.saturating_add(clicks);
         if row.class == CLASS_VALID {
             sums.1 = sums.1.saturating_add(clicks);
         }
+        batch.entries += of_pane.len() - before;
     }
 
     /// Everything from here on is in the batches that were and will be added.
@@ -142,39 +128,89 @@ impl Tops {
         self.complete_from_ms = from_ms;
     }
 
-    /// Takes a batch in, and lets go what the windows have left behind. Beyond `entries_max` counts, of 12 bytes each, the oldest
-    /// minutes go, and the hour is read from rows.
-    pub fn add(&mut self, batch: Batch, closed_before_ms: i64, entries_max: usize) {
-        let (panes_from_ms, minutes_from_ms) =
-            (floor(closed_before_ms.saturating_sub(PANES_MS), MINUTE_MS), Tops::from_ms(closed_before_ms));
+    /// Takes a batch in, and lets go what the windows have left behind, and what there is no room for.
+    pub fn add(&mut self, batch: Batch, closed_before_ms: i64) {
         for (pane_ms, sums) in batch.by_pane {
-            let chunk: Arc<[Clicks]> =
-                sums.into_iter().map(|(name, (gross, net))| Clicks { name, gross, net }).collect();
-            self.entries += chunk.len();
-            let chunks = if pane_ms >= panes_from_ms {
-                self.panes.entry(pane_ms).or_default()
-            } else {
-                self.minutes.entry(floor(pane_ms, MINUTE_MS)).or_default()
-            };
-            chunks.push(chunk);
-            self.entries -= merge(chunks, CHUNKS_MAX);
+            let chunk = sums.into_iter().map(|(name, (gross, net))| Clicks { name, gross, net }).collect();
+            self.keep(pane_ms, chunk, closed_before_ms);
         }
+        self.let_go(closed_before_ms);
+    }
+
+    /// Takes in what another has, whose names have numbers of its own.
+    pub fn absorb(&mut self, other: &Tops, closed_before_ms: i64) {
+        let names = Arc::clone(&self.names);
+        let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
+        let of_other = other.names.read().unwrap_or_else(PoisonError::into_inner);
+        for (&start_ms, chunk) in other.counts().flat_map(|(start, chunks)| chunks.iter().map(move |one| (start, one)))
+        {
+            let renamed = |clicks: &Clicks| Clicks { name: names.number(of_other.texts(clicks.name)), ..*clicks };
+            self.keep(start_ms, chunk.iter().map(renamed).collect(), closed_before_ms);
+        }
+        drop(names);
+        self.let_go_before_ms = self.let_go_before_ms.max(other.let_go_before_ms);
+        self.let_go(closed_before_ms);
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (&i64, &Chunks)> {
+        self.minutes.iter().chain(&self.panes)
+    }
+
+    fn keep(&mut self, start_ms: i64, chunk: Arc<[Clicks]>, closed_before_ms: i64) {
+        self.entries += chunk.len();
+        let chunks = if start_ms >= panes_from_ms(closed_before_ms) {
+            self.panes.entry(start_ms).or_default()
+        } else {
+            self.minutes.entry(floor(start_ms, MINUTE_MS)).or_default()
+        };
+        chunks.push(chunk);
+        self.entries -= merge(chunks, CHUNKS_MAX);
+    }
+
+    fn let_go(&mut self, closed_before_ms: i64) {
+        let panes_from_ms = panes_from_ms(closed_before_ms);
         while let Some(pane) = self.panes.first_entry().filter(|pane| *pane.key() < panes_from_ms) {
             let minute = self.minutes.entry(floor(*pane.key(), MINUTE_MS)).or_default();
             minute.extend(pane.remove());
             self.entries -= merge(minute, CHUNKS_MAX);
         }
-        while let Some(minute) = self.minutes.first_entry() {
-            let (start_ms, beyond) = (*minute.key(), self.entries > entries_max);
-            if start_ms >= minutes_from_ms && !beyond {
-                break;
-            }
+        let minutes_from_ms = Tops::from_ms(closed_before_ms);
+        while let Some(minute) = self.minutes.first_entry().filter(|minute| *minute.key() < minutes_from_ms) {
             self.entries -= minute.remove().iter().map(|chunk| chunk.len()).sum::<usize>();
-            if beyond {
-                self.let_go_before_ms = self.let_go_before_ms.max(start_ms + MINUTE_MS);
-            }
         }
-        self.forget_names();
+        let are_names_many = self.names.read().unwrap_or_else(PoisonError::into_inner).len() > self.names_max;
+        let is_too_much = self.bytes() > self.bytes_max;
+        if are_names_many || is_too_much {
+            self.forget_names();
+        }
+        // An eighth of it at once, or every commit would have to.
+        while is_too_much && self.entries > 0 && self.bytes() > self.bytes_max - self.bytes_max / 8 {
+            let fewer = self.entries - self.entries.div_ceil(8);
+            while self.entries > fewer {
+                self.let_oldest_go();
+            }
+            self.forget_names();
+        }
+    }
+
+    fn let_oldest_go(&mut self) {
+        let oldest = self.minutes.pop_first().map(|minute| (MINUTE_MS, minute));
+        let Some((length_ms, (start_ms, chunks))) = oldest.or_else(|| Some((PANE_MS, self.panes.pop_first()?))) else {
+            return;
+        };
+        self.entries -= chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+        self.let_go_before_ms = self.let_go_before_ms.max(start_ms + length_ms);
+    }
+
+    /// What one pass of a ranking that is read from rows may take: two are made at a time, beside one that reads none, and all take no
+    /// more than the counts themselves.
+    pub fn pass_bytes_max(&self) -> usize {
+        self.bytes_max / 4
+    }
+
+    /// Of memory, about.
+    fn bytes(&self) -> usize {
+        self.entries * size_of::<Clicks>() + self.names.read().unwrap_or_else(PoisonError::into_inner).bytes()
     }
 
     /// The ads with the most clicks in [`Tops::window`]; None where not all of it is in memory.
@@ -182,57 +218,63 @@ impl Tops {
         if self.complete_from_ms.max(self.let_go_before_ms) > window.start_ms {
             return None;
         }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sums = vec![(0u64, 0u64); names.names.len()];
+        let takes = |number| {
+            let [ad_id, campaign_id, advertiser_id, region] = names.texts(number);
+            let clicked = (campaign_id, advertiser_id);
+            let owner = if question.scope.is_some() { catalogue.owner_of(ad_id, clicked) } else { clicked };
+            question.takes(owner.0, owner.1, region)
+        };
+        let is_taken: Vec<bool> = (0..names.len() as u32).map(takes).collect();
+        let mut sums = vec![(0u64, 0u64); names.ads()];
         let span = window.start_ms..window.end_ms;
         let minutes = self.minutes.range(span.clone()).chain(self.panes.range(span));
         for clicks in minutes.flat_map(|(_, chunks)| chunks.iter().flat_map(|chunk| chunk.iter())) {
-            let sum = &mut sums[clicks.name as usize];
-            sum.0 += u64::from(clicks.gross);
-            sum.1 += u64::from(clicks.net);
+            if is_taken[clicks.name as usize] {
+                let sum = &mut sums[names.get(clicks.name).ad as usize];
+                *sum = (sum.0 + u64::from(clicks.gross), sum.1 + u64::from(clicks.net));
+            }
         }
-        let mut ranking = Ranking::default();
-        for (name, (gross, net)) in names.names.iter().zip(sums) {
-            let clicked = (&*name.campaign_id, &*name.advertiser_id);
-            let (campaign_id, advertiser_id) = match question.scope {
-                Some(_) if gross > 0 => catalogue.owner_of(&name.ad_id, clicked),
-                _ => clicked,
-            };
-            ranking.add(question, &name.ad_id, (campaign_id, advertiser_id, &name.region), gross, net);
+        let rank = |ad: u32| question.rank(sums[ad as usize].0, sums[ad as usize].1);
+        let order = |a: &u32, b: &u32| rank(*b).cmp(&rank(*a)).then_with(|| names.ad_id(*a).cmp(names.ad_id(*b)));
+        let mut ads: Vec<u32> = (0..names.ads() as u32).filter(|ad| rank(*ad) > 0).collect();
+        if question.k < ads.len() {
+            ads.select_nth_unstable_by(question.k, order);
+            ads.truncate(question.k);
         }
-        Some(ranking.top(question))
+        ads.sort_unstable_by(order);
+        let named = |ad: u32| (names.ad_id(ad).to_owned(), sums[ad as usize]);
+        Some(ads.into_iter().map(named).map(|(ad_id, (gross, net))| TopAd { ad_id, gross, net }).collect())
     }
 
     pub fn is_warm(&self) -> bool {
         self.complete_from_ms != i64::MAX
     }
 
-    /// Whether numbers of names mean the same in both.
-    pub fn shares_names(&self, other: &Tops) -> bool {
-        Arc::ptr_eq(&self.names, &other.names)
-    }
-
-    /// Numbers anew what still counts, when there are too many names.
+    /// Numbers anew what still counts.
     fn forget_names(&mut self) {
         let names = Arc::clone(&self.names);
         let names = names.read().unwrap_or_else(PoisonError::into_inner);
-        if names.names.len() <= self.names_max {
-            return;
-        }
-        let (mut kept, mut numbers) = (Names::default(), vec![u32::MAX; names.names.len()]);
+        let (mut kept, mut numbers) = (Names::default(), vec![u32::MAX; names.len()]);
         for chunk in self.minutes.values_mut().chain(self.panes.values_mut()).flatten() {
             let renamed = chunk.iter().map(|clicks| {
                 let number = &mut numbers[clicks.name as usize];
                 if *number == u32::MAX {
-                    *number = kept.number(names.names[clicks.name as usize].texts());
+                    *number = kept.number(names.texts(clicks.name));
                 }
                 Clicks { name: *number, ..*clicks }
             });
             *chunk = renamed.collect();
         }
-        self.names_max = NAMES_MAX.max(2 * kept.names.len());
+        self.names_max = NAMES_MAX.max(2 * kept.len());
         self.names = Arc::new(RwLock::new(kept));
     }
+}
+
+/// Counts from here on are kept by panes.
+fn panes_from_ms(closed_before_ms: i64) -> i64 {
+    floor(closed_before_ms.saturating_sub(PANES_MS), MINUTE_MS)
 }
 
 /// Makes one chunk of many; returns by how many counts there are fewer.
@@ -256,55 +298,11 @@ fn merge(chunks: &mut Chunks, chunks_max: usize) -> usize {
     before - after
 }
 
-/// Sums by ad, and the largest of them.
-#[derive(Default)]
-pub struct Ranking {
-    by_ad: HashMap<Arc<str>, (u64, u64)>,
-}
-
-impl Ranking {
-    pub fn add(
-        &mut self,
-        question: &TopQuestion,
-        ad_id: &Arc<str>,
-        (campaign_id, advertiser_id, region): (&str, &str, &str),
-        gross: u64,
-        net: u64,
-    ) {
-        let seen = question.scope.as_ref().is_none_or(|scope| scope.takes(campaign_id, advertiser_id));
-        if gross == 0 || !seen || question.region.as_deref().is_some_and(|wanted| wanted != region) {
-            return;
-        }
-        let sums = self.by_ad.entry(Arc::clone(ad_id)).or_default();
-        sums.0 += gross;
-        sums.1 += net;
-    }
-
-    pub fn top(self, question: &TopQuestion) -> Vec<TopAd> {
-        let mut ads: Vec<(u64, Arc<str>, u64, u64)> = self
-            .by_ad
-            .into_iter()
-            .map(|(ad_id, (gross, net))| match question.by {
-                RankBy::Gross => (gross, ad_id, gross, net),
-                RankBy::Net => (net, ad_id, gross, net),
-            })
-            .filter(|(rank, ..)| *rank > 0)
-            .collect();
-        let order =
-            |a: &(u64, Arc<str>, u64, u64), b: &(u64, Arc<str>, u64, u64)| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1));
-        if question.k < ads.len() {
-            ads.select_nth_unstable_by(question.k, order);
-            ads.truncate(question.k);
-        }
-        ads.sort_unstable_by(order);
-        ads.into_iter().map(|(_, ad_id, gross, net)| TopAd { ad_id: ad_id.to_string(), gross, net }).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::{partial, transaction};
+    use crate::question::RankBy;
     use crate::store::{Options, Store};
 
     /// 2024-04-12T08:00:00Z.
@@ -327,8 +325,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("store");
         let open = |now_ms| {
-            // A third of what the hour has.
-            let options = Options { ranking_counts_max: 20 * ADS, ..Options::default() };
+            // Names, and a third of what the hour has.
+            let options = Options { ranking_bytes_max: 20 * ADS * size_of::<Clicks>() + 700, ..Options::default() };
             let store = Store::open_with(&path, options).expect("it opens");
             store.keep_up(now_ms).expect("kept");
             store
@@ -351,5 +349,60 @@ mod tests {
             drop(store);
             store = open(START_MS + 61 * MINUTE_MS);
         }
+    }
+
+    fn row(ad_id: &str, window_start_ms: i64) -> Parts<'_> {
+        let (campaign_id, advertiser_id, region) = ("c", "a", "DE");
+        Parts { ad_id, window_start_ms, campaign_id, advertiser_id, region, device: 0, agent: 0, class: 0, rules: 0 }
+    }
+
+    /// Windows that do not close keep no count from being let go: what is asked for is read from rows then.
+    #[test]
+    fn counts_are_bounded_however_far_they_are_ahead_and_however_many_names_they_have() {
+        const ROOM: usize = 200_000;
+        let mut tops = Tops::new(ROOM);
+        tops.complete_from(i64::MIN);
+        let window = Window { start_ms: START_MS - MINUTE_MS, end_ms: START_MS };
+        let is_there = |tops: &Tops| tops.top(&asked(TopWindow::Minute), window, &Catalogue::default()).is_some();
+        for pane in 0..2_000 {
+            let mut batch = Batch::default();
+            for ad in 0..100 {
+                // Every tenth is never seen again.
+                let ad_id = if ad % 10 == 0 { format!("once_{pane}_{ad}") } else { format!("ad_{ad}") };
+                tops.put(&mut batch, &row(&ad_id, START_MS - PANE_MS + pane * PANE_MS), 1);
+            }
+            tops.add(batch, START_MS);
+            assert!(tops.bytes() <= ROOM, "{} bytes after {pane} panes", tops.bytes());
+            assert!(pane > 0 || is_there(&tops), "the first are there");
+        }
+        assert!(!is_there(&tops), "not all of it is there any more");
+        assert!(tops.bytes() > ROOM / 2, "{} bytes: too much was let go", tops.bytes());
+        let mut later = Tops::new(ROOM / 10);
+        later.absorb(&tops, START_MS);
+        assert!(later.bytes() <= ROOM / 10, "{} bytes", later.bytes());
+        assert!(later.let_go_before_ms > tops.let_go_before_ms);
+    }
+
+    /// What a commit brings while the store is being read is neither read a second time nor left out.
+    #[test]
+    fn commits_while_the_hour_is_read_are_ranked_once() {
+        const COMMITS: u64 = 300;
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open_with(&folder.path().join("store"), Options::default()).expect("a new store");
+        let clicked = || vec![partial("a", START_MS, 0, 1, &[])];
+        store.commit(&transaction("e", 1, START_MS, clicked())).expect("committed");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for seq in 2..=COMMITS {
+                    store.commit(&transaction("e", seq, START_MS, clicked())).expect("committed");
+                }
+            });
+            while !store.snapshot().expect("snapshot").moment().tops.is_warm() {
+                store.keep_up(START_MS).expect("kept");
+            }
+        });
+        store.commit(&transaction("e", COMMITS + 1, START_MS + MINUTE_MS, Vec::new())).expect("committed");
+        let top = store.snapshot().expect("snapshot").top(&asked(TopWindow::Minute)).expect("warm");
+        assert_eq!(top.ads, [TopAd { ad_id: "a".to_owned(), gross: COMMITS, net: COMMITS }]);
     }
 }

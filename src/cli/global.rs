@@ -189,7 +189,7 @@ impl GlobalArgs {
         let store = Options {
             cache_bytes: (memory / 4) as usize,
             open_bytes_max: (memory / 2) as usize,
-            ranking_counts_max: (memory / 8 / 12) as usize,
+            ranking_bytes_max: (memory / 8) as usize,
             idle_after_ms: time("idle-after", &self.idle_after, "30s", 1, day_s)?,
             retention,
         };

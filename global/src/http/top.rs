@@ -56,11 +56,11 @@ mod tests {
     use crate::store::{Options, Store};
     use crate::window::MINUTE_MS;
 
-    /// With no room for the counts of the hour, a ranking of the hour is a long read; that of the last minute is none.
+    /// With too little room for the counts of the hour, a ranking of the hour is a long read; that of the last minute is none.
     #[tokio::test]
     async fn a_ranking_that_is_read_from_rows_waits_for_a_long_turn() {
         let folder = tempfile::tempdir().expect("folder");
-        let options = Options { ranking_counts_max: 0, ..Options::default() };
+        let options = Options { ranking_bytes_max: 400, ..Options::default() };
         let store = Arc::new(Store::open_with(&folder.path().join("store"), options).expect("a new store"));
         store.commit(&transaction("e", 1, 0, Vec::new())).expect("commit");
         store.keep_up(0).expect("warm");
