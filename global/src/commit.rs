@@ -44,8 +44,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(edges: BTreeMap<String, Edge>) -> Writer {
-        Writer { edges, ads: AdIndex::default(), closing_cap_ms: None }
+    /// Of a store that keeps hours from `kept_from_ms` on.
+    pub fn new(edges: BTreeMap<String, Edge>, kept_from_ms: i64) -> Writer {
+        Writer { edges, ads: AdIndex::new(kept_from_ms), closing_cap_ms: None }
     }
 }
 
@@ -141,7 +142,9 @@ impl<'a> Commit<'a> {
         self.count(&[])?;
         let rolled = rollup::roll(self.file, &mut self.after.progress, step)?;
         let pruned = rollup::prune(self.file, &mut self.after.progress, &self.options.retention, step)?;
-        Ok(rolled || pruned)
+        let kept_from_ms = self.after.progress.kept_from(Grain::Hour);
+        let swept = self.writer.ads.sweep(self.file, kept_from_ms, step.rows)?;
+        Ok(rolled || pruned || swept)
     }
 
     /// False: there is no such edge.
@@ -391,7 +394,8 @@ impl Store {
     pub(crate) fn is_due(&self, writer: &Writer, now_ms: i64) -> bool {
         let moment = self.moment();
         let claims = Claims::of(writer.edges.values(), now_ms, self.options.idle_after_ms, &self.hearing());
-        claims != moment.claims || rollup::is_due(self, &moment.progress)
+        let is_swept = writer.ads.is_swept(moment.progress.kept_from(Grain::Hour));
+        claims != moment.claims || !is_swept || rollup::is_due(self, &moment.progress)
     }
 }
 

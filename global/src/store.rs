@@ -23,7 +23,7 @@ use crate::tables::{
 };
 use crate::tops::{self, Tops};
 use crate::transaction;
-use crate::window::Retention;
+use crate::window::{Grain, Retention};
 
 /// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes,
 /// the counts of the last hour, and rankings of them in the making.
@@ -98,12 +98,12 @@ impl Store {
         if !is_counted {
             moment.counted = load::count_by_class(&database, &moment, &edges)?;
         }
-        let generation = moment.generation;
+        let (generation, kept_from_ms) = (moment.generation, moment.progress.kept_from(Grain::Hour));
         Ok(Store {
             database,
             options,
             moments: RwLock::new(Moments { last: Arc::new(moment), next: None }),
-            writer: Mutex::new(Writer::new(edges)),
+            writer: Mutex::new(Writer::new(edges, kept_from_ms)),
             failed: AtomicBool::new(false),
             hearing: Mutex::default(),
             committed: watch::Sender::new(generation),
