@@ -173,14 +173,15 @@ impl Consumer {
     }
 
     fn look_for_standstill(&mut self, ends: &BTreeMap<i32, (i64, i64)>) -> Result<(), Turn> {
-        let mut standing = None;
-        for (&partition, state) in &mut self.reading.partitions.all {
+        let (partitions, mut standing) = (&mut self.reading.partitions, None);
+        let read: Vec<_> = partitions.all.iter().map(|(&partition, state)| (partition, state.next_offset)).collect();
+        for (partition, next_offset) in read {
             let end = ends.get(&partition).map(|(_, end)| *end);
             if let Some(end) = end {
-                self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
+                self.meter.lag(partition, end.saturating_sub(next_offset).max(0) as u64);
             }
-            if state.looks(end, Instant::now()) && self.reading.partitions.reads_alone.is_none() {
-                standing = Some((partition, state.next_offset));
+            if partitions.looks(partition, end, Instant::now()) {
+                standing = Some((partition, next_offset));
             }
         }
         if let Some((partition, next_offset)) = standing {

@@ -30,7 +30,7 @@ impl Partition {
     }
 
     /// What a look found: it ends at `end`, or could not be asked. True: it has stood still for too long.
-    pub fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
+    fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
         let has_more = end.is_none_or(|end| end > self.next_offset);
         // A client may be given nothing of what is there.
         self.at_end &= !has_more;
@@ -98,10 +98,19 @@ impl Partitions {
             Some(alone) if total <= max / 2 || held.get(&alone) == Some(&0) || is_read(&alone) => {
                 let hold = Hold::Resume(others(alone));
                 self.reads_alone = None;
+                // They gave nothing because they were not to.
+                self.all.values_mut().for_each(|state| state.stands_since = None);
                 Some(hold)
             }
             None | Some(_) => None,
         }
+    }
+
+    /// What a look found of one. True: it is to be read by a new client. Not one that is held back: it gives nothing, as it should, while
+    /// the one that all wait for is looked at.
+    pub fn looks(&mut self, partition: i32, end: Option<i64>, now: Instant) -> bool {
+        let is_read = self.reads_alone.is_none_or(|alone| alone == partition);
+        self.all.get_mut(&partition).is_some_and(|state| state.looks(end, now)) && is_read
     }
 
     pub fn are_read(&self) -> bool {
@@ -199,6 +208,27 @@ mod tests {
         partitions.all.values_mut().for_each(|state| state.at_end = true);
         assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Resume(vec![1, 2])));
         assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), None, "nobody can go on");
+    }
+
+    /// All wait for the one that is read alone: without a leader, or with a client that is stuck, they would wait for ever.
+    #[test]
+    fn one_that_is_read_alone_and_stands_is_seen_and_those_that_wait_do_not_stand() {
+        let (begin, mut partitions) = (Instant::now(), Partitions::new(0));
+        (0..2).for_each(|partition| partitions.begin(partition, 5, None, 0));
+        let look = |partitions: &mut Partitions, seconds| {
+            let now = begin + Duration::from_secs(seconds);
+            [0, 1].map(|partition| partitions.looks(partition, Some(9), now))
+        };
+        assert_eq!(look(&mut partitions, 0), [false, false]);
+        partitions.hold_back(&BTreeMap::from([(0, 9), (1, 8)]), 10);
+        assert_eq!(partitions.reads_alone, Some(0));
+        assert_eq!(look(&mut partitions, 5), [false, false]);
+        assert_eq!(look(&mut partitions, 35), [true, false]);
+        partitions.all.get_mut(&0).expect("it is there").next_offset = 8;
+        partitions.hold_back(&BTreeMap::from([(0, 0), (1, 8)]), 10);
+        assert_eq!(partitions.reads_alone, None);
+        assert_eq!(look(&mut partitions, 36), [false, false], "it has just been resumed");
+        assert_eq!(look(&mut partitions, 66), [false, true]);
     }
 
     /// A new client is no news of an edge.
