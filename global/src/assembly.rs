@@ -52,6 +52,7 @@ pub struct Assembly {
 #[derive(Default)]
 struct Unfinished {
     first_offset: i64,
+    last_offset: i64,
     txn_seq: u64,
     partials: Vec<Partial>,
     crc: PartialsCrc,
@@ -89,6 +90,17 @@ impl Assembly {
         of_partition.map(|(_, unfinished)| unfinished.first_offset).min().map_or(next, |first| first.min(next))
     }
 
+    /// Everything that is committed of a partition was read. An edge's transaction is one of Kafka's, in one partition, and Kafka's last
+    /// stable offset, which is where that ends, never lies within one: it comes to be committed whole. So what has not ended here never
+    /// does, and would hold its memory and keep the partition from being read on for ever.
+    pub fn at_end(&mut self, partition: i32) -> Vec<Delivered> {
+        if let Some(held) = self.held.get_mut(&partition) {
+            *held = 0;
+        }
+        let left = self.open.extract_if(.., |(of, _), _| *of == partition);
+        left.map(|((_, edge), unfinished)| unfinished.left(partition, &edge)).collect()
+    }
+
     fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
         let name = (place.partition, edge.to_vec());
         let decoded = match decode_partial(payload) {
@@ -99,11 +111,11 @@ impl Assembly {
         let mut delivered = Vec::new();
         if first && let Some(left) = self.open.remove(&name) {
             // It cannot be ended any more: another has begun.
-            let why = left.torn.unwrap_or_else(|| format!("{} partials, and no end record", left.partials.len()));
-            delivered.push(torn(edge, left.txn_seq, Place { offset: place.offset - 1, ..place }, why));
+            delivered.push(left.left(place.partition, edge));
         }
         let unfinished =
             self.open.entry(name).or_insert_with(|| Unfinished { first_offset: place.offset, ..Unfinished::default() });
+        unfinished.last_offset = place.offset;
         unfinished.add(edge, decoded, payload);
         Ok(delivered)
     }
@@ -161,6 +173,12 @@ impl Unfinished {
             self.crc.add(payload);
             self.partials.push(partial);
         }
+    }
+
+    /// It cannot be ended any more.
+    fn left(self, partition: i32, edge: &[u8]) -> Delivered {
+        let why = self.torn.unwrap_or_else(|| format!("{} partials, and no end record", self.partials.len()));
+        torn(edge, self.txn_seq, Place { partition, offset: self.last_offset }, why)
     }
 
     fn tear(&mut self, why: String) {
@@ -279,6 +297,31 @@ mod tests {
         for found in [take(&mut assembly, 3), take(&mut later, 3)] {
             assert_eq!(seqs(&found), [("a".to_owned(), 1, false)]);
         }
+    }
+
+    /// It was committed as it is, and nothing comes after it.
+    #[test]
+    fn what_has_not_ended_where_the_partition_ends_is_torn_and_the_partition_is_read_on() {
+        let (a, b) = (records(&sent("a", 4, 3)), records(&sent("b", 7, 2)));
+        let mut assembly = Assembly::default();
+        let mut take = |partition, offset, (kind, edge, payload): &(Kind, String, Vec<u8>)| {
+            assembly.take(Place { partition, offset }, *kind, edge.as_bytes(), payload).expect("of this version")
+        };
+        take(3, 10, &a[0]);
+        take(3, 11, &a[1]);
+        take(3, 12, &b[1]);
+        take(4, 20, &b[0]);
+        let left = assembly.at_end(3);
+        assert_eq!(seqs(&left), [("a".to_owned(), 4, false), ("b".to_owned(), 7, false)]);
+        let Delivered::Torn(torn) = &left[0] else { panic!("torn") };
+        assert_eq!(
+            (torn.why.as_str(), torn.place),
+            ("2 partials, and no end record", Place { partition: 3, offset: 11 })
+        );
+        assert_eq!((assembly.resume_at(3, 13), assembly.resume_at(4, 21)), (13, 20), "another partition's goes on");
+        assert_eq!(assembly.held_bytes()[&3], 0);
+        assert!(assembly.held_bytes()[&4] > 0);
+        assert_eq!(assembly.at_end(3), Vec::new(), "it is said once");
     }
 
     /// Whichever record is missing, doubled or changed, the transaction is not delivered as whole, and the next one is.

@@ -68,6 +68,7 @@ impl Reading {
         if let Some(state) = self.partitions.all.get_mut(&partition) {
             state.at_end = true;
             state.next_offset = state.next_offset.max(next_offset.unwrap_or(0));
+            self.ready.extend(self.assembly.at_end(partition));
         }
     }
 
@@ -161,6 +162,31 @@ mod tests {
         for ((stored, first, end), expected) in cases {
             assert_eq!(begin_at(stored, first, end), expected, "{stored:?} in {first} to {end}");
         }
+    }
+
+    /// Weeks later the topic deletes its records: a start that wanted them then would end, though all was read.
+    #[test]
+    fn a_transaction_that_nothing_ends_is_told_and_read_past() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let sent = transaction("a", 1, 0, vec![partial("ad", 0, 0, 1, &[])]);
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 7, None, 0);
+        let first = sent.partials[0].encode_to_vec();
+        reading.record(Place { partition: 3, offset: 7 }, Some(Kind::Partial), b"a", &first).expect("of this version");
+        reading.commit(&store, 1).expect("committed");
+        assert_eq!(store.offsets().expect("read"), BTreeMap::from([(3, 7)]), "its end may come");
+        reading.at_end(3, Some(9));
+        assert!(reading.is_due());
+        let troubles = reading.commit(&store, 2).expect("committed").troubles;
+        assert!(troubles.len() == 1 && troubles[0].1.text == "1 partials, and no end record", "{troubles:?}");
+        assert_eq!(store.offsets().expect("read"), BTreeMap::from([(3, 9)]));
+        // As a client that goes back to where it was would.
+        reading.begin_anew();
+        reading.partitions.begin(3, 7, None, 0);
+        reading.record(Place { partition: 3, offset: 7 }, Some(Kind::Partial), b"a", &first).expect("of this version");
+        reading.at_end(3, Some(9));
+        assert_eq!(reading.commit(&store, 3).expect("committed").troubles, [], "it was told");
     }
 
     /// A client that gives again what it gave, as one that was paused may, doubles and tears nothing.
