@@ -14,6 +14,13 @@ const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 
 /// The edge of a record without a key, which no edge writes: so it has a name to be accepted and retired by.
 const NO_KEY: &str = "(no key)";
+/// The edge of records with a key that is longer than an edge's id can be: they are nobody's, and one name is enough for all of them.
+const LONG_KEY: &str = "(long key)";
+/// An edge's id has no more.
+const EDGE_ID_BYTES_MAX: usize = 64;
+/// Torn transactions that wait for their end, so that they are told once. Beyond that all are told, and what still comes of them is told
+/// as another: memory is bounded whatever keys somebody makes up.
+const TORN_MAX: usize = 1_000;
 
 /// What a record's header says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub struct Assembly {
     open: BTreeMap<(i32, Vec<u8>), Unfinished>,
     /// What they hold in memory, about.
     held: BTreeMap<i32, usize>,
+    /// How many of `open` are.
+    torn: usize,
 }
 
 #[derive(Default)]
@@ -64,16 +73,26 @@ struct Unfinished {
 impl Assembly {
     /// Takes a record in, and gives what it ends: a transaction that is whole, or one that is not.
     pub fn take(&mut self, place: Place, kind: Kind, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
+        let edge = if edge.len() > EDGE_ID_BYTES_MAX { LONG_KEY.as_bytes() } else { edge };
         let name = (place.partition, edge.to_vec());
-        let held = |open: &BTreeMap<_, Unfinished>| open.get(&name).map_or(0, Unfinished::held_bytes);
-        let before = held(&self.open);
+        let of_it = |open: &BTreeMap<_, Unfinished>| {
+            open.get(&name)
+                .map_or((0, 0), |unfinished| (unfinished.held_bytes(), usize::from(unfinished.torn.is_some())))
+        };
+        let before = of_it(&self.open);
         let taken = match kind {
             Kind::Partial => self.partial(place, edge, payload),
             Kind::End => self.end(place, edge, payload).map(|delivered| vec![delivered]),
         };
+        let after = of_it(&self.open);
         let of_partition = self.held.entry(place.partition).or_default();
-        *of_partition = (*of_partition + held(&self.open)).saturating_sub(before);
-        taken
+        *of_partition = (*of_partition + after.0).saturating_sub(before.0);
+        self.torn = self.torn + after.1 - before.1;
+        let mut delivered = taken?;
+        if self.torn > TORN_MAX {
+            delivered.extend(self.give_up(|_, unfinished| unfinished.torn.is_some()));
+        }
+        Ok(delivered)
     }
 
     /// What transactions that have not ended hold in memory, by partition: about so many bytes.
@@ -97,8 +116,17 @@ impl Assembly {
         if let Some(held) = self.held.get_mut(&partition) {
             *held = 0;
         }
-        let left = self.open.extract_if(.., |(of, _), _| *of == partition);
-        left.map(|((_, edge), unfinished)| unfinished.left(partition, &edge)).collect()
+        self.give_up(|of, _| of == partition)
+    }
+
+    /// What cannot be ended any more.
+    fn give_up(&mut self, is_given_up: impl Fn(i32, &Unfinished) -> bool) -> Vec<Delivered> {
+        let left = self.open.extract_if(.., |(of, _), unfinished| is_given_up(*of, unfinished));
+        let delivered = left.map(|((of, edge), unfinished)| {
+            self.torn -= usize::from(unfinished.torn.is_some());
+            unfinished.left(of, &edge)
+        });
+        delivered.collect()
     }
 
     fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
@@ -189,7 +217,7 @@ impl Unfinished {
 
 fn torn(edge: &[u8], txn_seq: u64, place: Place, why: String) -> Delivered {
     let edge_id = if edge.is_empty() { NO_KEY.to_owned() } else { String::from_utf8_lossy(edge).into_owned() };
-    Delivered::Torn(TornTransaction { edge_id, txn_seq, place, why })
+    Delivered::Torn(TornTransaction::new(edge_id, txn_seq, place, why))
 }
 
 #[cfg(test)]
@@ -370,6 +398,37 @@ mod tests {
     fn what_has_no_key_has_a_name_all_the_same() {
         let found = delivered(&[(Kind::End, String::new(), Vec::new())]);
         assert_eq!(seqs(&found), [(NO_KEY.to_owned(), 0, false)]);
+    }
+
+    /// A record may be a megabyte of whatever somebody likes.
+    #[test]
+    fn what_strange_records_can_take_is_bounded() {
+        let mut assembly = Assembly::default();
+        let place = |offset| Place { partition: 3, offset };
+        let long = "ä".repeat(500_000);
+        let named = &records(&sent(&long, 1, 2));
+        let mut told = assembly.take(place(0), Kind::Partial, b"a", &named[0].2).expect("of this version");
+        for (at, (kind, edge, payload)) in (1..).zip(named) {
+            told.extend(assembly.take(place(at), *kind, edge.as_bytes(), payload).expect("of this version"));
+        }
+        told.extend(assembly.at_end(3));
+        assert_eq!(seqs(&told), [(LONG_KEY.to_owned(), 1, false), ("a".to_owned(), 1, false)]);
+        for one in &told {
+            let Delivered::Torn(torn) = one else { panic!("torn") };
+            assert!(torn.why.starts_with("partial 0 is of edge") && torn.why.len() < 210, "{} bytes", torn.why.len());
+        }
+        // Names that are none of ours, and never end.
+        let mut junk = |nth: usize| {
+            assembly
+                .take(place(10 + nth as i64), Kind::Partial, nth.to_string().as_bytes(), b"\xff")
+                .expect("no version")
+        };
+        assert!((0..TORN_MAX).all(|nth| junk(nth).is_empty()));
+        assert_eq!(junk(7), Vec::new(), "it is open");
+        assert_eq!(junk(TORN_MAX).len(), TORN_MAX + 1);
+        assert_eq!(junk(7), Vec::new(), "there is room");
+        assert_eq!((assembly.open.len(), assembly.torn), (1, 1));
+        assert_eq!((assembly.at_end(3).len(), assembly.torn), (1, 0));
     }
 
     #[test]
