@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::{Away, Meter};
-use crate::partitions::{Hold, STANDSTILL};
+use crate::partitions::{Asked, Asking, Hold, STANDSTILL};
 use crate::reading::Reading;
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -44,6 +44,7 @@ pub struct Consumer {
     reader: Option<Reader>,
     /// Partitions were looked at since the start.
     has_looked: bool,
+    asking: Asking,
     reading: Reading,
     /// When it answered last.
     answered_ms: i64,
@@ -59,6 +60,7 @@ impl Consumer {
             from_earliest: false,
             reader: None,
             has_looked: false,
+            asking: Asking::default(),
             reading: Reading::new(wall_ms()),
             answered_ms: wall_ms(),
         }
@@ -137,27 +139,16 @@ impl Consumer {
     /// Begins to read partitions that are new, and asks how far all are behind.
     fn look_at_partitions(&mut self) -> Result<(), Turn> {
         let reader = self.reader.as_ref().expect("connected before");
-        let count = reader.partitions()?;
-        let topic = self.topic();
-        if count == 0 {
+        let (led, topic) = (reader.partitions()?, self.topic());
+        if led.is_empty() {
             return Err(topic.missing(&self.store)?.into());
         }
         topic.know(&self.store, reader)?;
-        // One without a leader keeps nobody from being counted; it tells whether Kafka answers when none is answered for.
-        let (mut ends, mut unanswered) = (BTreeMap::new(), None);
-        for partition in 0..count {
-            match reader.ends(partition) {
-                Ok(found) => drop(ends.insert(partition, found)),
-                Err(halt @ ConsumeError::Halt(_)) => return Err(halt.into()),
-                Err(away) => unanswered = Some(away),
-            }
-        }
-        if let Some(away) = unanswered.filter(|_| ends.is_empty()) {
-            return Err(away.into());
-        }
+        let ends = ask_for_ends(reader, &led, &mut self.asking)?;
         let partitions = &mut self.reading.partitions;
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
-        for (&partition, &(first, end)) in ends.iter().filter(|(of, _)| !partitions.all.contains_key(of)) {
+        let answered = ends.iter().filter_map(|(&of, ends)| Some((of, (*ends)?)));
+        for (partition, (first, end)) in answered.filter(|(of, _)| !partitions.all.contains_key(of)) {
             let known = stored.get(&partition).copied();
             fresh.insert(partition, topic.begin_at(&self.store, partition, known, (first, end))?);
         }
@@ -167,16 +158,16 @@ impl Consumer {
         for (partition, next_offset) in fresh {
             partitions.begin(partition, next_offset, self.store.watermark_of_partition(partition), wall_ms());
         }
-        partitions.some_unknown = (0..count).any(|partition| !partitions.all.contains_key(&partition));
+        partitions.some_unknown = (0..led.len() as i32).any(|partition| !partitions.all.contains_key(&partition));
         self.has_looked = true;
         self.look_for_standstill(&ends)
     }
 
-    fn look_for_standstill(&mut self, ends: &BTreeMap<i32, (i64, i64)>) -> Result<(), Turn> {
+    fn look_for_standstill(&mut self, ends: &Ends) -> Result<(), Turn> {
         let (partitions, mut standing) = (&mut self.reading.partitions, None);
-        let read: Vec<_> = partitions.all.iter().map(|(&partition, state)| (partition, state.next_offset)).collect();
-        for (partition, next_offset) in read {
-            let end = ends.get(&partition).map(|(_, end)| *end);
+        for (&partition, answer) in ends {
+            let Some(next_offset) = partitions.all.get(&partition).map(|state| state.next_offset) else { continue };
+            let end = answer.map(|(_, end)| end);
             if let Some(end) = end {
                 self.meter.lag(partition, end.saturating_sub(next_offset).max(0) as u64);
             }
@@ -279,6 +270,39 @@ impl Consumer {
             tracing::info!("Kafka answers again");
             self.meter.set_away(None);
         }
+    }
+}
+
+/// Of each partition that was asked, the first offset that it has and the one after its last; None: it did not answer.
+type Ends = BTreeMap<i32, Option<(i64, i64)>>;
+
+/// Once partitions are read, all questions together take no longer than one may: nothing is consumed meanwhile. Fails where nobody
+/// answers.
+fn ask_for_ends(reader: &Reader, led: &[bool], asking: &mut Asking) -> Result<Ends, ConsumeError> {
+    let until = reader.is_reading().then(|| Instant::now() + reader.timeout());
+    let mut why = None;
+    let mut ask = |partition: i32| {
+        if !led[partition as usize] {
+            why = Some(reader.no_leader(partition));
+            return Asked::Unanswered;
+        }
+        let left = until.map_or(reader.timeout(), |until| until.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Asked::NoTime;
+        }
+        match reader.ends(partition, left) {
+            Ok(ends) => Asked::Answered(ends),
+            Err(error) => {
+                why = Some(error);
+                Asked::Unanswered
+            }
+        }
+    };
+    let ends = asking.ask(led.len() as i32, &mut ask);
+    // One that does not answer keeps nobody from being counted; it tells whether Kafka does when none does.
+    match why.filter(|why| matches!(why, ConsumeError::Halt(_)) || asking.nobody_answers(led.len())) {
+        Some(error) => Err(error),
+        None => Ok(ends),
     }
 }
 

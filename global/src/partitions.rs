@@ -145,6 +145,49 @@ impl Partitions {
     }
 }
 
+/// Who is asked where its partition ends. One that does not answer takes what time there is, so each look begins with those that were
+/// not asked in the one before it.
+#[derive(Debug, Default)]
+pub struct Asking {
+    next: i32,
+    /// How many did not answer since one did.
+    unanswered: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<T> {
+    Answered(T),
+    Unanswered,
+    /// It was not asked.
+    NoTime,
+}
+
+impl Asking {
+    /// Asks each of `count` partitions, for as long as there is time; None: it did not answer. Those that were not asked are missing.
+    pub fn ask<T>(&mut self, count: i32, ask: &mut impl FnMut(i32) -> Asked<T>) -> BTreeMap<i32, Option<T>> {
+        let (mut answers, first) = (BTreeMap::new(), self.next);
+        for nth in 0..count {
+            let partition = (first + nth) % count;
+            let answer = match ask(partition) {
+                Asked::Answered(answer) => Some(answer),
+                Asked::Unanswered => None,
+                Asked::NoTime => {
+                    self.next = partition;
+                    break;
+                }
+            };
+            self.unanswered = if answer.is_some() { 0 } else { self.unanswered + 1 };
+            answers.insert(partition, answer);
+        }
+        answers
+    }
+
+    /// All of `count` were asked since the last answer.
+    pub fn nobody_answers(&self, count: usize) -> bool {
+        self.unanswered >= count
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +267,36 @@ mod tests {
         assert_eq!(partitions.reads_alone, None);
         assert_eq!(look(&mut partitions, 36), [false, false], "it has just been resumed");
         assert_eq!(look(&mut partitions, 66), [false, true]);
+    }
+
+    /// Three of five do not answer, and each takes all the time that a look has.
+    #[test]
+    fn each_partition_is_asked_in_its_turn_though_some_take_all_the_time() {
+        let mut asking = Asking::default();
+        let asks = |asking: &mut Asking, dead: &[i32]| {
+            let mut there_is_time = true;
+            let answers = asking.ask(5, &mut |partition| {
+                let is_dead = dead.contains(&partition);
+                let had_time = there_is_time;
+                there_is_time &= !is_dead;
+                match (had_time, is_dead) {
+                    (false, _) => Asked::NoTime,
+                    (true, true) => Asked::Unanswered,
+                    (true, false) => Asked::Answered(partition),
+                }
+            });
+            let known = |(partition, answer): (i32, Option<i32>)| answer.map_or(-partition, |_| partition);
+            (answers.into_iter().map(known).collect::<Vec<_>>(), asking.nobody_answers(5))
+        };
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![0, -1], false));
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![-2], false));
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![3, -4], false));
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
+        for (dead, nobody) in [(-2, false), (-3, false), (-4, false)] {
+            assert_eq!(asks(&mut asking, &[0, 1, 2, 3, 4]), (vec![dead], nobody));
+        }
+        assert_eq!(asks(&mut asking, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
+        assert_eq!(asks(&mut asking, &[]), (vec![0, 1, 2, 3, 4], false));
     }
 
     /// A new client is no news of an edge.
