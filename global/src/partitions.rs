@@ -19,6 +19,8 @@ pub struct Partition {
     /// The highest that an edge in it claimed.
     pub watermark_ms: Option<i64>,
     pub heard: Heard,
+    /// Where the client said last that it ends. It says so once, also where the partition has no leader for a while after that.
+    ended_at: Option<i64>,
     /// How far it was when it was looked at, and since when it is no further though there is more.
     looked_at: i64,
     stands_since: Option<Instant>,
@@ -29,11 +31,17 @@ impl Partition {
         Partition { next_offset, watermark_ms, heard: Heard::deaf_since(now_ms), ..Partition::default() }
     }
 
+    /// Everything that is committed of it was read; what comes next will have this offset or a later one.
+    pub fn ends(&mut self, next_offset: Option<i64>) {
+        self.next_offset = self.next_offset.max(next_offset.unwrap_or(0));
+        (self.at_end, self.ended_at) = (true, Some(self.next_offset));
+    }
+
     /// What a look found: it ends at `end`, or could not be asked. True: it has stood still for too long.
     fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
         let has_more = end.is_none_or(|end| end > self.next_offset);
         // A client may be given nothing of what is there.
-        self.at_end &= !has_more;
+        self.at_end = !has_more && (self.at_end || self.ended_at == Some(self.next_offset));
         let stands = has_more && self.next_offset == self.looked_at;
         self.looked_at = self.next_offset;
         self.stands_since = stands.then(|| self.stands_since.unwrap_or(now));
@@ -231,6 +239,14 @@ mod tests {
             (Some(101_000), Some(7)),
             "no leader"
         );
+        let state = partitions.all.get_mut(&0).expect("it is there");
+        state.looks(Some(6), now);
+        assert!(!state.at_end, "nobody has said that it ends there");
+        state.ends(Some(6));
+        for (end, at_end) in [(None, false), (Some(6), true), (Some(7), false), (Some(6), true)] {
+            state.looks(end, now);
+            assert_eq!(state.at_end, at_end, "as it was, with a leader again: {end:?}");
+        }
     }
 
     #[test]

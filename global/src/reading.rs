@@ -66,8 +66,7 @@ impl Reading {
     /// Everything that is committed of a partition was read; what comes next will have this offset or a later one.
     pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>) {
         if let Some(state) = self.partitions.all.get_mut(&partition) {
-            state.at_end = true;
-            state.next_offset = state.next_offset.max(next_offset.unwrap_or(0));
+            state.ends(next_offset);
             self.ready.extend(self.assembly.at_end(partition));
         }
     }
