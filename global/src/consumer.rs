@@ -71,11 +71,14 @@ impl Consumer {
         Consumer { from_earliest: true, ..self }
     }
 
-    /// Consumes until it is told to stop.
-    pub fn run(mut self) -> Result<(), Stopped> {
-        // Whoever is not heard yet holds all windows open.
+    /// Whoever is not heard yet holds all windows open: to be called before anybody else commits.
+    pub fn begin(&mut self) -> Result<(), StoreError> {
         self.reading.listen(&self.store, wall_ms());
-        self.commit()?;
+        self.commit()
+    }
+
+    /// Consumes until it is told to stop, after [`Consumer::begin`].
+    pub fn run(mut self) -> Result<(), Stopped> {
         while !self.stop.load(Ordering::Acquire) {
             match self.turn() {
                 Ok(()) => {}
@@ -332,18 +335,45 @@ pub fn wall_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{Batch, Delivered, Delivery};
+    use crate::fixture::{partial, transaction};
+    use crate::records::Place;
+
+    /// The keeper commits, too, and who asks the admin port: windows would close up to what the edges had said, whatever the topic has.
+    #[test]
+    fn what_begins_lets_nobody_close_windows_before_partitions_are_read() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = || Arc::new(Store::open(&folder.path().join("store")).expect("a store"));
+        let (store, now_ms) = (open(), wall_ms());
+        let sent = transaction("a", 1, 420_000, vec![partial("ad", 0, 0, 1, &[])]);
+        let place = Place { partition: 0, offset: 4 };
+        let whole = Delivered::Whole(Delivery { partials: sent.partials, end: sent.end, place });
+        let offsets = BTreeMap::from([(0, 5)]);
+        let batch = Batch { deliveries: &[whole], offsets: &offsets, now_ms, closing_cap_ms: Some(i64::MIN) };
+        store.apply(&batch).expect("counted");
+        drop(store);
+        let store = open();
+        let mut consumer = Consumer::new(store.clone(), settings(), Arc::default(), Arc::default());
+        consumer.begin().expect("begun");
+        assert!(store.accept("a", now_ms).expect("committed"));
+        let marks = store.snapshot().expect("read").as_of().marks;
+        assert_eq!(marks.closed_before_ms, i64::MIN, "partition 0 may have more");
+    }
+
+    fn settings() -> KafkaSettings {
+        let (brokers, topic) = ("127.0.0.1:1".to_owned(), "t".to_owned());
+        KafkaSettings { brokers, topic, properties: Vec::new(), unfinished_bytes_max: 1 }
+    }
 
     /// A client that was given partitions cannot be given them again: it must not be kept where another cannot be made at once.
     #[test]
     fn a_client_that_gave_nothing_is_let_go_before_another_is_made() {
         let folder = tempfile::tempdir().expect("folder");
         let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
-        let (brokers, topic) = ("127.0.0.1:1".to_owned(), "t".to_owned());
-        let settings = KafkaSettings { brokers, topic, properties: Vec::new(), unfinished_bytes_max: 1 };
-        let mut reader = Reader::new(&settings).expect("a client");
+        let mut reader = Reader::new(&settings()).expect("a client");
         reader.assign(&BTreeMap::from([(0, 5)])).expect("it has none yet");
         assert!(reader.assign(&BTreeMap::from([(0, 5)])).is_err(), "again");
-        let mut consumer = Consumer::new(store.clone(), settings, Arc::default(), Arc::default());
+        let mut consumer = Consumer::new(store.clone(), settings(), Arc::default(), Arc::default());
         consumer.reader = Some(reader);
         consumer.reading.partitions.begin(0, 5, Some(7), 1);
         assert!(consumer.read_anew().is_ok());

@@ -82,10 +82,15 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (told, ended) = mpsc::channel();
     let stopping = Arc::new(AtomicBool::new(false));
 
+    // Keeper and admin port commit, too.
+    let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter.clone(), stopping.clone());
+    let mut consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
+    consumer.begin().map_err(|error| failing(&path, &error))?;
+
     let (stop_queries, queries_stopped) = oneshot::channel();
     let (stop_admin, admin_stopped) = oneshot::channel();
     let (queried, let_in) = (store.clone(), side.clone());
-    let admin = Admin { store: store.clone(), meter: meter.clone(), room: room.clone(), side: side.clone() };
+    let admin = Admin { store: store.clone(), meter, room: room.clone(), side: side.clone() };
     let query_thread =
         serve("query", move || crate::http::serve(queried, let_in, Page::default(), query, queries_stopped))?;
     let admin_thread = serve("admin", move || admin::serve(admin, admin_port, admin_stopped))?;
@@ -104,8 +109,6 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     })?;
     let (stop_watch, watch_stopped) = mpsc::channel();
     let watch = spawn("files", move || side.watch(&watch_stopped))?;
-    let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter, stopping.clone());
-    let consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
     let consumer_told = told;
     let consumer = spawn("consumer", move || {
         let _ = consumer_told.send(Told::Consumer(consumer.run()));
@@ -129,9 +132,7 @@ fn wait(ended: &Receiver<Told>, path: &Path) -> Result<(), ServiceError> {
     match ended.recv() {
         Ok(Told::Consumer(Ok(())) | Told::Keeper(Ok(()))) | Err(_) => Ok(()),
         Ok(Told::Consumer(Err(Stopped::Kafka(why)))) => Err(ServiceError::Kafka(why)),
-        Ok(Told::Consumer(Err(Stopped::Store(error))) | Told::Keeper(Err(error))) => {
-            Err(ServiceError::Store(format!("the store {}: {error}", path.display())))
-        }
+        Ok(Told::Consumer(Err(Stopped::Store(error))) | Told::Keeper(Err(error))) => Err(failing(path, &error)),
     }
 }
 
@@ -186,6 +187,10 @@ fn opening(path: &Path, error: StoreError) -> ServiceError {
             path.display()
         )),
     }
+}
+
+fn failing(path: &Path, error: &StoreError) -> ServiceError {
+    ServiceError::Store(format!("the store {}: {error}", path.display()))
 }
 
 fn listen(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {
