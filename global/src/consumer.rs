@@ -231,7 +231,10 @@ impl Consumer {
     fn hold_back(&mut self) -> Result<(), ConsumeError> {
         let reader = self.reader.as_ref().expect("connected before");
         match self.reading.hold_back(self.settings.unfinished_bytes_max) {
-            Some(Hold::Pause(others)) => reader.pause(&others),
+            Some(Hold::Pause(others)) => {
+                self.meter.held_back(others.len());
+                reader.pause(&others)
+            }
             Some(Hold::Resume(others)) => reader.resume(&others),
             None => Ok(()),
         }

@@ -31,13 +31,20 @@ fn transactions_that_are_too_large_together_are_read_one_after_the_other() {
         let edge = edge_of(&server, &format!("large-{nth}"));
         assert_eq!((&edge["clicks"], &edge["troubles"]), (&150_000.into(), &serde_json::json!([])), "{edge}");
     }
+    let held_back = line(&server, "tollgate_global_partitions_held_back_total");
+    assert!(!held_back.ends_with(" 0"), "they had to wait: {held_back}");
     server.stop();
 }
 
-fn closed(server: &Server) -> String {
+/// What the admin port says of one metric.
+fn line(server: &Server, metric: &str) -> String {
     let metrics = get(server.admin, "/metrics");
-    let line = metrics.lines().find(|line| line.starts_with("tollgate_global_closed_timestamp_seconds "));
-    line.expect("it is shown").to_owned()
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{metric} ")));
+    line.unwrap_or_else(|| panic!("{metric} in {metrics}")).to_owned()
+}
+
+fn closed(server: &Server) -> String {
+    line(server, "tollgate_global_closed_timestamp_seconds")
 }
 
 /// Metadata is answered, and fetches are not: nobody is silent for that, no window closes over what may be there, and it is said once.
