@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::global::{Global, command, edge_of, gross, produce};
+use crate::global::{Global, command, edge_of, gross, make_anew, produce};
 use crate::reader::{Topics, create_topic, rights};
 use crate::secured::{PASSWORD, user_flags};
 use crate::server::{Server, get};
 use crate::shared;
-use crate::wait::{let_pass, wait_until};
+use crate::wait::{PATIENCE, let_pass, wait_until};
 
 /// Ten partitions, in each of which a transaction of 50,000 partials has begun before another has ended: half a million partials that
 /// cannot be committed yet, in twice the memory that they may take.
@@ -86,5 +86,27 @@ fn what_may_not_be_read_closes_no_window_and_makes_nobody_silent() {
     change(&["--allow", &read], true);
     wait_until("it reads on", || gross(&server, None) == 65 * 3);
     assert_eq!(edge_of(&server, "near")["presence"], "live");
+    server.stop();
+}
+
+/// The word of an operator is about what a start finds. A topic that is made anew after that is another one: nothing is guessed of it.
+#[test]
+fn from_earliest_does_not_go_over_to_a_topic_that_is_made_anew_while_it_reads() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-anew");
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "3", "--partition", "1"]);
+    global.flags.push("--from-earliest".to_owned());
+    let mut server = global.start();
+    wait_until("all is counted", || gross(&server, None) == 90);
+    make_anew(&topics, &direct);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "5", "--after", "3", "--partition", "1"]);
+    let ended = server.ended_within(PATIENCE);
+    assert!(ended.code == Some(77) && ended.errors.contains("made anew"), "{ended:?}");
+    // A start finds it, and goes on with it.
+    server = global.start();
+    wait_until("what it has is added", || gross(&server, None) == 240);
+    assert_eq!(edge_of(&server, "one")["troubles"], serde_json::json!([]));
     server.stop();
 }
