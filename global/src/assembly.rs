@@ -1,7 +1,7 @@
 //! Pure. Whole transactions out of the records of partitions. Of each edge, partials by rising index, then the end record that
 //! closes them; several edges may share a partition, and their records then alternate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tollgate_wire::{DecodeError, Partial, PartialsCrc, check_partials, decode_end_record, decode_partial};
 
@@ -40,9 +40,14 @@ impl Kind {
     }
 }
 
-/// Reading cannot go on: a later tollgate wrote this, and to leave it out would be to guess.
+/// Reading cannot go on: a later tollgate wrote this, and to leave it out would be to guess. Somebody else's record may look so, too:
+/// that is for an operator to say.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("partition {}, offset {}: {error}", place.partition, place.offset)]
+#[error(
+    "partition {partition}, offset {offset}: {error}. Where no tollgate wrote this record, start once with \
+     --pass-over {partition}:{offset}: it is taken as torn, and all others as before",
+    partition = place.partition, offset = place.offset
+)]
 pub struct TooNew {
     pub place: Place,
     pub error: DecodeError,
@@ -56,6 +61,8 @@ pub struct Assembly {
     held: BTreeMap<i32, usize>,
     /// How many of `open` are.
     torn: usize,
+    /// Partition and offset of records that no tollgate wrote, whatever version they are of: an operator's word.
+    pass_over: BTreeSet<(i32, i64)>,
 }
 
 #[derive(Default)]
@@ -71,6 +78,15 @@ struct Unfinished {
 }
 
 impl Assembly {
+    pub fn passing_over(pass_over: BTreeSet<(i32, i64)>) -> Assembly {
+        Assembly { pass_over, ..Assembly::default() }
+    }
+
+    /// Nothing has begun.
+    pub fn forget(&mut self) {
+        *self = Assembly::passing_over(std::mem::take(&mut self.pass_over));
+    }
+
     /// Takes a record in, and gives what it ends: a transaction that is whole, or one that is not.
     pub fn take(&mut self, place: Place, kind: Kind, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
         let edge = if edge.len() > EDGE_ID_BYTES_MAX { LONG_KEY.as_bytes() } else { edge };
@@ -119,6 +135,17 @@ impl Assembly {
         self.give_up(|of, _| of == partition)
     }
 
+    /// A record's content, or why it is torn.
+    fn readable<T>(&self, place: Place, decoded: Result<T, DecodeError>) -> Result<Result<T, String>, TooNew> {
+        match decoded {
+            Err(DecodeError::Version { what, found }) if self.pass_over.contains(&(place.partition, place.offset)) => {
+                Ok(Err(format!("{what} of format version {found}, passed over by --pass-over")))
+            }
+            Err(error @ DecodeError::Version { .. }) => Err(TooNew { place, error }),
+            decoded => Ok(decoded.map_err(|error| error.to_string())),
+        }
+    }
+
     /// What cannot be ended any more.
     fn give_up(&mut self, is_given_up: impl Fn(i32, &Unfinished) -> bool) -> Vec<Delivered> {
         let left = self.open.extract_if(.., |(of, _), unfinished| is_given_up(*of, unfinished));
@@ -131,10 +158,7 @@ impl Assembly {
 
     fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
         let name = (place.partition, edge.to_vec());
-        let decoded = match decode_partial(payload) {
-            Err(error @ DecodeError::Version { .. }) => return Err(TooNew { place, error }),
-            decoded => decoded.map_err(|error| error.to_string()),
-        };
+        let decoded = self.readable(place, decode_partial(payload))?;
         let first = decoded.as_ref().is_ok_and(|partial| partial.index == 0);
         let mut delivered = Vec::new();
         if first && let Some(left) = self.open.remove(&name) {
@@ -150,9 +174,8 @@ impl Assembly {
 
     fn end(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Delivered, TooNew> {
         let unfinished = self.open.remove(&(place.partition, edge.to_vec())).unwrap_or_default();
-        let end = match decode_end_record(payload) {
-            Err(error @ DecodeError::Version { .. }) => return Err(TooNew { place, error }),
-            Err(error) => return Ok(torn(edge, unfinished.txn_seq, place, error.to_string())),
+        let end = match self.readable(place, decode_end_record(payload))? {
+            Err(why) => return Ok(torn(edge, unfinished.txn_seq, place, why)),
             Ok(end) => end,
         };
         if let Some(why) = unfinished.torn {
@@ -437,5 +460,38 @@ mod tests {
         end.format_version = 99;
         let taken = Assembly::default().take(Place::default(), Kind::End, b"a", &end.encode_to_vec());
         assert!(matches!(taken, Err(TooNew { error: DecodeError::Version { found: 99, .. }, .. })));
+    }
+
+    /// Somebody else's record would otherwise end every start until a version comes that was never made.
+    #[test]
+    fn a_record_that_an_operator_passes_over_is_torn_and_no_other_is() {
+        let mut strange = sent("a", 1, 1);
+        (strange.partials[0].format_version, strange.end.format_version) = (99, 98);
+        let mut assembly = Assembly::passing_over(BTreeSet::from([(3, 11), (3, 13)]));
+        let at = |offset| Place { partition: 3, offset };
+        let (partial, end) = (strange.partials[0].encode_to_vec(), strange.end.encode_to_vec());
+        for (kind, payload) in [(Kind::Partial, &partial), (Kind::End, &end)] {
+            let refused = assembly.take(at(10), kind, b"a", payload).expect_err("nobody named it").to_string();
+            assert!(refused.contains("--pass-over 3:10:"), "{refused}");
+        }
+        assert!(assembly.take(Place { partition: 2, offset: 11 }, Kind::Partial, b"a", &partial).is_err());
+        assembly.forget();
+        assert_eq!(assembly.take(at(11), Kind::Partial, b"a", &partial), Ok(Vec::new()));
+        let mut told = assembly.at_end(3);
+        told.extend(assembly.take(at(13), Kind::End, b"a", &end).expect("it is named"));
+        let why = |one: &Delivered| match one {
+            Delivered::Torn(torn) => torn.why.clone(),
+            Delivered::Whole(_) => panic!("torn"),
+        };
+        let expected = ["a partial of format version 99", "an end record of format version 98"];
+        assert_eq!(
+            told.iter().map(why).collect::<Vec<_>>(),
+            expected.map(|what| format!("{what}, passed over by --pass-over"))
+        );
+        let next = records(&sent("a", 2, 1));
+        let whole = [(20, &next[0]), (21, &next[1])].map(|(offset, (kind, edge, payload))| {
+            seqs(&assembly.take(at(offset), *kind, edge.as_bytes(), payload).expect("of this version"))
+        });
+        assert_eq!(whole, [vec![], vec![("a".to_owned(), 2, true)]]);
     }
 }

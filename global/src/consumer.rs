@@ -1,7 +1,7 @@
 //! Consuming: from records of the topic to commits of the store. One thread; it ends when it is told to, when the store fails, or
 //! when to go on would be to guess.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -69,6 +69,11 @@ impl Consumer {
     /// Where the topic does not have what is to be read next, it is read from the first that it has, into what is counted.
     pub fn from_earliest(self) -> Consumer {
         Consumer { from_earliest: true, ..self }
+    }
+
+    /// Records at these offsets of partitions are torn where they are of a later version: no tollgate wrote them.
+    pub fn passing_over(self, pass_over: BTreeSet<(i32, i64)>) -> Consumer {
+        Consumer { reading: self.reading.passing_over(pass_over), ..self }
     }
 
     /// Whoever is not heard yet holds all windows open: to be called before anybody else commits.

@@ -1,7 +1,7 @@
 //! From records of the topic to commits of the store: which transactions are whole, where to read on, how far windows may close, who
 //! could be heard. Knows no Kafka; the consumer drives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assembly::{Assembly, Kind, TooNew};
 use crate::batch::{Applied, Batch, Delivered};
@@ -37,10 +37,15 @@ impl Reading {
         Reading { partitions: Partitions::new(now_ms), ..Reading::default() }
     }
 
+    /// Records at these offsets of partitions are torn where they are of a later version.
+    pub fn passing_over(self, pass_over: BTreeSet<(i32, i64)>) -> Reading {
+        Reading { assembly: Assembly::passing_over(pass_over), ..self }
+    }
+
     /// Nothing is read any more, and what is not whole is forgotten: it is read again.
     pub fn begin_anew(&mut self) {
         self.partitions.let_go();
-        self.assembly = Assembly::default();
+        self.assembly.forget();
     }
 
     /// Takes a record in; `None`: it is neither a partial nor an end record.

@@ -1,5 +1,6 @@
 //! `tollgate global`: a consumer, a keeper, a query port and an admin port around one store, each on a thread of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct ServiceConfig {
     pub rebuild: bool,
     /// Where the topic does not have what is to be read next, it is read from the first that it has, into what is counted.
     pub from_earliest: bool,
+    /// Partition and offset of records that no tollgate wrote: of a later version, they are torn, and do not end it.
+    pub pass_over: BTreeSet<(i32, i64)>,
 }
 
 /// Why the service ended by itself, or did not begin; the variants say what the caller does next.
@@ -84,7 +87,8 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
 
     // Keeper and admin port commit, too.
     let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter.clone(), stopping.clone());
-    let mut consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
+    let consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
+    let mut consumer = consumer.passing_over(config.pass_over.clone());
     consumer.begin().map_err(|error| failing(&path, &error))?;
 
     let (stop_queries, queries_stopped) = oneshot::channel();
@@ -238,6 +242,7 @@ mod tests {
             ads: None,
             rebuild: true,
             from_earliest: false,
+            pass_over: BTreeSet::new(),
         };
         let (path, aside) = (folder.path().join("global.redb"), folder.path().join("global.before-rebuild"));
         fs::write(&path, "the first").expect("written");

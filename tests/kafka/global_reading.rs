@@ -110,3 +110,36 @@ fn from_earliest_does_not_go_over_to_a_topic_that_is_made_anew_while_it_reads() 
     assert_eq!(edge_of(&server, "one")["troubles"], serde_json::json!([]));
     server.stop();
 }
+
+/// Somebody else's record that claims a later version: no update would ever read it. The line that says so names the way on.
+#[test]
+fn a_record_that_claims_a_later_version_ends_it_until_an_operator_passes_over_it() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-strange");
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    let words =
+        ["--edge", "strange", "--transactions", "3", "--partials", "1", "--partition", "2", "--break", "version"];
+    produce(&topics, &direct, &words);
+    let mut server = global.start();
+    let ended = server.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(77), "{ended:?}");
+    let named = ended.errors.split_once("--pass-over ").unwrap_or_else(|| panic!("{ended:?}")).1;
+    let place: String = named.chars().take_while(|char| char.is_ascii_digit() || *char == ':').collect();
+    let place = place.trim_end_matches(':');
+    assert!(place.starts_with("2:"), "{ended:?}");
+    let plain = std::mem::take(&mut global.flags);
+    global.flags = [&plain[..], &["--pass-over".to_owned(), place.to_owned()]].concat();
+    server = global.start();
+    wait_until("it reads on", || edge_of(&server, "strange")["troubles_seen"]["torn"] == 1);
+    let edge = edge_of(&server, "strange");
+    let why = edge["troubles"][0]["text"].as_str().expect("a text");
+    assert!(edge["clicks"] == 6 && edge["held_at_ms"].is_number() && why.contains("--pass-over"), "{edge}");
+    server.stop();
+    // It was read: the flag is for one start.
+    global.flags = plain;
+    let server = global.start();
+    produce(&topics, &direct, &["--edge", "next", "--transactions", "1", "--partition", "2"]);
+    wait_until("it reads on", || gross(&server, None) == 36);
+    server.stop();
+}
