@@ -1,7 +1,7 @@
 //! Pure. Whole transactions out of the records of partitions. Of each edge, partials by rising index, then the end record that
 //! closes them; several edges may share a partition, and their records then alternate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tollgate_wire::{DecodeError, Partial, PartialsCrc, check_partials, decode_end_record, decode_partial};
 
@@ -14,6 +14,13 @@ const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 
 /// The edge of a record without a key, which no edge writes: so it has a name to be accepted and retired by.
 const NO_KEY: &str = "(no key)";
+/// The edge of records with a key that is longer than an edge's id can be: they are nobody's, and one name is enough for all of them.
+const LONG_KEY: &str = "(long key)";
+/// An edge's id has no more.
+const EDGE_ID_BYTES_MAX: usize = 64;
+/// Torn transactions that wait for their end, so that they are told once. Beyond that all are told, and what still comes of them is told
+/// as another: memory is bounded whatever keys somebody makes up.
+const TORN_MAX: usize = 1_000;
 
 /// What a record's header says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +40,14 @@ impl Kind {
     }
 }
 
-/// Reading cannot go on: a later tollgate wrote this, and to leave it out would be to guess.
+/// Reading cannot go on: a later tollgate wrote this, and to leave it out would be to guess. Somebody else's record may look so, too:
+/// that is for an operator to say.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("partition {}, offset {}: {error}", place.partition, place.offset)]
+#[error(
+    "partition {partition}, offset {offset}: {error}. Where no tollgate wrote this record, start once with \
+     --pass-over {partition}:{offset}: it is taken as torn, and all others as before",
+    partition = place.partition, offset = place.offset
+)]
 pub struct TooNew {
     pub place: Place,
     pub error: DecodeError,
@@ -47,11 +59,16 @@ pub struct Assembly {
     open: BTreeMap<(i32, Vec<u8>), Unfinished>,
     /// What they hold in memory, about.
     held: BTreeMap<i32, usize>,
+    /// How many of `open` are.
+    torn: usize,
+    /// Partition and offset of records that no tollgate wrote, whatever version they are of: an operator's word.
+    pass_over: BTreeSet<(i32, i64)>,
 }
 
 #[derive(Default)]
 struct Unfinished {
     first_offset: i64,
+    last_offset: i64,
     txn_seq: u64,
     partials: Vec<Partial>,
     crc: PartialsCrc,
@@ -61,18 +78,37 @@ struct Unfinished {
 }
 
 impl Assembly {
+    pub fn passing_over(pass_over: BTreeSet<(i32, i64)>) -> Assembly {
+        Assembly { pass_over, ..Assembly::default() }
+    }
+
+    /// Nothing has begun.
+    pub fn forget(&mut self) {
+        *self = Assembly::passing_over(std::mem::take(&mut self.pass_over));
+    }
+
     /// Takes a record in, and gives what it ends: a transaction that is whole, or one that is not.
     pub fn take(&mut self, place: Place, kind: Kind, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
+        let edge = if edge.len() > EDGE_ID_BYTES_MAX { LONG_KEY.as_bytes() } else { edge };
         let name = (place.partition, edge.to_vec());
-        let held = |open: &BTreeMap<_, Unfinished>| open.get(&name).map_or(0, Unfinished::held_bytes);
-        let before = held(&self.open);
+        let of_it = |open: &BTreeMap<_, Unfinished>| {
+            open.get(&name)
+                .map_or((0, 0), |unfinished| (unfinished.held_bytes(), usize::from(unfinished.torn.is_some())))
+        };
+        let before = of_it(&self.open);
         let taken = match kind {
             Kind::Partial => self.partial(place, edge, payload),
             Kind::End => self.end(place, edge, payload).map(|delivered| vec![delivered]),
         };
+        let after = of_it(&self.open);
         let of_partition = self.held.entry(place.partition).or_default();
-        *of_partition = (*of_partition + held(&self.open)).saturating_sub(before);
-        taken
+        *of_partition = (*of_partition + after.0).saturating_sub(before.0);
+        self.torn = self.torn + after.1 - before.1;
+        let mut delivered = taken?;
+        if self.torn > TORN_MAX {
+            delivered.extend(self.give_up(|_, unfinished| unfinished.torn.is_some()));
+        }
+        Ok(delivered)
     }
 
     /// What transactions that have not ended hold in memory, by partition: about so many bytes.
@@ -89,30 +125,57 @@ impl Assembly {
         of_partition.map(|(_, unfinished)| unfinished.first_offset).min().map_or(next, |first| first.min(next))
     }
 
+    /// Everything that is committed of a partition was read. An edge's transaction is one of Kafka's, in one partition, and Kafka's last
+    /// stable offset, which is where that ends, never lies within one: it comes to be committed whole. So what has not ended here never
+    /// does, and would hold its memory and keep the partition from being read on for ever.
+    pub fn at_end(&mut self, partition: i32) -> Vec<Delivered> {
+        if let Some(held) = self.held.get_mut(&partition) {
+            *held = 0;
+        }
+        self.give_up(|of, _| of == partition)
+    }
+
+    /// A record's content, or why it is torn.
+    fn readable<T>(&self, place: Place, decoded: Result<T, DecodeError>) -> Result<Result<T, String>, TooNew> {
+        match decoded {
+            Err(DecodeError::Version { what, found }) if self.pass_over.contains(&(place.partition, place.offset)) => {
+                Ok(Err(format!("{what} of format version {found}, passed over by --pass-over")))
+            }
+            Err(error @ DecodeError::Version { .. }) => Err(TooNew { place, error }),
+            decoded => Ok(decoded.map_err(|error| error.to_string())),
+        }
+    }
+
+    /// What cannot be ended any more.
+    fn give_up(&mut self, is_given_up: impl Fn(i32, &Unfinished) -> bool) -> Vec<Delivered> {
+        let left = self.open.extract_if(.., |(of, _), unfinished| is_given_up(*of, unfinished));
+        let delivered = left.map(|((of, edge), unfinished)| {
+            self.torn -= usize::from(unfinished.torn.is_some());
+            unfinished.left(of, &edge)
+        });
+        delivered.collect()
+    }
+
     fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
         let name = (place.partition, edge.to_vec());
-        let decoded = match decode_partial(payload) {
-            Err(error @ DecodeError::Version { .. }) => return Err(TooNew { place, error }),
-            decoded => decoded.map_err(|error| error.to_string()),
-        };
+        let decoded = self.readable(place, decode_partial(payload))?;
         let first = decoded.as_ref().is_ok_and(|partial| partial.index == 0);
         let mut delivered = Vec::new();
         if first && let Some(left) = self.open.remove(&name) {
             // It cannot be ended any more: another has begun.
-            let why = left.torn.unwrap_or_else(|| format!("{} partials, and no end record", left.partials.len()));
-            delivered.push(torn(edge, left.txn_seq, Place { offset: place.offset - 1, ..place }, why));
+            delivered.push(left.left(place.partition, edge));
         }
         let unfinished =
             self.open.entry(name).or_insert_with(|| Unfinished { first_offset: place.offset, ..Unfinished::default() });
+        unfinished.last_offset = place.offset;
         unfinished.add(edge, decoded, payload);
         Ok(delivered)
     }
 
     fn end(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Delivered, TooNew> {
         let unfinished = self.open.remove(&(place.partition, edge.to_vec())).unwrap_or_default();
-        let end = match decode_end_record(payload) {
-            Err(error @ DecodeError::Version { .. }) => return Err(TooNew { place, error }),
-            Err(error) => return Ok(torn(edge, unfinished.txn_seq, place, error.to_string())),
+        let end = match self.readable(place, decode_end_record(payload))? {
+            Err(why) => return Ok(torn(edge, unfinished.txn_seq, place, why)),
             Ok(end) => end,
         };
         if let Some(why) = unfinished.torn {
@@ -163,6 +226,12 @@ impl Unfinished {
         }
     }
 
+    /// It cannot be ended any more.
+    fn left(self, partition: i32, edge: &[u8]) -> Delivered {
+        let why = self.torn.unwrap_or_else(|| format!("{} partials, and no end record", self.partials.len()));
+        torn(edge, self.txn_seq, Place { partition, offset: self.last_offset }, why)
+    }
+
     fn tear(&mut self, why: String) {
         self.partials = Vec::new();
         self.torn = Some(why);
@@ -171,7 +240,7 @@ impl Unfinished {
 
 fn torn(edge: &[u8], txn_seq: u64, place: Place, why: String) -> Delivered {
     let edge_id = if edge.is_empty() { NO_KEY.to_owned() } else { String::from_utf8_lossy(edge).into_owned() };
-    Delivered::Torn(TornTransaction { edge_id, txn_seq, place, why })
+    Delivered::Torn(TornTransaction::new(edge_id, txn_seq, place, why))
 }
 
 #[cfg(test)]
@@ -281,6 +350,31 @@ mod tests {
         }
     }
 
+    /// It was committed as it is, and nothing comes after it.
+    #[test]
+    fn what_has_not_ended_where_the_partition_ends_is_torn_and_the_partition_is_read_on() {
+        let (a, b) = (records(&sent("a", 4, 3)), records(&sent("b", 7, 2)));
+        let mut assembly = Assembly::default();
+        let mut take = |partition, offset, (kind, edge, payload): &(Kind, String, Vec<u8>)| {
+            assembly.take(Place { partition, offset }, *kind, edge.as_bytes(), payload).expect("of this version")
+        };
+        take(3, 10, &a[0]);
+        take(3, 11, &a[1]);
+        take(3, 12, &b[1]);
+        take(4, 20, &b[0]);
+        let left = assembly.at_end(3);
+        assert_eq!(seqs(&left), [("a".to_owned(), 4, false), ("b".to_owned(), 7, false)]);
+        let Delivered::Torn(torn) = &left[0] else { panic!("torn") };
+        assert_eq!(
+            (torn.why.as_str(), torn.place),
+            ("2 partials, and no end record", Place { partition: 3, offset: 11 })
+        );
+        assert_eq!((assembly.resume_at(3, 13), assembly.resume_at(4, 21)), (13, 20), "another partition's goes on");
+        assert_eq!(assembly.held_bytes()[&3], 0);
+        assert!(assembly.held_bytes()[&4] > 0);
+        assert_eq!(assembly.at_end(3), Vec::new(), "it is said once");
+    }
+
     /// Whichever record is missing, doubled or changed, the transaction is not delivered as whole, and the next one is.
     #[test]
     fn what_is_not_whole_is_reported_and_what_follows_is_taken() {
@@ -329,11 +423,75 @@ mod tests {
         assert_eq!(seqs(&found), [(NO_KEY.to_owned(), 0, false)]);
     }
 
+    /// A record may be a megabyte of whatever somebody likes.
+    #[test]
+    fn what_strange_records_can_take_is_bounded() {
+        let mut assembly = Assembly::default();
+        let place = |offset| Place { partition: 3, offset };
+        let long = "ä".repeat(500_000);
+        let named = &records(&sent(&long, 1, 2));
+        let mut told = assembly.take(place(0), Kind::Partial, b"a", &named[0].2).expect("of this version");
+        for (at, (kind, edge, payload)) in (1..).zip(named) {
+            told.extend(assembly.take(place(at), *kind, edge.as_bytes(), payload).expect("of this version"));
+        }
+        told.extend(assembly.at_end(3));
+        assert_eq!(seqs(&told), [(LONG_KEY.to_owned(), 1, false), ("a".to_owned(), 1, false)]);
+        for one in &told {
+            let Delivered::Torn(torn) = one else { panic!("torn") };
+            assert!(torn.why.starts_with("partial 0 is of edge") && torn.why.len() < 210, "{} bytes", torn.why.len());
+        }
+        // Names that are none of ours, and never end.
+        let mut junk = |nth: usize| {
+            assembly
+                .take(place(10 + nth as i64), Kind::Partial, nth.to_string().as_bytes(), b"\xff")
+                .expect("no version")
+        };
+        assert!((0..TORN_MAX).all(|nth| junk(nth).is_empty()));
+        assert_eq!(junk(7), Vec::new(), "it is open");
+        assert_eq!(junk(TORN_MAX).len(), TORN_MAX + 1);
+        assert_eq!(junk(7), Vec::new(), "there is room");
+        assert_eq!((assembly.open.len(), assembly.torn), (1, 1));
+        assert_eq!((assembly.at_end(3).len(), assembly.torn), (1, 0));
+    }
+
     #[test]
     fn a_record_of_a_later_version_stops_the_reader() {
         let mut end = sent("a", 1, 0).end;
         end.format_version = 99;
         let taken = Assembly::default().take(Place::default(), Kind::End, b"a", &end.encode_to_vec());
         assert!(matches!(taken, Err(TooNew { error: DecodeError::Version { found: 99, .. }, .. })));
+    }
+
+    /// Somebody else's record would otherwise end every start until a version comes that was never made.
+    #[test]
+    fn a_record_that_an_operator_passes_over_is_torn_and_no_other_is() {
+        let mut strange = sent("a", 1, 1);
+        (strange.partials[0].format_version, strange.end.format_version) = (99, 98);
+        let mut assembly = Assembly::passing_over(BTreeSet::from([(3, 11), (3, 13)]));
+        let at = |offset| Place { partition: 3, offset };
+        let (partial, end) = (strange.partials[0].encode_to_vec(), strange.end.encode_to_vec());
+        for (kind, payload) in [(Kind::Partial, &partial), (Kind::End, &end)] {
+            let refused = assembly.take(at(10), kind, b"a", payload).expect_err("nobody named it").to_string();
+            assert!(refused.contains("--pass-over 3:10:"), "{refused}");
+        }
+        assert!(assembly.take(Place { partition: 2, offset: 11 }, Kind::Partial, b"a", &partial).is_err());
+        assembly.forget();
+        assert_eq!(assembly.take(at(11), Kind::Partial, b"a", &partial), Ok(Vec::new()));
+        let mut told = assembly.at_end(3);
+        told.extend(assembly.take(at(13), Kind::End, b"a", &end).expect("it is named"));
+        let why = |one: &Delivered| match one {
+            Delivered::Torn(torn) => torn.why.clone(),
+            Delivered::Whole(_) => panic!("torn"),
+        };
+        let expected = ["a partial of format version 99", "an end record of format version 98"];
+        assert_eq!(
+            told.iter().map(why).collect::<Vec<_>>(),
+            expected.map(|what| format!("{what}, passed over by --pass-over"))
+        );
+        let next = records(&sent("a", 2, 1));
+        let whole = [(20, &next[0]), (21, &next[1])].map(|(offset, (kind, edge, payload))| {
+            seqs(&assembly.take(at(offset), *kind, edge.as_bytes(), payload).expect("of this version"))
+        });
+        assert_eq!(whole, [vec![], vec![("a".to_owned(), 2, true)]]);
     }
 }

@@ -18,9 +18,12 @@ pub struct Delivery {
 impl Delivery {
     /// It is whole, and can never be kept.
     pub fn torn(&self, why: String) -> TornTransaction {
-        TornTransaction { edge_id: self.end.edge_id.clone(), txn_seq: self.end.txn_seq, place: self.place, why }
+        TornTransaction::new(self.end.edge_id.clone(), self.end.txn_seq, self.place, why)
     }
 }
+
+/// What is said of a torn transaction is cut here: it may quote what somebody else wrote.
+const WHY_BYTES_MAX: usize = 200;
 
 /// Records that no end record closes as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,16 @@ pub struct TornTransaction {
     /// Where that was seen.
     pub place: Place,
     pub why: String,
+}
+
+impl TornTransaction {
+    pub fn new(edge_id: String, txn_seq: u64, place: Place, mut why: String) -> TornTransaction {
+        if why.len() > WHY_BYTES_MAX {
+            why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
+            why.push('…');
+        }
+        TornTransaction { edge_id, txn_seq, place, why }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,14 +1,14 @@
 //! Consuming: from records of the topic to commits of the store. One thread; it ends when it is told to, when the store fails, or
 //! when to go on would be to guess.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::{Away, Meter};
-use crate::partitions::{Hold, STANDSTILL};
+use crate::partitions::{Asked, Asking, Hold, STANDSTILL};
 use crate::reading::Reading;
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -44,6 +44,7 @@ pub struct Consumer {
     reader: Option<Reader>,
     /// Partitions were looked at since the start.
     has_looked: bool,
+    asking: Asking,
     reading: Reading,
     /// When it answered last.
     answered_ms: i64,
@@ -59,6 +60,7 @@ impl Consumer {
             from_earliest: false,
             reader: None,
             has_looked: false,
+            asking: Asking::default(),
             reading: Reading::new(wall_ms()),
             answered_ms: wall_ms(),
         }
@@ -69,11 +71,19 @@ impl Consumer {
         Consumer { from_earliest: true, ..self }
     }
 
-    /// Consumes until it is told to stop.
-    pub fn run(mut self) -> Result<(), Stopped> {
-        // Whoever is not heard yet holds all windows open.
+    /// Records at these offsets of partitions are torn where they are of a later version: no tollgate wrote them.
+    pub fn passing_over(self, pass_over: BTreeSet<(i32, i64)>) -> Consumer {
+        Consumer { reading: self.reading.passing_over(pass_over), ..self }
+    }
+
+    /// Whoever is not heard yet holds all windows open: to be called before anybody else commits.
+    pub fn begin(&mut self) -> Result<(), StoreError> {
         self.reading.listen(&self.store, wall_ms());
-        self.commit()?;
+        self.commit()
+    }
+
+    /// Consumes until it is told to stop, after [`Consumer::begin`].
+    pub fn run(mut self) -> Result<(), Stopped> {
         while !self.stop.load(Ordering::Acquire) {
             match self.turn() {
                 Ok(()) => {}
@@ -137,27 +147,16 @@ impl Consumer {
     /// Begins to read partitions that are new, and asks how far all are behind.
     fn look_at_partitions(&mut self) -> Result<(), Turn> {
         let reader = self.reader.as_ref().expect("connected before");
-        let count = reader.partitions()?;
-        let topic = self.topic();
-        if count == 0 {
+        let (led, topic) = (reader.partitions()?, self.topic());
+        if led.is_empty() {
             return Err(topic.missing(&self.store)?.into());
         }
         topic.know(&self.store, reader)?;
-        // One without a leader keeps nobody from being counted; it tells whether Kafka answers when none is answered for.
-        let (mut ends, mut unanswered) = (BTreeMap::new(), None);
-        for partition in 0..count {
-            match reader.ends(partition) {
-                Ok(found) => drop(ends.insert(partition, found)),
-                Err(halt @ ConsumeError::Halt(_)) => return Err(halt.into()),
-                Err(away) => unanswered = Some(away),
-            }
-        }
-        if let Some(away) = unanswered.filter(|_| ends.is_empty()) {
-            return Err(away.into());
-        }
+        let ends = ask_for_ends(reader, &led, &mut self.asking)?;
         let partitions = &mut self.reading.partitions;
         let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
-        for (&partition, &(first, end)) in ends.iter().filter(|(of, _)| !partitions.all.contains_key(of)) {
+        let answered = ends.iter().filter_map(|(&of, ends)| Some((of, (*ends)?)));
+        for (partition, (first, end)) in answered.filter(|(of, _)| !partitions.all.contains_key(of)) {
             let known = stored.get(&partition).copied();
             fresh.insert(partition, topic.begin_at(&self.store, partition, known, (first, end))?);
         }
@@ -167,20 +166,21 @@ impl Consumer {
         for (partition, next_offset) in fresh {
             partitions.begin(partition, next_offset, self.store.watermark_of_partition(partition), wall_ms());
         }
-        partitions.some_unknown = (0..count).any(|partition| !partitions.all.contains_key(&partition));
+        partitions.some_unknown = (0..led.len() as i32).any(|partition| !partitions.all.contains_key(&partition));
         self.has_looked = true;
         self.look_for_standstill(&ends)
     }
 
-    fn look_for_standstill(&mut self, ends: &BTreeMap<i32, (i64, i64)>) -> Result<(), Turn> {
-        let mut standing = None;
-        for (&partition, state) in &mut self.reading.partitions.all {
-            let end = ends.get(&partition).map(|(_, end)| *end);
+    fn look_for_standstill(&mut self, ends: &Ends) -> Result<(), Turn> {
+        let (partitions, mut standing) = (&mut self.reading.partitions, None);
+        for (&partition, answer) in ends {
+            let Some(next_offset) = partitions.all.get(&partition).map(|state| state.next_offset) else { continue };
+            let end = answer.map(|(_, end)| end);
             if let Some(end) = end {
-                self.meter.lag(partition, end.saturating_sub(state.next_offset).max(0) as u64);
+                self.meter.lag(partition, end.saturating_sub(next_offset).max(0) as u64);
             }
-            if state.looks(end, Instant::now()) && self.reading.partitions.reads_alone.is_none() {
-                standing = Some((partition, state.next_offset));
+            if partitions.looks(partition, end, Instant::now()) {
+                standing = Some((partition, next_offset));
             }
         }
         if let Some((partition, next_offset)) = standing {
@@ -236,7 +236,10 @@ impl Consumer {
     fn hold_back(&mut self) -> Result<(), ConsumeError> {
         let reader = self.reader.as_ref().expect("connected before");
         match self.reading.hold_back(self.settings.unfinished_bytes_max) {
-            Some(Hold::Pause(others)) => reader.pause(&others),
+            Some(Hold::Pause(others)) => {
+                self.meter.held_back(others.len());
+                reader.pause(&others)
+            }
             Some(Hold::Resume(others)) => reader.resume(&others),
             None => Ok(()),
         }
@@ -281,6 +284,39 @@ impl Consumer {
     }
 }
 
+/// Of each partition that was asked, the first offset that it has and the one after its last; None: it did not answer.
+type Ends = BTreeMap<i32, Option<(i64, i64)>>;
+
+/// Once partitions are read, all questions together take no longer than one may: nothing is consumed meanwhile. Fails where nobody
+/// answers.
+fn ask_for_ends(reader: &Reader, led: &[bool], asking: &mut Asking) -> Result<Ends, ConsumeError> {
+    let until = reader.is_reading().then(|| Instant::now() + reader.timeout());
+    let mut why = None;
+    let mut ask = |partition: i32| {
+        if !led[partition as usize] {
+            why = Some(reader.no_leader(partition));
+            return Asked::Unanswered;
+        }
+        let left = until.map_or(reader.timeout(), |until| until.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Asked::NoTime;
+        }
+        match reader.ends(partition, left) {
+            Ok(ends) => Asked::Answered(ends),
+            Err(error) => {
+                why = Some(error);
+                Asked::Unanswered
+            }
+        }
+    };
+    let ends = asking.ask(led.len() as i32, &mut ask);
+    // One that does not answer keeps nobody from being counted; it tells whether Kafka does when none does.
+    match why.filter(|why| matches!(why, ConsumeError::Halt(_)) || asking.nobody_answers(led.len())) {
+        Some(error) => Err(error),
+        None => Ok(ends),
+    }
+}
+
 /// Why a turn ended early.
 pub enum Turn {
     Kafka(ConsumeError),
@@ -307,18 +343,45 @@ pub fn wall_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{Batch, Delivered, Delivery};
+    use crate::fixture::{partial, transaction};
+    use crate::records::Place;
+
+    /// The keeper commits, too, and who asks the admin port: windows would close up to what the edges had said, whatever the topic has.
+    #[test]
+    fn what_begins_lets_nobody_close_windows_before_partitions_are_read() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = || Arc::new(Store::open(&folder.path().join("store")).expect("a store"));
+        let (store, now_ms) = (open(), wall_ms());
+        let sent = transaction("a", 1, 420_000, vec![partial("ad", 0, 0, 1, &[])]);
+        let place = Place { partition: 0, offset: 4 };
+        let whole = Delivered::Whole(Delivery { partials: sent.partials, end: sent.end, place });
+        let offsets = BTreeMap::from([(0, 5)]);
+        let batch = Batch { deliveries: &[whole], offsets: &offsets, now_ms, closing_cap_ms: Some(i64::MIN) };
+        store.apply(&batch).expect("counted");
+        drop(store);
+        let store = open();
+        let mut consumer = Consumer::new(store.clone(), settings(), Arc::default(), Arc::default());
+        consumer.begin().expect("begun");
+        assert!(store.accept("a", now_ms).expect("committed"));
+        let marks = store.snapshot().expect("read").as_of().marks;
+        assert_eq!(marks.closed_before_ms, i64::MIN, "partition 0 may have more");
+    }
+
+    fn settings() -> KafkaSettings {
+        let (brokers, topic) = ("127.0.0.1:1".to_owned(), "t".to_owned());
+        KafkaSettings { brokers, topic, properties: Vec::new(), unfinished_bytes_max: 1 }
+    }
 
     /// A client that was given partitions cannot be given them again: it must not be kept where another cannot be made at once.
     #[test]
     fn a_client_that_gave_nothing_is_let_go_before_another_is_made() {
         let folder = tempfile::tempdir().expect("folder");
         let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
-        let (brokers, topic) = ("127.0.0.1:1".to_owned(), "t".to_owned());
-        let settings = KafkaSettings { brokers, topic, properties: Vec::new(), unfinished_bytes_max: 1 };
-        let mut reader = Reader::new(&settings).expect("a client");
+        let mut reader = Reader::new(&settings()).expect("a client");
         reader.assign(&BTreeMap::from([(0, 5)])).expect("it has none yet");
         assert!(reader.assign(&BTreeMap::from([(0, 5)])).is_err(), "again");
-        let mut consumer = Consumer::new(store.clone(), settings, Arc::default(), Arc::default());
+        let mut consumer = Consumer::new(store.clone(), settings(), Arc::default(), Arc::default());
         consumer.reader = Some(reader);
         consumer.reading.partitions.begin(0, 5, Some(7), 1);
         assert!(consumer.read_anew().is_ok());

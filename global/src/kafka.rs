@@ -124,15 +124,23 @@ impl Reader {
         cluster.ok_or_else(|| ConsumeError::Away("no broker names its cluster".to_owned()))
     }
 
-    /// How many partitions the topic has; 0 where there is none.
-    pub fn partitions(&self) -> Result<i32, ConsumeError> {
+    /// The partitions of the topic, whether each has a leader; none where there is no topic.
+    pub fn partitions(&self) -> Result<Vec<bool>, ConsumeError> {
         let doing = format!("asking for the topic {}", self.topic);
         let answer = self.consumer.fetch_metadata(Some(&self.topic), ANSWER_TIMEOUT);
         let metadata = answer.map_err(|error| self.away(&doing, &error))?;
-        let Some(found) = metadata.topics().iter().find(|found| found.name() == self.topic) else { return Ok(0) };
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == self.topic) else {
+            return Ok(Vec::new());
+        };
+        let mut led = vec![false; found.partitions().len()];
+        for partition in found.partitions().iter().filter(|partition| partition.leader() >= 0) {
+            if let Some(is_led) = led.get_mut(partition.id() as usize) {
+                *is_led = true;
+            }
+        }
         match found.error().map(RDKafkaErrorCode::from) {
-            None => Ok(found.partitions().len() as i32),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(0),
+            None => Ok(led),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(Vec::new()),
             Some(code) => Err(self.away(&doing, &KafkaError::MetadataFetch(code))),
         }
     }
@@ -144,9 +152,14 @@ impl Reader {
     }
 
     /// The first offset that a partition still has, and the one after its last.
-    pub fn ends(&self, partition: i32) -> Result<(i64, i64), ConsumeError> {
-        let ends = self.consumer.fetch_watermarks(&self.topic, partition, self.timeout());
+    pub fn ends(&self, partition: i32, timeout: Duration) -> Result<(i64, i64), ConsumeError> {
+        let ends = self.consumer.fetch_watermarks(&self.topic, partition, timeout);
         ends.map_err(|error| self.away(&format!("asking where {}/{partition} ends", self.topic), &error))
+    }
+
+    /// One of its partitions, whose broker cannot be asked.
+    pub fn no_leader(&self, partition: i32) -> ConsumeError {
+        ConsumeError::Away(format!("{}/{partition} has no leader", self.topic))
     }
 
     /// These partitions give nothing until [`Reader::resume`].
@@ -166,7 +179,12 @@ impl Reader {
         list
     }
 
-    fn timeout(&self) -> Duration {
+    pub fn is_reading(&self) -> bool {
+        !self.assigned.is_empty()
+    }
+
+    /// How long a question may take now.
+    pub fn timeout(&self) -> Duration {
         if self.assigned.is_empty() { ANSWER_TIMEOUT } else { ASIDE_TIMEOUT }
     }
 

@@ -20,6 +20,7 @@ pub struct Meter {
     clicks: AtomicU64,
     commits: AtomicU64,
     foreign_records: AtomicU64,
+    held_back: AtomicU64,
     away: Mutex<Option<Away>>,
     /// Everything that was committed when it was looked at was counted, once since the start.
     caught_up: AtomicBool,
@@ -43,6 +44,10 @@ impl Meter {
 
     pub fn foreign_record(&self) {
         self.foreign_records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn held_back(&self, partitions: usize) {
+        self.held_back.fetch_add(partitions as u64, Ordering::Relaxed);
     }
 
     pub fn lag(&self, partition: i32, records: u64) {
@@ -86,6 +91,11 @@ impl Meter {
                 "foreign_records",
                 "Records of the topic that are neither a partial nor an end record.",
                 &self.foreign_records,
+            ),
+            (
+                "partitions_held_back",
+                "Partitions that had to wait until another had ended the transactions that it had begun: there was no memory for all.",
+                &self.held_back,
             ),
         ] {
             text.family(&format!("tollgate_global_{name}_total"), "counter", about);

@@ -19,6 +19,8 @@ pub struct Partition {
     /// The highest that an edge in it claimed.
     pub watermark_ms: Option<i64>,
     pub heard: Heard,
+    /// Where the client said last that it ends. It says so once, also where the partition has no leader for a while after that.
+    ended_at: Option<i64>,
     /// How far it was when it was looked at, and since when it is no further though there is more.
     looked_at: i64,
     stands_since: Option<Instant>,
@@ -29,11 +31,17 @@ impl Partition {
         Partition { next_offset, watermark_ms, heard: Heard::deaf_since(now_ms), ..Partition::default() }
     }
 
+    /// Everything that is committed of it was read; what comes next will have this offset or a later one.
+    pub fn ends(&mut self, next_offset: Option<i64>) {
+        self.next_offset = self.next_offset.max(next_offset.unwrap_or(0));
+        (self.at_end, self.ended_at) = (true, Some(self.next_offset));
+    }
+
     /// What a look found: it ends at `end`, or could not be asked. True: it has stood still for too long.
-    pub fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
+    fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
         let has_more = end.is_none_or(|end| end > self.next_offset);
         // A client may be given nothing of what is there.
-        self.at_end &= !has_more;
+        self.at_end = !has_more && (self.at_end || self.ended_at == Some(self.next_offset));
         let stands = has_more && self.next_offset == self.looked_at;
         self.looked_at = self.next_offset;
         self.stands_since = stands.then(|| self.stands_since.unwrap_or(now));
@@ -85,23 +93,31 @@ impl Partitions {
     /// together, one partition after the other is read until it has ended what it began.
     pub fn hold_back(&mut self, held: &BTreeMap<i32, usize>, max: usize) -> Option<Hold> {
         let total: usize = held.values().sum();
-        let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
         let others = |alone: i32| self.all.keys().copied().filter(|of| *of != alone).collect();
         match self.reads_alone {
             None if total > max => {
-                // One that is at its end waits for an edge that has not ended its transaction there.
-                let (&alone, _) = held.iter().filter(|(of, _)| !is_read(of)).max_by_key(|(_, bytes)| **bytes)?;
+                let (&alone, _) = held.iter().max_by_key(|(_, bytes)| **bytes)?;
                 let hold = Hold::Pause(others(alone));
                 self.reads_alone = Some(alone);
                 Some(hold)
             }
-            Some(alone) if total <= max / 2 || held.get(&alone) == Some(&0) || is_read(&alone) => {
+            // At its end it holds nothing.
+            Some(alone) if total <= max / 2 || held.get(&alone).is_none_or(|bytes| *bytes == 0) => {
                 let hold = Hold::Resume(others(alone));
                 self.reads_alone = None;
+                // They gave nothing because they were not to.
+                self.all.values_mut().for_each(|state| state.stands_since = None);
                 Some(hold)
             }
             None | Some(_) => None,
         }
+    }
+
+    /// What a look found of one. True: it is to be read by a new client. Not one that is held back: it gives nothing, as it should, while
+    /// the one that all wait for is looked at.
+    pub fn looks(&mut self, partition: i32, end: Option<i64>, now: Instant) -> bool {
+        let is_read = self.reads_alone.is_none_or(|alone| alone == partition);
+        self.all.get_mut(&partition).is_some_and(|state| state.looks(end, now)) && is_read
     }
 
     pub fn are_read(&self) -> bool {
@@ -134,6 +150,49 @@ impl Partitions {
         let read = self.all.iter().map(|(&partition, state)| (partition, state.heard));
         let partitions = self.before.iter().map(|(&partition, &heard)| (partition, heard)).chain(read).collect();
         Hearing { partitions: Arc::new(partitions), others: self.others }
+    }
+}
+
+/// Who is asked where its partition ends. One that does not answer takes what time there is, so each look begins with those that were
+/// not asked in the one before it.
+#[derive(Debug, Default)]
+pub struct Asking {
+    next: i32,
+    /// How many did not answer since one did.
+    unanswered: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<T> {
+    Answered(T),
+    Unanswered,
+    /// It was not asked.
+    NoTime,
+}
+
+impl Asking {
+    /// Asks each of `count` partitions, for as long as there is time; None: it did not answer. Those that were not asked are missing.
+    pub fn ask<T>(&mut self, count: i32, ask: &mut impl FnMut(i32) -> Asked<T>) -> BTreeMap<i32, Option<T>> {
+        let (mut answers, first) = (BTreeMap::new(), self.next);
+        for nth in 0..count {
+            let partition = (first + nth) % count;
+            let answer = match ask(partition) {
+                Asked::Answered(answer) => Some(answer),
+                Asked::Unanswered => None,
+                Asked::NoTime => {
+                    self.next = partition;
+                    break;
+                }
+            };
+            self.unanswered = if answer.is_some() { 0 } else { self.unanswered + 1 };
+            answers.insert(partition, answer);
+        }
+        answers
+    }
+
+    /// All of `count` were asked since the last answer.
+    pub fn nobody_answers(&self, count: usize) -> bool {
+        self.unanswered >= count
     }
 }
 
@@ -180,6 +239,14 @@ mod tests {
             (Some(101_000), Some(7)),
             "no leader"
         );
+        let state = partitions.all.get_mut(&0).expect("it is there");
+        state.looks(Some(6), now);
+        assert!(!state.at_end, "nobody has said that it ends there");
+        state.ends(Some(6));
+        for (end, at_end) in [(None, false), (Some(6), true), (Some(7), false), (Some(6), true)] {
+            state.looks(end, now);
+            assert_eq!(state.at_end, at_end, "as it was, with a leader again: {end:?}");
+        }
     }
 
     #[test]
@@ -193,12 +260,59 @@ mod tests {
         assert_eq!(partitions.hold_back(&held([31, 0, 30]), 100), Some(Hold::Resume(vec![0, 2])), "it has ended");
         assert_eq!(partitions.hold_back(&held([61, 0, 60]), 100), Some(Hold::Pause(vec![1, 2])));
         assert_eq!(partitions.hold_back(&held([1, 0, 40]), 100), Some(Hold::Resume(vec![1, 2])), "there is room");
-        // What is at its end waits for a transaction of somebody else's: it would wait for ever alone.
-        partitions.all.get_mut(&2).expect("it is there").at_end = true;
-        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Pause(vec![1, 2])));
-        partitions.all.values_mut().for_each(|state| state.at_end = true);
-        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Resume(vec![1, 2])));
-        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), None, "nobody can go on");
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Pause(vec![0, 1])));
+        assert_eq!(partitions.hold_back(&held([120, 0, 0]), 100), Some(Hold::Resume(vec![0, 1])), "it is at its end");
+    }
+
+    /// All wait for the one that is read alone: without a leader, or with a client that is stuck, they would wait for ever.
+    #[test]
+    fn one_that_is_read_alone_and_stands_is_seen_and_those_that_wait_do_not_stand() {
+        let (begin, mut partitions) = (Instant::now(), Partitions::new(0));
+        (0..2).for_each(|partition| partitions.begin(partition, 5, None, 0));
+        let look = |partitions: &mut Partitions, seconds| {
+            let now = begin + Duration::from_secs(seconds);
+            [0, 1].map(|partition| partitions.looks(partition, Some(9), now))
+        };
+        assert_eq!(look(&mut partitions, 0), [false, false]);
+        partitions.hold_back(&BTreeMap::from([(0, 9), (1, 8)]), 10);
+        assert_eq!(partitions.reads_alone, Some(0));
+        assert_eq!(look(&mut partitions, 5), [false, false]);
+        assert_eq!(look(&mut partitions, 35), [true, false]);
+        partitions.all.get_mut(&0).expect("it is there").next_offset = 8;
+        partitions.hold_back(&BTreeMap::from([(0, 0), (1, 8)]), 10);
+        assert_eq!(partitions.reads_alone, None);
+        assert_eq!(look(&mut partitions, 36), [false, false], "it has just been resumed");
+        assert_eq!(look(&mut partitions, 66), [false, true]);
+    }
+
+    /// Three of five do not answer, and each takes all the time that a look has.
+    #[test]
+    fn each_partition_is_asked_in_its_turn_though_some_take_all_the_time() {
+        let mut asking = Asking::default();
+        let asks = |asking: &mut Asking, dead: &[i32]| {
+            let mut there_is_time = true;
+            let answers = asking.ask(5, &mut |partition| {
+                let is_dead = dead.contains(&partition);
+                let had_time = there_is_time;
+                there_is_time &= !is_dead;
+                match (had_time, is_dead) {
+                    (false, _) => Asked::NoTime,
+                    (true, true) => Asked::Unanswered,
+                    (true, false) => Asked::Answered(partition),
+                }
+            });
+            let known = |(partition, answer): (i32, Option<i32>)| answer.map_or(-partition, |_| partition);
+            (answers.into_iter().map(known).collect::<Vec<_>>(), asking.nobody_answers(5))
+        };
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![0, -1], false));
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![-2], false));
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![3, -4], false));
+        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
+        for (dead, nobody) in [(-2, false), (-3, false), (-4, false)] {
+            assert_eq!(asks(&mut asking, &[0, 1, 2, 3, 4]), (vec![dead], nobody));
+        }
+        assert_eq!(asks(&mut asking, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
+        assert_eq!(asks(&mut asking, &[]), (vec![0, 1, 2, 3, 4], false));
     }
 
     /// A new client is no news of an edge.

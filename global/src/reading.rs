@@ -1,7 +1,7 @@
 //! From records of the topic to commits of the store: which transactions are whole, where to read on, how far windows may close, who
 //! could be heard. Knows no Kafka; the consumer drives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assembly::{Assembly, Kind, TooNew};
 use crate::batch::{Applied, Batch, Delivered};
@@ -37,10 +37,15 @@ impl Reading {
         Reading { partitions: Partitions::new(now_ms), ..Reading::default() }
     }
 
+    /// Records at these offsets of partitions are torn where they are of a later version.
+    pub fn passing_over(self, pass_over: BTreeSet<(i32, i64)>) -> Reading {
+        Reading { assembly: Assembly::passing_over(pass_over), ..self }
+    }
+
     /// Nothing is read any more, and what is not whole is forgotten: it is read again.
     pub fn begin_anew(&mut self) {
         self.partitions.let_go();
-        self.assembly = Assembly::default();
+        self.assembly.forget();
     }
 
     /// Takes a record in; `None`: it is neither a partial nor an end record.
@@ -66,8 +71,8 @@ impl Reading {
     /// Everything that is committed of a partition was read; what comes next will have this offset or a later one.
     pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>) {
         if let Some(state) = self.partitions.all.get_mut(&partition) {
-            state.at_end = true;
-            state.next_offset = state.next_offset.max(next_offset.unwrap_or(0));
+            state.ends(next_offset);
+            self.ready.extend(self.assembly.at_end(partition));
         }
     }
 
@@ -161,6 +166,31 @@ mod tests {
         for ((stored, first, end), expected) in cases {
             assert_eq!(begin_at(stored, first, end), expected, "{stored:?} in {first} to {end}");
         }
+    }
+
+    /// Weeks later the topic deletes its records: a start that wanted them then would end, though all was read.
+    #[test]
+    fn a_transaction_that_nothing_ends_is_told_and_read_past() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let sent = transaction("a", 1, 0, vec![partial("ad", 0, 0, 1, &[])]);
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 7, None, 0);
+        let first = sent.partials[0].encode_to_vec();
+        reading.record(Place { partition: 3, offset: 7 }, Some(Kind::Partial), b"a", &first).expect("of this version");
+        reading.commit(&store, 1).expect("committed");
+        assert_eq!(store.offsets().expect("read"), BTreeMap::from([(3, 7)]), "its end may come");
+        reading.at_end(3, Some(9));
+        assert!(reading.is_due());
+        let troubles = reading.commit(&store, 2).expect("committed").troubles;
+        assert!(troubles.len() == 1 && troubles[0].1.text == "1 partials, and no end record", "{troubles:?}");
+        assert_eq!(store.offsets().expect("read"), BTreeMap::from([(3, 9)]));
+        // As a client that goes back to where it was would.
+        reading.begin_anew();
+        reading.partitions.begin(3, 7, None, 0);
+        reading.record(Place { partition: 3, offset: 7 }, Some(Kind::Partial), b"a", &first).expect("of this version");
+        reading.at_end(3, Some(9));
+        assert_eq!(reading.commit(&store, 3).expect("committed").troubles, [], "it was told");
     }
 
     /// A client that gives again what it gave, as one that was paused may, doubles and tears nothing.

@@ -1,5 +1,6 @@
 //! `tollgate global`: a consumer, a keeper, a query port and an admin port around one store, each on a thread of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct ServiceConfig {
     pub rebuild: bool,
     /// Where the topic does not have what is to be read next, it is read from the first that it has, into what is counted.
     pub from_earliest: bool,
+    /// Partition and offset of records that no tollgate wrote: of a later version, they are torn, and do not end it.
+    pub pass_over: BTreeSet<(i32, i64)>,
 }
 
 /// Why the service ended by itself, or did not begin; the variants say what the caller does next.
@@ -82,10 +85,16 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (told, ended) = mpsc::channel();
     let stopping = Arc::new(AtomicBool::new(false));
 
+    // Keeper and admin port commit, too.
+    let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter.clone(), stopping.clone());
+    let consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
+    let mut consumer = consumer.passing_over(config.pass_over.clone());
+    consumer.begin().map_err(|error| failing(&path, &error))?;
+
     let (stop_queries, queries_stopped) = oneshot::channel();
     let (stop_admin, admin_stopped) = oneshot::channel();
     let (queried, let_in) = (store.clone(), side.clone());
-    let admin = Admin { store: store.clone(), meter: meter.clone(), room: room.clone(), side: side.clone() };
+    let admin = Admin { store: store.clone(), meter, room: room.clone(), side: side.clone() };
     let query_thread =
         serve("query", move || crate::http::serve(queried, let_in, Page::default(), query, queries_stopped))?;
     let admin_thread = serve("admin", move || admin::serve(admin, admin_port, admin_stopped))?;
@@ -104,8 +113,6 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     })?;
     let (stop_watch, watch_stopped) = mpsc::channel();
     let watch = spawn("files", move || side.watch(&watch_stopped))?;
-    let consumer = Consumer::new(store.clone(), config.kafka.clone(), meter, stopping.clone());
-    let consumer = if config.from_earliest { consumer.from_earliest() } else { consumer };
     let consumer_told = told;
     let consumer = spawn("consumer", move || {
         let _ = consumer_told.send(Told::Consumer(consumer.run()));
@@ -129,9 +136,7 @@ fn wait(ended: &Receiver<Told>, path: &Path) -> Result<(), ServiceError> {
     match ended.recv() {
         Ok(Told::Consumer(Ok(())) | Told::Keeper(Ok(()))) | Err(_) => Ok(()),
         Ok(Told::Consumer(Err(Stopped::Kafka(why)))) => Err(ServiceError::Kafka(why)),
-        Ok(Told::Consumer(Err(Stopped::Store(error))) | Told::Keeper(Err(error))) => {
-            Err(ServiceError::Store(format!("the store {}: {error}", path.display())))
-        }
+        Ok(Told::Consumer(Err(Stopped::Store(error))) | Told::Keeper(Err(error))) => Err(failing(path, &error)),
     }
 }
 
@@ -188,6 +193,10 @@ fn opening(path: &Path, error: StoreError) -> ServiceError {
     }
 }
 
+fn failing(path: &Path, error: &StoreError) -> ServiceError {
+    ServiceError::Store(format!("the store {}: {error}", path.display()))
+}
+
 fn listen(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {
     let bound = TcpListener::bind(address).and_then(|listener| listener.local_addr().map(|at| (listener, at)));
     bound.map_err(|error| ServiceError::Listen { flag, address, error })
@@ -233,6 +242,7 @@ mod tests {
             ads: None,
             rebuild: true,
             from_earliest: false,
+            pass_over: BTreeSet::new(),
         };
         let (path, aside) = (folder.path().join("global.redb"), folder.path().join("global.before-rebuild"));
         fs::write(&path, "the first").expect("written");

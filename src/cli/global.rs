@@ -69,6 +69,10 @@ pub struct GlobalArgs {
     /// first record that it has
     #[arg(long, conflicts_with = "rebuild")]
     from_earliest: bool,
+    /// A record that says that a later version wrote it, and that none wrote: it is taken as torn, where it would end this with 77; may
+    /// be repeated
+    #[arg(long, value_name = "PARTITION:OFFSET")]
+    pass_over: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +208,7 @@ impl GlobalArgs {
             ads: Some(value("ads", &self.ads, "")).filter(|path| !path.is_empty()).map(PathBuf::from),
             rebuild: self.rebuild,
             from_earliest: self.from_earliest,
+            pass_over: self.pass_over.iter().map(|text| place(text)).collect::<Result<_, _>>()?,
         };
         let unknown = || UsageError(format!("--log-format {format:?}: must be text or json"));
         Ok((config, *log_format.ok_or_else(unknown)?))
@@ -258,6 +263,17 @@ fn split(file: Option<ConfigFile>) -> Result<(BTreeMap<String, String>, Option<C
     Ok((own, Some(ConfigFile { name: file.name, text: kafka.to_string() })))
 }
 
+/// Partition and offset of one record.
+fn place(text: &str) -> Result<(i32, i64), UsageError> {
+    let parts = text.split_once(':').and_then(|(of, at)| Some((of.parse::<u32>().ok()?, at.parse::<u64>().ok()?)));
+    let place = parts.and_then(|(of, at)| Some((of.try_into().ok()?, at.try_into().ok()?)));
+    place.ok_or_else(|| {
+        UsageError(format!(
+            "--pass-over {text:?}: say a partition and an offset, as the line did that named them, such as 3:17"
+        ))
+    })
+}
+
 fn bytes(name: &str, text: &str) -> Result<u64, UsageError> {
     let (least, most) = (64 << 20, 1 << 40);
     let refused = |why: &str| {
@@ -310,6 +326,9 @@ mod tests {
         assert_eq!(KeepConfig { panes_ms, minutes_ms, hours_ms }, keep, "as an edge with its own store");
         assert_eq!(other.store.retention, Retention::default());
         assert_eq!((config.kafka.topic.as_str(), config.rebuild, config.ads), ("clicks.partials", false, None));
+        let passed = args("tollgate global --kafka-brokers a:1 --pass-over 3:17 --pass-over 0:9")
+            .load_from(variables(&[]), None);
+        assert_eq!(passed.expect("good").0.pass_over, [(0, 9), (3, 17)].into());
         let ads = args("tollgate global --kafka-brokers a:1 --ads a.csv")
             .load_from(variables(&[("TOLLGATE_ADS", "b.csv")]), None);
         assert_eq!(ads.expect("good").0.ads, Some("a.csv".into()));
@@ -325,6 +344,8 @@ mod tests {
             ("tollgate global --kafka-brokers a:1 --store-memory-bytes 1MiB", "64MiB"),
             ("tollgate global --kafka-brokers a:1 --kafka-set isolation.level=read_uncommitted", "isolation.level"),
             ("tollgate global --kafka-brokers a:1 --log-format xml", "--log-format"),
+            ("tollgate global --kafka-brokers a:1 --pass-over 3:17 --pass-over 3", "--pass-over \"3\""),
+            ("tollgate global --kafka-brokers a:1 --pass-over 3:-1", "--pass-over \"3:-1\""),
         ] {
             let text = args(line).load_from(BTreeMap::new(), None).expect_err(line).to_string();
             assert!(text.contains(want) && !text.contains('\n'), "{line}: {text}");

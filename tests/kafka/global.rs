@@ -331,7 +331,8 @@ fn an_offset_that_is_gone_and_another_topic_halt_it() {
     assert!(ended.code == Some(77) && ended.errors.contains("--rebuild"), "{ended:?}");
 }
 
-fn make_anew(topics: &Topics, brokers: &str) {
+/// The topic of partials is deleted, and made again.
+pub fn make_anew(topics: &Topics, brokers: &str) {
     crate::reader::delete_topic(brokers, &topics.partials);
     wait_until("it is gone", || crate::reader::describe_topic(brokers, &topics.partials)["partitions"] == 0);
     crate::reader::create_topic(brokers, &topics.partials, 4, &[]);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::global::{Global, command, edge_of, gross, produce};
+use crate::global::{Global, command, edge_of, gross, make_anew, produce};
 use crate::reader::{Topics, create_topic, rights};
 use crate::secured::{PASSWORD, user_flags};
 use crate::server::{Server, get};
 use crate::shared;
-use crate::wait::{let_pass, wait_until};
+use crate::wait::{PATIENCE, let_pass, wait_until};
 
 /// Ten partitions, in each of which a transaction of 50,000 partials has begun before another has ended: half a million partials that
 /// cannot be committed yet, in twice the memory that they may take.
@@ -31,13 +31,20 @@ fn transactions_that_are_too_large_together_are_read_one_after_the_other() {
         let edge = edge_of(&server, &format!("large-{nth}"));
         assert_eq!((&edge["clicks"], &edge["troubles"]), (&150_000.into(), &serde_json::json!([])), "{edge}");
     }
+    let held_back = line(&server, "tollgate_global_partitions_held_back_total");
+    assert!(!held_back.ends_with(" 0"), "they had to wait: {held_back}");
     server.stop();
 }
 
-fn closed(server: &Server) -> String {
+/// What the admin port says of one metric.
+fn line(server: &Server, metric: &str) -> String {
     let metrics = get(server.admin, "/metrics");
-    let line = metrics.lines().find(|line| line.starts_with("tollgate_global_closed_timestamp_seconds "));
-    line.expect("it is shown").to_owned()
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{metric} ")));
+    line.unwrap_or_else(|| panic!("{metric} in {metrics}")).to_owned()
+}
+
+fn closed(server: &Server) -> String {
+    line(server, "tollgate_global_closed_timestamp_seconds")
 }
 
 /// Metadata is answered, and fetches are not: nobody is silent for that, no window closes over what may be there, and it is said once.
@@ -79,5 +86,60 @@ fn what_may_not_be_read_closes_no_window_and_makes_nobody_silent() {
     change(&["--allow", &read], true);
     wait_until("it reads on", || gross(&server, None) == 65 * 3);
     assert_eq!(edge_of(&server, "near")["presence"], "live");
+    server.stop();
+}
+
+/// The word of an operator is about what a start finds. A topic that is made anew after that is another one: nothing is guessed of it.
+#[test]
+fn from_earliest_does_not_go_over_to_a_topic_that_is_made_anew_while_it_reads() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-anew");
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "3", "--partition", "1"]);
+    global.flags.push("--from-earliest".to_owned());
+    let mut server = global.start();
+    wait_until("all is counted", || gross(&server, None) == 90);
+    make_anew(&topics, &direct);
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "5", "--after", "3", "--partition", "1"]);
+    let ended = server.ended_within(PATIENCE);
+    assert!(ended.code == Some(77) && ended.errors.contains("made anew"), "{ended:?}");
+    // A start finds it, and goes on with it.
+    server = global.start();
+    wait_until("what it has is added", || gross(&server, None) == 240);
+    assert_eq!(edge_of(&server, "one")["troubles"], serde_json::json!([]));
+    server.stop();
+}
+
+/// Somebody else's record that claims a later version: no update would ever read it. The line that says so names the way on.
+#[test]
+fn a_record_that_claims_a_later_version_ends_it_until_an_operator_passes_over_it() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-strange");
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    let words =
+        ["--edge", "strange", "--transactions", "3", "--partials", "1", "--partition", "2", "--break", "version"];
+    produce(&topics, &direct, &words);
+    let mut server = global.start();
+    let ended = server.ended_within(PATIENCE);
+    assert_eq!(ended.code, Some(77), "{ended:?}");
+    let named = ended.errors.split_once("--pass-over ").unwrap_or_else(|| panic!("{ended:?}")).1;
+    let place: String = named.chars().take_while(|char| char.is_ascii_digit() || *char == ':').collect();
+    let place = place.trim_end_matches(':');
+    assert!(place.starts_with("2:"), "{ended:?}");
+    let plain = std::mem::take(&mut global.flags);
+    global.flags = [&plain[..], &["--pass-over".to_owned(), place.to_owned()]].concat();
+    server = global.start();
+    wait_until("it reads on", || edge_of(&server, "strange")["troubles_seen"]["torn"] == 1);
+    let edge = edge_of(&server, "strange");
+    let why = edge["troubles"][0]["text"].as_str().expect("a text");
+    assert!(edge["clicks"] == 6 && edge["held_at_ms"].is_number() && why.contains("--pass-over"), "{edge}");
+    server.stop();
+    // It was read: the flag is for one start.
+    global.flags = plain;
+    let server = global.start();
+    produce(&topics, &direct, &["--edge", "next", "--transactions", "1", "--partition", "2"]);
+    wait_until("it reads on", || gross(&server, None) == 36);
     server.stop();
 }
