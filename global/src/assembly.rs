@@ -125,10 +125,9 @@ impl Assembly {
         of_partition.map(|(_, unfinished)| unfinished.first_offset).min().map_or(next, |first| first.min(next))
     }
 
-    /// Everything that is committed of a partition was read. An edge's transaction is one of Kafka's, in one partition, and Kafka's last
-    /// stable offset, which is where that ends, never lies within one: it comes to be committed whole. So what has not ended here never
-    /// does, and would hold its memory and keep the partition from being read on for ever.
-    pub fn at_end(&mut self, partition: i32) -> Vec<Delivered> {
+    /// A partition was read to the end of its log, and nothing in it is undecided. An edge's transaction is one of Kafka's, in one
+    /// partition: what has not ended here never does, and would hold its memory and keep the partition from being read on for ever.
+    pub fn at_end_of_log(&mut self, partition: i32) -> Vec<Delivered> {
         if let Some(held) = self.held.get_mut(&partition) {
             *held = 0;
         }
@@ -362,7 +361,7 @@ mod tests {
         take(3, 11, &a[1]);
         take(3, 12, &b[1]);
         take(4, 20, &b[0]);
-        let left = assembly.at_end(3);
+        let left = assembly.at_end_of_log(3);
         assert_eq!(seqs(&left), [("a".to_owned(), 4, false), ("b".to_owned(), 7, false)]);
         let Delivered::Torn(torn) = &left[0] else { panic!("torn") };
         assert_eq!(
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!((assembly.resume_at(3, 13), assembly.resume_at(4, 21)), (13, 20), "another partition's goes on");
         assert_eq!(assembly.held_bytes()[&3], 0);
         assert!(assembly.held_bytes()[&4] > 0);
-        assert_eq!(assembly.at_end(3), Vec::new(), "it is said once");
+        assert_eq!(assembly.at_end_of_log(3), Vec::new(), "it is said once");
     }
 
     /// Whichever record is missing, doubled or changed, the transaction is not delivered as whole, and the next one is.
@@ -434,7 +433,7 @@ mod tests {
         for (at, (kind, edge, payload)) in (1..).zip(named) {
             told.extend(assembly.take(place(at), *kind, edge.as_bytes(), payload).expect("of this version"));
         }
-        told.extend(assembly.at_end(3));
+        told.extend(assembly.at_end_of_log(3));
         assert_eq!(seqs(&told), [(LONG_KEY.to_owned(), 1, false), ("a".to_owned(), 1, false)]);
         for one in &told {
             let Delivered::Torn(torn) = one else { panic!("torn") };
@@ -451,7 +450,7 @@ mod tests {
         assert_eq!(junk(TORN_MAX).len(), TORN_MAX + 1);
         assert_eq!(junk(7), Vec::new(), "there is room");
         assert_eq!((assembly.open.len(), assembly.torn), (1, 1));
-        assert_eq!((assembly.at_end(3).len(), assembly.torn), (1, 0));
+        assert_eq!((assembly.at_end_of_log(3).len(), assembly.torn), (1, 0));
     }
 
     #[test]
@@ -477,7 +476,7 @@ mod tests {
         assert!(assembly.take(Place { partition: 2, offset: 11 }, Kind::Partial, b"a", &partial).is_err());
         assembly.forget();
         assert_eq!(assembly.take(at(11), Kind::Partial, b"a", &partial), Ok(Vec::new()));
-        let mut told = assembly.at_end(3);
+        let mut told = assembly.at_end_of_log(3);
         told.extend(assembly.take(at(13), Kind::End, b"a", &end).expect("it is named"));
         let why = |one: &Delivered| match one {
             Delivered::Torn(torn) => torn.why.clone(),

@@ -214,8 +214,8 @@ impl Consumer {
             let (reading, meter) = (&mut self.reading, &self.meter);
             let more = reader.poll(timeout, |polled| match polled {
                 Polled::Nothing => Ok(false),
-                Polled::AtEnd { partition, next_offset } => {
-                    reading.at_end(partition, next_offset);
+                Polled::AtEnd { partition, next_offset, is_end_of_log } => {
+                    reading.at_end(partition, next_offset, is_end_of_log);
                     Ok(true)
                 }
                 Polled::Record { place, kind, edge, payload } => {

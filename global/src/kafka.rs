@@ -1,6 +1,7 @@
 //! Drives. The consumer of the topic of partials: what is committed, from offsets that the store holds. Nothing else of the global
 //! tier knows rdkafka. Runs on the consumer's thread, whose calls block for a bounded time.
 
+mod log_end;
 mod topic_id;
 
 use std::collections::BTreeMap;
@@ -57,10 +58,12 @@ pub enum Polled<'a> {
         edge: &'a [u8],
         payload: &'a [u8],
     },
-    /// Everything that is committed of a partition was read; what comes next will have this offset or a later one.
+    /// Everything that is committed of a partition was read; what comes next will have this offset or a later one. At the end of its
+    /// log nothing is undecided; else that begins here.
     AtEnd {
         partition: i32,
         next_offset: Option<i64>,
+        is_end_of_log: bool,
     },
     Nothing,
 }
@@ -211,7 +214,11 @@ impl Reader {
             None => Ok(take(Polled::Nothing)),
             Some(Ok(message)) => Ok(take(record(&message))),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                Ok(take(Polled::AtEnd { partition, next_offset: self.position(partition) }))
+                let next_offset = self.position(partition);
+                // The log may have grown since this was said: then another end is said, behind what is new.
+                let log_end = log_end::log_end(self.consumer.client(), &self.topic, partition);
+                let is_end_of_log = next_offset.is_some() && next_offset == log_end;
+                Ok(take(Polled::AtEnd { partition, next_offset, is_end_of_log }))
             }
             // Of one broker among several, and tried again; whether Kafka answers at all is asked now and then.
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_of_a_connection) => Ok(take(Polled::Nothing)),

@@ -143,3 +143,36 @@ fn a_record_that_claims_a_later_version_ends_it_until_an_operator_passes_over_it
     wait_until("it reads on", || gross(&server, None) == 36);
     server.stop();
 }
+
+/// What can be read ends within a transaction that is committed, where another's begins that is not decided: the rest is hidden, and
+/// comes later.
+#[test]
+fn a_transaction_that_is_half_hidden_by_another_is_waited_for() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-hidden");
+    let server = Global::new(folder.path(), &topics, &direct).start();
+    let words = ["--edge", "a", "--transactions", "2", "--break", "hidden", "--set", "transaction.timeout.ms=4000"];
+    produce(&topics, &direct, &words);
+    // Its second transaction has 10 partials and an end record.
+    assert!(topics.committed().undecided() > 10, "it is hidden");
+    wait_until("the other's is aborted", || topics.committed().undecided() == 0);
+    wait_until("all is counted", || gross(&server, None) == 60);
+    let edge = edge_of(&server, "a");
+    assert_eq!((&edge["troubles"], &edge["txn_seq"]), (&serde_json::json!([]), &2.into()), "{edge}");
+    server.stop();
+}
+
+/// Nothing comes behind it: it is told all the same, and read past, before the topic has deleted it.
+#[test]
+fn a_transaction_that_nothing_ends_is_told_where_the_log_ends() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-unended");
+    let server = Global::new(folder.path(), &topics, &direct).start();
+    produce(&topics, &direct, &["--edge", "a", "--transactions", "2", "--break", "torn"]);
+    wait_until("it is told", || edge_of(&server, "a")["troubles"][0]["kind"] == "torn");
+    let edge = edge_of(&server, "a");
+    assert_eq!((&edge["txn_seq"], gross(&server, None)), (&1.into(), 30), "{edge}");
+    server.stop();
+}

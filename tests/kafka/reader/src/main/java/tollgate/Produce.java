@@ -19,7 +19,7 @@ import tollgate.v1.Partials.Partial;
 
 /** Writes transactions as an edge does, so that the tests of the harness have something to read; or breaks them. */
 final class Produce {
-    /** How the last transaction breaks the contract; OPEN: it is never decided. */
+    /** How the last transaction breaks the contract; OPEN: it is never decided; HIDDEN: one that is never decided begins within it. */
     private enum Break {
         NONE,
         SEQ,
@@ -33,6 +33,7 @@ final class Produce {
         PARTITION,
         TORN,
         OPEN,
+        HIDDEN,
         CHECKPOINT,
         TYPE,
         HEADER,
@@ -44,6 +45,7 @@ final class Produce {
     private static final long START_MS = 1_700_000_000_000L;
 
     private final KafkaProducer<byte[], byte[]> producer;
+    private final Properties properties;
     private final Options options;
     private final String edge;
     private final int partition;
@@ -52,8 +54,9 @@ final class Produce {
     private final ByteString log;
     private final Break breaking;
 
-    private Produce(KafkaProducer<byte[], byte[]> producer, Options options) {
+    private Produce(KafkaProducer<byte[], byte[]> producer, Properties properties, Options options) {
         this.producer = producer;
+        this.properties = properties;
         this.options = options;
         edge = options.text("edge");
         partition = options.number("partition", 0);
@@ -77,7 +80,7 @@ final class Produce {
         var producer = new KafkaProducer<>(properties, bytes, bytes);
         try {
             producer.initTransactions();
-            return new Produce(producer, options).all();
+            return new Produce(producer, properties, options).all();
         } finally {
             // At once: it would abort what is open.
             producer.close(Duration.ZERO);
@@ -124,6 +127,9 @@ final class Produce {
             byte[] value = partial(named, index + shift, watermarkMs, how).toByteArray();
             crc.update(value);
             sendPartial("partial", value, how);
+            if (how == Break.HIDDEN && index == 0) {
+                beginAnother(value);
+            }
             if (how == Break.REPEAT && index == 0) {
                 sendPartial("partial", value, how);
             }
@@ -161,6 +167,21 @@ final class Produce {
                 .addLogs(position)
                 .build();
         send(options.text("checkpoints"), 0, "checkpoint", checkpoint.toByteArray(), Break.NONE);
+    }
+
+    /** What is sent from here on is behind it in the log, and hidden as long as it is undecided. */
+    private void beginAnother(byte[] value) {
+        producer.flush();
+        Properties ofAnother = new Properties();
+        ofAnother.putAll(properties);
+        ofAnother.put("transactional.id", properties.get("transactional.id") + "-another");
+        var bytes = new ByteArraySerializer();
+        var another = new KafkaProducer<>(ofAnother, bytes, bytes);
+        another.initTransactions();
+        another.beginTransaction();
+        another.send(new ProducerRecord<>(options.text("topic"), partition, new byte[0], value));
+        another.flush();
+        another.close(Duration.ZERO);
     }
 
     private Partial partial(long seq, int index, long watermarkMs, Break how) {
