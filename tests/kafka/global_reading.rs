@@ -143,3 +143,18 @@ fn a_record_that_claims_a_later_version_ends_it_until_an_operator_passes_over_it
     wait_until("it reads on", || gross(&server, None) == 36);
     server.stop();
 }
+
+/// An edge commits its records and their end at one moment, so what has no end where the partition ends never has one. It is told then,
+/// and not kept open until the topic deletes it.
+#[test]
+fn a_transaction_that_nothing_ends_is_told_where_the_partition_ends() {
+    let (broker, folder) = (shared::broker(), shared::folder());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "global-half");
+    let server = Global::new(folder.path(), &topics, &direct).start();
+    produce(&topics, &direct, &["--edge", "half", "--transactions", "2", "--break", "torn"]);
+    wait_until("it is told", || edge_of(&server, "half")["troubles_seen"]["torn"] == 1);
+    let edge = edge_of(&server, "half");
+    assert!(edge["clicks"] == 30 && edge["troubles"][0]["text"] == "10 partials, and no end record", "{edge}");
+    server.stop();
+}
