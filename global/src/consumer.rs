@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::{Away, Meter};
-use crate::partitions::{Asked, Asking, Hold, STANDSTILL};
+use crate::partitions::{Asking, Hold, STANDSTILL};
 use crate::reading::Reading;
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -291,30 +291,13 @@ type Ends = BTreeMap<i32, Option<(i64, i64)>>;
 /// answers.
 fn ask_for_ends(reader: &Reader, led: &[bool], asking: &mut Asking) -> Result<Ends, ConsumeError> {
     let until = reader.is_reading().then(|| Instant::now() + reader.timeout());
+    let left = || until.map_or(reader.timeout(), |until| until.saturating_duration_since(Instant::now()));
     let mut why = None;
-    let mut ask = |partition: i32| {
-        if !led[partition as usize] {
-            why = Some(reader.no_leader(partition));
-            return Asked::Unanswered;
-        }
-        let left = until.map_or(reader.timeout(), |until| until.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
-            return Asked::NoTime;
-        }
-        match reader.ends(partition, left) {
-            Ok(ends) => Asked::Answered(ends),
-            Err(error) => {
-                why = Some(error);
-                Asked::Unanswered
-            }
-        }
-    };
-    let ends = asking.ask(led.len() as i32, &mut ask);
+    let ends = asking
+        .ask(led, left, |partition, timeout| reader.ends(partition, timeout).map_err(|error| why = Some(error)).ok());
+    let none = || ConsumeError::Away("no partition of the topic has a leader".to_owned());
     // One that does not answer keeps nobody from being counted; it tells whether Kafka does when none does.
-    match why.filter(|why| matches!(why, ConsumeError::Halt(_)) || asking.nobody_answers(led.len())) {
-        Some(error) => Err(error),
-        None => Ok(ends),
-    }
+    if asking.nobody_answers(led.len()) { Err(why.unwrap_or_else(none)) } else { Ok(ends) }
 }
 
 /// Why a turn ended early.

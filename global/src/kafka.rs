@@ -160,11 +160,6 @@ impl Reader {
         ends.map_err(|error| self.away(&format!("asking where {}/{partition} ends", self.topic), &error))
     }
 
-    /// One of its partitions, whose broker cannot be asked.
-    pub fn no_leader(&self, partition: i32) -> ConsumeError {
-        ConsumeError::Away(format!("{}/{partition} has no leader", self.topic))
-    }
-
     /// These partitions give nothing until [`Reader::resume`].
     pub fn pause(&self, partitions: &[i32]) -> Result<(), ConsumeError> {
         self.consumer.pause(&self.list(partitions)).map_err(|error| self.away("pausing partitions", &error))

@@ -158,33 +158,29 @@ impl Partitions {
 /// not asked in the one before it.
 #[derive(Debug, Default)]
 pub struct Asking {
-    next: i32,
+    next: usize,
     /// How many did not answer since one did.
     unanswered: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub enum Asked<T> {
-    Answered(T),
-    Unanswered,
-    /// It was not asked.
-    NoTime,
-}
-
 impl Asking {
-    /// Asks each of `count` partitions, for as long as there is time; None: it did not answer. Those that were not asked are missing.
-    pub fn ask<T>(&mut self, count: i32, ask: &mut impl FnMut(i32) -> Asked<T>) -> BTreeMap<i32, Option<T>> {
-        let (mut answers, first) = (BTreeMap::new(), self.next);
-        for nth in 0..count {
-            let partition = (first + nth) % count;
-            let answer = match ask(partition) {
-                Asked::Answered(answer) => Some(answer),
-                Asked::Unanswered => None,
-                Asked::NoTime => {
-                    self.next = partition;
-                    break;
-                }
-            };
+    /// Asks each partition in its turn, as long as `left` says that there is time; one without a leader cannot be asked. None: it did
+    /// not answer. Those that there was no time for are missing.
+    pub fn ask<T>(
+        &mut self,
+        led: &[bool],
+        mut left: impl FnMut() -> Duration,
+        mut ask: impl FnMut(i32, Duration) -> Option<T>,
+    ) -> BTreeMap<i32, Option<T>> {
+        let (mut answers, count) = (BTreeMap::new(), led.len());
+        for at in (0..count).map(|nth| (self.next + nth) % count).collect::<Vec<_>>() {
+            let left = left();
+            if led[at] && left.is_zero() {
+                self.next = at;
+                break;
+            }
+            let partition = at as i32;
+            let answer = if led[at] { ask(partition, left) } else { None };
             self.unanswered = if answer.is_some() { 0 } else { self.unanswered + 1 };
             answers.insert(partition, answer);
         }
@@ -294,30 +290,32 @@ mod tests {
     #[test]
     fn each_partition_is_asked_in_its_turn_though_some_take_all_the_time() {
         let mut asking = Asking::default();
-        let asks = |asking: &mut Asking, dead: &[i32]| {
-            let mut there_is_time = true;
-            let answers = asking.ask(5, &mut |partition| {
-                let is_dead = dead.contains(&partition);
-                let had_time = there_is_time;
-                there_is_time &= !is_dead;
-                match (had_time, is_dead) {
-                    (false, _) => Asked::NoTime,
-                    (true, true) => Asked::Unanswered,
-                    (true, false) => Asked::Answered(partition),
-                }
-            });
+        let mut look = |led: [bool; 5], dead: &[i32]| {
+            let left = std::cell::Cell::new(Duration::from_secs(1));
+            let answers = asking.ask(
+                &led,
+                || left.get(),
+                |partition, timeout| {
+                    let is_dead = dead.contains(&partition);
+                    left.set(left.get() - if is_dead { timeout } else { Duration::ZERO });
+                    (!is_dead).then_some(partition)
+                },
+            );
             let known = |(partition, answer): (i32, Option<i32>)| answer.map_or(-partition, |_| partition);
             (answers.into_iter().map(known).collect::<Vec<_>>(), asking.nobody_answers(5))
         };
-        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![0, -1], false));
-        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![-2], false));
-        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![3, -4], false));
-        assert_eq!(asks(&mut asking, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
-        for (dead, nobody) in [(-2, false), (-3, false), (-4, false)] {
-            assert_eq!(asks(&mut asking, &[0, 1, 2, 3, 4]), (vec![dead], nobody));
+        let all = [true; 5];
+        assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![-2], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![3, -4], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
+        for dead in [-2, -3, -4] {
+            assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![dead], false));
         }
-        assert_eq!(asks(&mut asking, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
-        assert_eq!(asks(&mut asking, &[]), (vec![0, 1, 2, 3, 4], false));
+        assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
+        assert_eq!(look(all, &[]), (vec![0, 1, 2, 3, 4], false));
+        assert_eq!(look([true, false, false, true, true], &[]), (vec![0, -1, -2, 3, 4], false), "at once");
+        assert_eq!(look([false; 5], &[]).1, true);
     }
 
     /// A new client is no news of an edge.
