@@ -33,9 +33,9 @@ mod private_file;
 mod progress;
 mod query_side;
 mod question;
+mod question_error;
 mod reading;
 mod records;
-mod refused;
 mod rollup;
 #[cfg(test)]
 mod rollup_tests;
@@ -82,7 +82,7 @@ pub use question::{
 };
 pub use reading::{Reading, begin_at};
 pub use records::{Place, Trouble};
-pub use refused::QuestionError;
+pub use question_error::QuestionError;
 pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};
 pub use service::{Addresses, ServiceConfig, ServiceError, run};
 pub use snapshot::{Count, Snapshot};

@@ -15,7 +15,7 @@ use crate::panes::Open;
 use crate::progress::Progress;
 use crate::question::{AsOf, Counts, Question, Scope, Subject, Top, TopAd, TopQuestion};
 use crate::records::{Edge, History};
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::sums::{CLASS_VALID, Sums};
 use crate::tables::{
     EDGES, EachRow, StoreError, corrections_of, damaged_key, decode, next_bucket, rows_of, visit_rows,

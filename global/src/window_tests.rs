@@ -14,7 +14,7 @@ use crate::question::{
     CorrectionReason, Filter, Group, GroupBy, Question, RankBy, Scope, Subject, TopQuestion, TopWindow, UserAgent,
 };
 use crate::records::Place;
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::snapshot::Snapshot;
 use crate::store::{Options, Store};
 use crate::tables::{HISTORY, begin_write, commit_file};

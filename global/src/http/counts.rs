@@ -15,7 +15,7 @@ use super::times::format_time;
 use super::{Access, Problem, Shared, names, sheet};
 use crate::consumer::wall_ms;
 use crate::question::{Counts, Question, Subject};
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::snapshot::Snapshot;
 
 pub async fn of_ad(

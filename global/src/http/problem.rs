@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::parameters::BadParameter;
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::tables::StoreError;
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::reads::Lane;
 use super::request::Given;
 use super::{Access, Problem, Shared, routes};
 use crate::question::{Top, TopQuestion};
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::snapshot::Snapshot;
 
 pub async fn top_k(
