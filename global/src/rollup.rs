@@ -91,8 +91,12 @@ pub fn prune(
         // Nothing goes that is not rolled up; what is asked for is moved to what is kept before anything goes.
         let limit_ms =
             progress.marks.closed_before_ms.saturating_sub(retention.of(grain)).min(progress.rolled_before_ms);
+        let limit_ms = floor(limit_ms, grain.bucket_ms());
         let kept_from_ms = &mut progress.kept_from_ms[grain as usize];
-        *kept_from_ms = (*kept_from_ms).max(floor(limit_ms, grain.bucket_ms()));
+        // What begins before the hours that are kept is refused: where none go, none are missing.
+        if grain != Grain::Hour || has_hours_before(file, limit_ms)? {
+            *kept_from_ms = (*kept_from_ms).max(limit_ms);
+        }
         let end = key::bucket_start(*kept_from_ms);
         left = prune_table(file, rows_of(grain), &end, left)?;
         if grain != Grain::Pane {
@@ -100,6 +104,12 @@ pub fn prune(
         }
     }
     Ok(left == 0)
+}
+
+fn has_hours_before(file: &WriteTransaction, limit_ms: i64) -> Result<bool, StoreError> {
+    let hours = file.open_table(rows_of(Grain::Hour)).map_err(redb::Error::from)?;
+    let first = hours.first().map_err(redb::Error::from)?;
+    Ok(first.is_some_and(|(stored, _)| key::unstored(stored.value()).0 < limit_ms))
 }
 
 /// Whether a step would do something: looks at the file without a commit.

@@ -154,12 +154,22 @@ fn with_cursor(uri: &Uri, cursor: &str) -> String {
 fn counted(snapshot: &Snapshot, question: &Question) -> Result<Counts, Problem> {
     snapshot.count(question).map_err(|error| match error {
         QuestionError::TooWide => too_wide(question),
+        QuestionError::TooFine { kept_from_ms } => too_fine(question, kept_from_ms),
         QuestionError::Pruned { kept_from_ms } => pruned(question, kept_from_ms),
         QuestionError::NotYet | QuestionError::Store(_) => error.into(),
     })
 }
 
 fn pruned(question: &Question, kept_from_ms: i64) -> Problem {
+    let kept = format_time(kept_from_ms);
+    let detail = format!(
+        "hours are kept from {kept} on, and clicks of before are no longer counted: a sum from an earlier time would be too small"
+    );
+    let allowed = format!("{kept} or later, with granularity=1d from a day that begins then or later");
+    BadParameter { detail, ..BadParameter::new("from", &format_time(question.span.start_ms), allowed) }.into()
+}
+
+fn too_fine(question: &Question, kept_from_ms: i64) -> Problem {
     let given = question.granularity.map_or("", |granularity| granularity.name());
     let kept = format_time(kept_from_ms);
     let detail = format!("minutes are kept from {kept} on, and what was clicked before that is in hours");

@@ -4,7 +4,8 @@ use super::*;
 use crate::http::answers::CountAnswer;
 use crate::http::finished::Finished;
 use crate::question::{Filter, GroupBy, Question, Subject};
-use crate::window::Window;
+use crate::store::Options;
+use crate::window::{DAY_MS, Retention, Window};
 
 const ROWS: usize = 10_000;
 
@@ -73,4 +74,40 @@ fn the_standing_comes_last() {
         let standing: Value = serde_json::from_str(&format!("{{{}", &reply.text[at + 1..])).expect("the rest");
         assert_eq!(standing.as_object().map(|fields| fields.len()), Some(4), "{}", reply.text);
     }
+}
+
+/// A bill that is too small says nothing of it; so the span's beginning is refused, whatever is asked.
+#[test]
+fn a_span_that_begins_before_what_is_kept_names_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let retention = Retention { panes_ms: HOUR_MS, minutes_ms: DAY_MS, hours_ms: 32 * DAY_MS };
+    let options = Options { retention, ..Options::default() };
+    let store = Arc::new(Store::open_with(&folder.path().join("store"), options).expect("a new store"));
+    for (seq, day) in (1..).zip([0, 60, 100]) {
+        let at = START_MS + day * DAY_MS;
+        store.commit(&transaction("e", seq, at, vec![partial("ad_1", at, 0, 1, &[])])).expect("commit");
+    }
+    let (_ending, ended) = watch::channel(());
+    let router =
+        crate::http::routes(shared_of(&store, &Arc::new(Live::new(ended)))).layer(axum::Extension(Access::All));
+    let served = serve_with(store, folder, move |listener, stopped: oneshot::Receiver<()>| async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        serve_until(router, listener, stopped, PortLimits::QUERY).await
+    });
+    let (ad, all) = ("/v1/ads/ad_1/aggregated_count?from=0", "/v1/totals?from=1712908800");
+    assert_eq!((&served.get(ad)["gross"], &served.get(all)["gross"]), (&json!(3), &json!(3)), "nothing is pruned");
+    while served.store.keep_up(START_MS + 100 * DAY_MS).expect("kept") {}
+    // Buckets of 32 days since 1970.
+    let kept = "2024-05-29T00:00:00Z";
+    let day = format!("{all}&to=1720000000&granularity=1d&format=csv");
+    for path in [ad, all, "/v1/ads/ad_1/invalid?from=0", &day, "/v1/totals?to=1712908900"] {
+        let reply = served.request("GET", path, "");
+        assert_eq!((reply.status, &reply.body["parameter"]), (400, &json!("from")), "{path}: {}", reply.text);
+        for said in [&reply.body["allowed"], &reply.body["detail"]] {
+            assert!(said.as_str().is_some_and(|said| said.contains(kept)), "{path}: {}", reply.text);
+        }
+    }
+    assert_eq!(served.get(&format!("/v1/totals?from={kept}"))["gross"], json!(2));
 }
