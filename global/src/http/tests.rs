@@ -438,6 +438,12 @@ fn history_has_pages() {
     let second = served.get(&format!("{path}&cursor={cursor}"));
     assert_eq!(second["corrections"].as_array().map(Vec::len), Some(3));
     assert_eq!((second.get("next_cursor"), &second["from"]), (None, &first["from"]));
+    let unsaid = served.get(&format!("/v1/ads/ad%201/history?cursor={cursor}"));
+    assert_eq!(unsaid["corrections"], second["corrections"], "it says its span itself");
+    for other in ["from=1712908800&to=1712908920", "from=1712908860&to=1712912400", "to=1712912460"] {
+        let reply = served.request("GET", &format!("/v1/ads/ad%201/history?{other}&cursor={cursor}"), "");
+        assert_eq!((reply.status, &reply.body["parameter"]), (400, &json!("cursor")), "{other}");
+    }
 }
 
 #[test]
