@@ -119,7 +119,7 @@ fn schema_of(parameter: Parameter, route: &Route) -> Value {
 fn about(parameter: Parameter) -> String {
     match parameter {
         Parameter::From => "Event time from here on: RFC 3339, or a whole number of seconds (below 1e11) or milliseconds. Widened to whole \
-                            panes of 10 s, with a granularity to whole windows. Not given: an hour before to."
+                            panes of 10 s, with a granularity to whole windows. Not given: an hour before to. Earlier than hours are kept is refused."
             .to_owned(),
         Parameter::To => "Event time before this, which must be after from. Not given: now.".to_owned(),
         Parameter::Granularity => format!(
@@ -186,7 +186,11 @@ fn session_operations() -> Value {
 }
 
 fn json_of(schema: &str) -> Value {
-    json!({ "schema": { "$ref": format!("#/components/schemas/{schema}") } })
+    json!({ "schema": schema_named(schema) })
+}
+
+fn schema_named(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
 fn problem(about: &str) -> Value {
@@ -206,13 +210,14 @@ fn responses(route: &Route) -> Value {
         Answer::Edges => json("Edges"),
         Answer::Methodology => json("Methodology"),
         Answer::Live => json!({ "text/event-stream": {
-            "schema": { "type": "string", "description": "Events `state`, whose data is a LiveState as JSON." },
+            "schema": { "type": "string", "description": "Events `state`, whose data is JSON, as x-event-data says." },
+            "x-event-data": { "state": { "oneOf": [schema_named("LiveStateOfAll"), schema_named("LiveStateOfScope")] } },
         } }),
         Answer::OpenApi => json!({ "application/json": { "schema": { "type": "object" } } }),
     };
     let mut responses = json!({
         "200": { "description": route.about, "content": content },
-        "400": problem("A parameter that is not known here, is there twice, or has a value that cannot be answered."),
+        "400": problem("A parameter that is not known here, is there twice, or has a value that cannot be answered: so is a from before hours are kept, for what is left would be too small a sum."),
         "401": problem("A token is needed, or this is none that counts."),
         "404": problem("There is no such path."),
         "405": problem("The path is read with GET or HEAD."),
