@@ -35,6 +35,7 @@ export async function refresh(ad_id, now, at_once = false) {
   read_ms = performance.now();
   asked += 1;
   if (NAMES_OF_FOLDERS.includes(ad_id)) {
+    at("subject").classList.add("none");
     put(at("subject-note"), `A browser cannot ask for an ad named “${ad_id}”. Its clicks are in all sums, and a row of /v1/totals?group_by=ad.`);
     return;
   }

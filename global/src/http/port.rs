@@ -266,26 +266,29 @@ mod tests {
         }
     }
 
-    /// Reads a little every two milliseconds, while another client is answered, until it is enough or the connection ends;
-    /// returns how many bytes came.
-    fn reads_slowly(address: SocketAddr, asking: &str, enough: impl Fn(Duration) -> bool) -> usize {
-        let (mut slow, mut other) = (connect(address), connect(address));
-        slow.write_all(asking.as_bytes()).expect("sent");
-        let (began, mut piece, mut taken) = (std::time::Instant::now(), [0; 4096], 0);
-        while !enough(began.elapsed()) {
-            match slow.read(&mut piece) {
-                Ok(0) | Err(_) => return taken,
+    /// Lets time pass in which another client is answered.
+    fn meanwhile(address: SocketAddr, time: Duration) {
+        let (mut other, began, mut piece) = (connect(address), std::time::Instant::now(), [0; 4096]);
+        while began.elapsed() < time {
+            other.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"here") {
+                let read = other.read(&mut piece).expect("it is answered at once");
+                answer.extend_from_slice(&piece[..read]);
+            }
+        }
+    }
+
+    /// Takes an answer, after each piece of `piece_bytes` letting a time pass, until it is as long as it should be or the connection
+    /// ends; returns how many bytes came.
+    fn takes(stream: &mut std::net::TcpStream, piece_bytes: usize, between: impl Fn()) -> usize {
+        let (mut piece, mut taken) = (vec![0; piece_bytes], 0);
+        while taken < LARGE_BYTES {
+            match stream.read(&mut piece) {
+                Ok(0) | Err(_) => break,
                 Ok(read) => taken += read,
             }
-            let before = std::time::Instant::now();
-            while before.elapsed() < Duration::from_millis(2) {
-                other.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
-                let mut answer = Vec::new();
-                while !answer.ends_with(b"here") {
-                    let read = other.read(&mut piece).expect("it is answered at once");
-                    answer.extend_from_slice(&piece[..read]);
-                }
-            }
+            between();
         }
         taken
     }
@@ -294,17 +297,19 @@ mod tests {
     fn an_answer_has_a_time_to_be_taken_in_and_a_stream_has_none() {
         let take = Duration::from_millis(500);
         let address = served(PortLimits { take, ..PortLimits::QUERY });
-        let asking = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let never = |_| false;
-        let taken = reads_slowly(address, &asking("/large"), never);
-        assert!(taken < LARGE_BYTES, "it was not cut off");
-        let ended = std::cell::Cell::new(false);
-        reads_slowly(address, &asking("/stream"), |elapsed| {
-            ended.set(elapsed > 4 * take);
-            ended.get()
-        });
-        assert!(ended.get(), "a stream was cut off");
-        let taken = reads_slowly(address, &(asking("/large") + &asking("/stream")), never);
+        let asked = |paths: &[&str]| {
+            let mut stream = connect(address);
+            for path in paths {
+                write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+            }
+            stream
+        };
+        let slowly = || meanwhile(address, Duration::from_millis(2));
+        assert!(takes(&mut asked(&["/large"]), 4096, slowly) < LARGE_BYTES, "slow and steady, it was not cut off");
+        let mut stream = asked(&["/stream"]);
+        meanwhile(address, 3 * take);
+        assert_eq!(takes(&mut stream, 1 << 20, || ()).min(LARGE_BYTES), LARGE_BYTES, "a stream was cut off");
+        let taken = takes(&mut asked(&["/large", "/stream"]), 4096, slowly);
         assert!(taken < LARGE_BYTES, "a stream that is asked for behind it gives no time");
     }
 }
