@@ -274,7 +274,8 @@ async fn snapshot(shared: &Shared) -> Result<Box<Snapshot>, &'static str> {
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let answer = shared.readiness.answer();
+    let mut answer = shared.readiness.answer();
+    answer.note = answer.note.or_else(|| shared.meters.note());
     let status = if answer.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(answer)).into_response()
 }
@@ -306,7 +307,13 @@ mod tests {
         let (sender, receiver) = sync_channel(1);
         let (wake, _worker) = Wake::pair().unwrap();
         let readiness = Arc::new(Readiness::default());
-        let meters = Meters { export: Arc::default(), disk: Arc::default(), queries: None, started: Instant::now() };
+        let meters = Meters {
+            export: Arc::default(),
+            disk: Arc::default(),
+            queries: None,
+            kept: Arc::default(),
+            started: Instant::now(),
+        };
         serve(listener, vec![ScrapeSender::new(sender, Arc::new(wake))], meters, readiness.clone()).unwrap();
         (address, receiver, readiness)
     }

@@ -25,7 +25,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tollgate_global::{Page, Store, WAY_OUT_OF_AN_EDGE};
+use tollgate_global::{Kept, Page, Store};
 
 use crate::admin::{self, Phase, Readiness, ScrapeSender};
 use crate::chunk::CoreIndex;
@@ -118,8 +118,14 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let scrapes =
         bells.iter().map(|bells| ScrapeSender::new(bells.scrapes.0.clone(), Arc::clone(&bells.wake))).collect();
     let (meter, disk) = (Arc::<Meter>::default(), Arc::<DiskMeter>::default());
-    let meters =
-        Meters { export: Arc::clone(&meter), disk: Arc::clone(&disk), queries: queries.clone(), started: started_at };
+    let kept = Arc::<Kept>::default();
+    let meters = Meters {
+        export: Arc::clone(&meter),
+        disk: Arc::clone(&disk),
+        queries: queries.clone(),
+        kept: Arc::clone(&kept),
+        started: started_at,
+    };
     admin::serve(listeners.admin, scrapes, meters, Arc::clone(&readiness))
         .map_err(Failure::unavailable("the admin port"))?;
 
@@ -130,7 +136,8 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
         (Some(store), Some(queries), Some(port)) => Some(queries::serve(store, &queries, work.page(), port)?),
         (None, ..) | (_, None, _) | (.., None) => None,
     };
-    let _keeping = started.store.as_ref().map(|store| keep_store(store, start::store_path(config))).transpose()?;
+    let _keeping =
+        started.store.as_ref().map(|store| keep_store(store, start::store_path(config), kept)).transpose()?;
     let heartbeats: Vec<Arc<AtomicU64>> = bells.iter().map(|_| Arc::default()).collect();
 
     let threads = Threads {
@@ -342,11 +349,11 @@ fn run_on(cpus: impl IntoIterator<Item = usize>) -> std::io::Result<()> {
 }
 
 /// Rolls the store's hours up and prunes it, on a thread of its own; it ends when the returned sender is dropped, with `serve`.
-fn keep_store(store: &Arc<Store>, path: PathBuf) -> Result<Sender<()>, Failure> {
+fn keep_store(store: &Arc<Store>, path: PathBuf, kept: Arc<Kept>) -> Result<Sender<()>, Failure> {
     let (stop, stopped) = mpsc::channel();
     let store = Arc::clone(store);
     spawn("rollup", move || {
-        if let Err(error) = tollgate_global::keep(&store, &path, &Arc::default(), WAY_OUT_OF_AN_EDGE, &stopped) {
+        if let Err(error) = kept.keep(&store, &path, &stopped) {
             // The exporter finds the store failed at its next commit, and decides.
             tracing::error!("the store cannot be kept in order: {error}");
         }

@@ -27,7 +27,6 @@ use crate::http;
 use crate::keeper::RoomSeen;
 use crate::metrics::{Away, Meter};
 use crate::query_side::QuerySide;
-use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::Store;
 
 /// How often somebody who waits for an answer is told that there will be one: oftener than either side gives a silent connection up.
@@ -101,7 +100,7 @@ async fn readyz(State(admin): State<Admin>) -> Result<Response, Response> {
     let ready = caught_up || (away.is_some() && had_caught_up);
     let mut notes: Vec<_> = away.as_ref().map(away_note).into_iter().collect();
     notes.extend(edges.iter().filter_map(told_of));
-    notes.extend(room.short(WAY_OUT_OF_GLOBAL));
+    notes.extend(room.short());
     notes.extend(side.notes());
     if ready {
         return Ok(Json(json!({ "ready": true, "reason": "ready", "note": notes })).into_response());

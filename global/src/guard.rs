@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use serde_json::json;
 
-use crate::http::{Access, Problem};
+use crate::http::{Access, Problem, is_stream};
 use crate::query_side::{QuerySide, Refused};
 use crate::question::Scope;
 use crate::session;
@@ -128,8 +128,7 @@ pub async fn let_in(State(guard): State<Guard>, mut request: Request, next: Next
     };
     request.extensions_mut().insert(asker.access());
     let response = next.run(request).await;
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| !kind.as_bytes().starts_with(b"text/event-stream")) {
+    if !is_stream(&response) {
         return response;
     }
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(guard.revoked(asker)))))

@@ -194,7 +194,7 @@ fn without_tokens_it_is_asked_by_address_or_as_localhost() {
 }
 
 #[test]
-fn a_scope_has_its_own_rows_on_every_route() {
+fn a_scope_has_its_own_rows_of_all_and_of_an_ad_and_is_told_which_it_is() {
     let served = served();
     let (a, b, all) = (served.token(Some("a"), 1_000), served.token(Some("b"), 1_000), served.token(None, 1_000));
     let seen = |token: &str| {

@@ -3,9 +3,11 @@
 
 mod access;
 mod answers;
+mod bodies;
 mod counts;
 mod cursor;
 mod edges;
+mod finished;
 mod history;
 mod live;
 mod live_state;
@@ -39,7 +41,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use access::Access;
 pub use names::{AGENTS, CLASSES, DEVICES};
-pub use port::{Port, PortLimits};
+pub use port::{Port, PortLimits, is_stream};
 pub use problem::Problem;
 pub use reads::QUESTIONS_BYTES_MAX;
 pub use times::format_time;
@@ -75,7 +77,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let on_loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
     let (ending, ended) = watch::channel(());
-    let router = guarded(routes(store, Arc::new(Live::new(ended))), Guard::new(side, on_loopback))
+    let shared = Shared { store, reads: Reads::default(), live: Arc::new(Live::new(ended)) };
+    let router = guarded(routes(shared), Guard::new(side, on_loopback))
         .merge(dashboard::routes(page).method_not_allowed_fallback(read_only));
     let stopped = async {
         let _ = stop.await;
@@ -108,7 +111,8 @@ async fn serve_until(
 ) -> std::io::Result<()> {
     let listener = Port::new(listener, limits)?;
     let (drain, draining) = oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+    let service = router.layer(middleware::from_fn(port::tell)).into_make_service_with_connect_info::<port::Answers>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = draining.await;
     });
     let deadline = async {
@@ -123,8 +127,7 @@ async fn serve_until(
 }
 
 /// All routes; whoever lets requests in gives each its [`Access`].
-fn routes(store: Arc<Store>, live: Arc<Live>) -> Router {
-    let shared = Shared { store, reads: Reads::default(), live };
+fn routes(shared: Shared) -> Router {
     Router::new()
         .route(routes::AD_COUNT.path, get(counts::of_ad))
         .route(routes::CAMPAIGN_COUNT.path, get(counts::of_campaign))

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::consumer::wall_ms;
+use crate::metrics::Text;
 use crate::room::{Room, RoomWatch};
 use crate::store::Store;
 use crate::tables::StoreError;
@@ -28,14 +29,36 @@ impl RoomSeen {
     }
 }
 
-/// Keeps the store until the sender of `stop` is used or gone, or the store fails. `way_out`: what is said where its disk fills up.
-pub fn keep(
-    store: &Store,
-    path: &Path,
-    seen: &Arc<RoomSeen>,
-    way_out: &str,
-    stop: &Receiver<()>,
-) -> Result<(), StoreError> {
+/// What an edge's admin port shows of its own store; nothing before the start has opened that.
+#[derive(Default)]
+pub struct Kept {
+    store: OnceLock<Arc<Store>>,
+    room: Arc<RoomSeen>,
+}
+
+impl Kept {
+    /// As [`keep`].
+    pub fn keep(&self, store: &Arc<Store>, path: &Path, stop: &Receiver<()>) -> Result<(), StoreError> {
+        let store = self.store.get_or_init(|| Arc::clone(store));
+        keep(store, path, &self.room, stop)
+    }
+
+    /// Its metrics in Prometheus' text format.
+    pub fn text(&self) -> Result<String, StoreError> {
+        let Some(store) = self.store.get() else { return Ok(String::new()) };
+        let mut text = Text::default();
+        text.file(&store.snapshot()?, &self.room.get())?;
+        Ok(text.into_text())
+    }
+
+    /// What a person should know.
+    pub fn note(&self) -> Option<String> {
+        self.room.get().short()
+    }
+}
+
+/// Keeps the store until the sender of `stop` is used or gone, or the store fails.
+pub fn keep(store: &Store, path: &Path, seen: &Arc<RoomSeen>, stop: &Receiver<()>) -> Result<(), StoreError> {
     let (mut watch, mut looked, mut told) = (RoomWatch::new(path), None::<Instant>, false);
     loop {
         let more = store.keep_up(wall_ms())?;
@@ -43,7 +66,7 @@ pub fn keep(
         if looked.is_none_or(|at| now.duration_since(at) > ROOM_EVERY) {
             looked = Some(now);
             let room = watch.look(now);
-            let short = room.short(way_out);
+            let short = room.short();
             if let Some(text) = short.as_ref().filter(|_| !told) {
                 tracing::warn!("{text}");
             }

@@ -33,9 +33,9 @@ mod private_file;
 mod progress;
 mod query_side;
 mod question;
+mod question_error;
 mod reading;
 mod records;
-mod refused;
 mod rollup;
 #[cfg(test)]
 mod rollup_tests;
@@ -72,7 +72,7 @@ pub use edges::{EdgeState, Presence, TroubleKind};
 pub use hearing::{Heard, Hearing};
 pub use http::{AGENTS, Access, CLASSES, DEVICES, Port, PortLimits, QUESTIONS_BYTES_MAX, serve};
 pub use kafka::KafkaSettings;
-pub use keeper::{RoomSeen, keep};
+pub use keeper::{Kept, RoomSeen, keep};
 pub use key::PANE_MS;
 pub use metrics::Meter;
 pub use query_side::{QuerySide, QuerySideConfig, QuerySideError, Refused};
@@ -80,10 +80,10 @@ pub use question::{
     AsOf, Correction, CorrectionReason, CountRow, Counts, Filter, Group, GroupBy, Question, RankBy, Scope, Subject,
     Top, TopAd, TopQuestion, TopWindow, UserAgent,
 };
+pub use question_error::QuestionError;
 pub use reading::{Reading, begin_at};
 pub use records::{Place, Trouble};
-pub use refused::QuestionError;
-pub use room::{Room, RoomWatch, WAY_OUT_OF_AN_EDGE};
+pub use room::{Room, RoomWatch};
 pub use service::{Addresses, ServiceConfig, ServiceError, run};
 pub use snapshot::{Count, Snapshot};
 pub use store::{MEMORY_BYTES_MAX, Options, Store};

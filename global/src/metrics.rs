@@ -169,6 +169,11 @@ impl Text {
             "When something was counted last.",
             as_of.committed_ms,
         );
+        self.file(snapshot, room)
+    }
+
+    /// Of its file, whoever fills it.
+    pub fn file(&mut self, snapshot: &Snapshot, room: &Room) -> Result<(), StoreError> {
         self.family("tollgate_global_rows", "gauge", "Rows in the store, by grain.");
         for grain in Grain::ALL {
             self.line(&format!("{{grain=\"{}\"}}", grain.name()), snapshot.rows(grain)? as f64);

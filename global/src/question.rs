@@ -132,7 +132,8 @@ pub struct CountRow {
     pub group: Option<Group>,
     pub sums: Sums,
     pub state: WindowState,
-    /// 0: open. Else 1, and one more for each commit that corrected a minute of the subject in this window after that minute was closed.
+    /// 0: open. Else 1, and one more for each ad, minute and commit that corrected that minute of the ad after it was closed: of the ads of
+    /// the subject and the minutes of the window together; of all ads, one for each minute and commit.
     pub version: u64,
 }
 

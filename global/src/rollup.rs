@@ -88,10 +88,13 @@ pub fn prune(
 ) -> Result<bool, StoreError> {
     let mut left = step.rows;
     for grain in Grain::ALL {
-        // What is asked for is moved to what is kept before anything goes.
+        // What is asked for is moved to what is kept before anything goes. What begins before the hours that are kept is refused: where
+        // none go, none are missing.
         let kept_from_ms = kept_from(progress, retention, grain);
-        progress.kept_from_ms[grain as usize] = kept_from_ms;
-        let end = key::bucket_start(kept_from_ms);
+        if grain != Grain::Hour || has_hours_before(file, kept_from_ms)? {
+            progress.kept_from_ms[grain as usize] = kept_from_ms;
+        }
+        let end = key::bucket_start(progress.kept_from(grain));
         for table in pruned_tables(grain) {
             left = prune_table(file, table, &end, left)?;
         }
@@ -108,6 +111,12 @@ fn kept_from(progress: &Progress, retention: &Retention, grain: Grain) -> i64 {
 /// Rows, and how they were corrected, which panes have no tables for.
 fn pruned_tables(grain: Grain) -> impl Iterator<Item = Bytes> {
     [rows_of(grain)].into_iter().chain((grain != Grain::Pane).then(|| corrections_of(grain)))
+}
+
+fn has_hours_before(file: &WriteTransaction, limit_ms: i64) -> Result<bool, StoreError> {
+    let hours = file.open_table(rows_of(Grain::Hour)).map_err(redb::Error::from)?;
+    let first = hours.first().map_err(redb::Error::from)?;
+    Ok(first.is_some_and(|(stored, _)| key::unstored(stored.value()).0 < limit_ms))
 }
 
 /// Whether a step would do something: looks at the file without a commit.

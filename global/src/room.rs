@@ -14,10 +14,8 @@ const LEAST: Duration = Duration::from_secs(600);
 /// A smaller store has hardly begun: what fills the disk is something else.
 const STORE_BYTES_LEAST: u64 = 16 << 20;
 
-/// What the owner of a store can do about its size.
-pub const WAY_OUT_OF_GLOBAL: &str = "a larger disk, or a shorter --keep-panes, --keep-minutes";
-pub const WAY_OUT_OF_AN_EDGE: &str = "a larger disk, for an edge's own store keeps panes for 2 days, minutes for 90 and hours for 2 years; `tollgate global`, \
-                                      behind Kafka, has --keep-panes, --keep-minutes";
+/// What the owner of a store can do about its size: of an edge's own, and of `tollgate global`'s.
+const WAY_OUT: &str = "a larger disk, or a shorter --keep-panes, --keep-minutes";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Room {
@@ -29,8 +27,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// What is short, for a person, and `way_out`: what the one who serves this store can do.
-    pub fn short(&self, way_out: &str) -> Option<String> {
+    /// What is short, for a person, and what can be done.
+    pub fn short(&self) -> Option<String> {
         // Somebody else fills that disk.
         if self.store_bytes < STORE_BYTES_LEAST {
             return None;
@@ -41,10 +39,10 @@ impl Room {
         match self.hours_to_full {
             Some(hours) if hours < HOURS_MIN => Some(format!(
                 "the store has {store:.1} GiB, its disk {left:.1} GiB free: full in {hours:.0} h at the growth of the last hour; \
-                 {way_out}"
+                 {WAY_OUT}"
             )),
             _ if free < FREE_RATIO_MIN && self.disk_bytes > 0 => Some(format!(
-                "the store has {store:.1} GiB, its disk {left:.1} GiB free, {:.0} %; {way_out}",
+                "the store has {store:.1} GiB, its disk {left:.1} GiB free, {:.0} %; {WAY_OUT}",
                 free * 100.0
             )),
             _ => None,
@@ -91,14 +89,14 @@ mod tests {
     #[test]
     fn a_store_that_is_nearly_full_is_told_of_before() {
         let room = Room { store_bytes: 1 << 30, free_bytes: 50 << 30, disk_bytes: 100 << 30, hours_to_full: None };
-        let short = |room: Room| room.short(WAY_OUT_OF_GLOBAL);
+        let short = |room: Room| room.short();
         assert_eq!(short(room), None);
         assert_eq!(short(Room { hours_to_full: Some(49.0), ..room }), None);
         let soon = short(Room { hours_to_full: Some(12.0), ..room }).expect("short");
         assert!(soon.contains("full in 12 h") && soon.ends_with("--keep-minutes"), "{soon}");
         let low = Room { free_bytes: 5 << 30, ..room };
-        let said = low.short("buy one").expect("short");
-        assert!(said.contains("5 %") && said.ends_with("; buy one"), "{said}");
+        let said = short(low).expect("short");
+        assert!(said.contains("5 %") && said.ends_with("--keep-minutes"), "{said}");
         // A disk that others fill is not the store's to complain of.
         assert_eq!(short(Room { store_bytes: 2 << 20, ..low }), None);
     }

@@ -19,7 +19,6 @@ use crate::kafka::KafkaSettings;
 use crate::keeper::{self, RoomSeen};
 use crate::metrics::Meter;
 use crate::query_side::{QuerySide, QuerySideConfig, QuerySideError};
-use crate::room::WAY_OUT_OF_GLOBAL;
 use crate::store::{Options, Store};
 use crate::tables::StoreError;
 
@@ -103,13 +102,7 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (kept, keeper_told, keeper_path) = (store.clone(), told.clone(), path.clone());
     let keeper = spawn("keeper", move || {
         // The main thread may have ended first.
-        let _ = keeper_told.send(Told::Keeper(keeper::keep(
-            &kept,
-            &keeper_path,
-            &room,
-            WAY_OUT_OF_GLOBAL,
-            &keeper_stopped,
-        )));
+        let _ = keeper_told.send(Told::Keeper(keeper::keep(&kept, &keeper_path, &room, &keeper_stopped)));
     })?;
     let (stop_watch, watch_stopped) = mpsc::channel();
     let watch = spawn("files", move || side.watch(&watch_stopped))?;

@@ -14,8 +14,8 @@ use crate::key::{self, Parts};
 use crate::panes::Open;
 use crate::progress::Progress;
 use crate::question::{AsOf, Counts, Question, Scope, Subject, Top, TopAd, TopQuestion};
+use crate::question_error::QuestionError;
 use crate::records::{Edge, History};
-use crate::refused::QuestionError;
 use crate::sums::Sums;
 use crate::tables::{
     EDGES, EachRow, StoreError, corrections_of, damaged_key, decode, next_bucket, rows_of, visit_rows,
@@ -125,15 +125,29 @@ impl Snapshot {
     }
 
     /// Answers a question. The span of the answer may be wider than asked for: to windows of the granularity, and where panes
-    /// or minutes are pruned, to what is kept.
+    /// or minutes are pruned, to what is kept. One that begins where nothing is kept is refused: what is left of it is no answer.
     pub fn count(&self, question: &Question) -> Result<Counts, QuestionError> {
         let length_ms = question.granularity.map(|granularity| granularity.ms());
-        let span = self.moment.progress.widened(question.span);
-        let span = Question::widened(span.start_ms, span.end_ms, question.granularity);
-        let kept_from_ms = self.moment.progress.kept_from(Grain::Minute);
-        if span.start_ms < kept_from_ms && length_ms.is_some_and(|length| length < Grain::Hour.ms()) {
-            return Err(QuestionError::Pruned { kept_from_ms });
+        let span = self.span_of(question);
+        let kept_from = |grain| self.moment.progress.kept_from(grain);
+        if span.start_ms < kept_from(Grain::Hour) {
+            return Err(QuestionError::Pruned { kept_from_ms: kept_from(Grain::Hour) });
         }
+        if span.start_ms < kept_from(Grain::Minute) && length_ms.is_some_and(|length| length < Grain::Hour.ms()) {
+            return Err(QuestionError::TooFine { kept_from_ms: kept_from(Grain::Minute) });
+        }
+        self.count_kept(question)
+    }
+
+    fn span_of(&self, question: &Question) -> Window {
+        let span = self.moment.progress.widened(question.span);
+        Question::widened(span.start_ms, span.end_ms, question.granularity)
+    }
+
+    /// What is kept of a question's span, whatever that lacks.
+    fn count_kept(&self, question: &Question) -> Result<Counts, QuestionError> {
+        let length_ms = question.granularity.map(|granularity| granularity.ms());
+        let span = self.span_of(question);
         let mut tally = Tally::new(question, span);
         let whose = Whose::of(self)?;
         let ads = whose.ads(question)?;
@@ -202,12 +216,12 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// Sums of one ad over panes in [from, to).
+    /// Sums of one ad over panes in [from, to), of what is kept.
     pub fn ad(&self, ad_id: &str, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
         self.sums(Subject::Ad(ad_id.to_owned()), None, from_ms, to_ms)
     }
 
-    /// Sums of all ads over panes in [from, to).
+    /// Sums of all ads over panes in [from, to), of what is kept.
     pub fn totals(&self, from_ms: i64, to_ms: i64) -> Result<Sums, StoreError> {
         self.sums(Subject::All, None, from_ms, to_ms)
     }
@@ -221,12 +235,15 @@ impl Snapshot {
     ) -> Result<Sums, StoreError> {
         let span = Window { start_ms: from_ms, end_ms: to_ms };
         let question = Question::of_a_sum(subject, scope, span);
-        match self.count(&question) {
+        match self.count_kept(&question) {
             Ok(counts) => Ok(counts.total.sums),
             Err(QuestionError::Store(error)) => Err(error),
-            Err(QuestionError::TooWide | QuestionError::Pruned { .. } | QuestionError::NotYet) => {
-                unreachable!("a sum alone has no rows")
-            }
+            Err(
+                QuestionError::TooWide
+                | QuestionError::TooFine { .. }
+                | QuestionError::Pruned { .. }
+                | QuestionError::NotYet,
+            ) => unreachable!("a sum alone has no rows, and is of what is kept"),
         }
     }
 

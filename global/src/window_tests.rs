@@ -13,8 +13,8 @@ use crate::key::{self, PANE_MS};
 use crate::question::{
     CorrectionReason, Filter, Group, GroupBy, Question, RankBy, Scope, Subject, TopQuestion, TopWindow, UserAgent,
 };
+use crate::question_error::QuestionError;
 use crate::records::Place;
-use crate::refused::QuestionError;
 use crate::snapshot::Snapshot;
 use crate::store::{Options, Store};
 use crate::tables::{HISTORY, begin_write, commit_file};
@@ -417,9 +417,48 @@ fn minutes_that_are_pruned_are_not_asked_for() {
     };
     assert_eq!(ask(START_MS, Granularity::Hour).expect("hours are kept"), 50);
     let refused = ask(START_MS, Granularity::FiveMinutes);
-    let Err(QuestionError::Pruned { kept_from_ms }) = refused else { panic!("{refused:?}") };
+    let Err(QuestionError::TooFine { kept_from_ms }) = refused else { panic!("{refused:?}") };
     let hours = (START_MS + 50 * HOUR_MS - kept_from_ms) / HOUR_MS;
     assert_eq!(ask(kept_from_ms, Granularity::Minute).expect("kept from there on"), hours as u64);
+}
+
+/// A sum that lacks what is pruned would be too small, and nobody would know.
+#[test]
+fn hours_that_are_pruned_are_not_asked_for() {
+    let retention = Retention { panes_ms: HOUR_MS, minutes_ms: DAY_MS, hours_ms: 32 * DAY_MS };
+    let mut fixed = Fixed::new(Options { retention, ..Options::default() });
+    let sends = |fixed: &mut Fixed, days: std::ops::Range<i64>| {
+        for day in days.clone() {
+            let at = START_MS + day * DAY_MS;
+            fixed.sends("e", at, vec![partial("a", at, 0, 1, &[])]);
+        }
+        fixed.keep_up(START_MS + days.end * DAY_MS);
+    };
+    let end = START_MS + 90 * DAY_MS;
+    let ask = |fixed: &Fixed, from_ms, granularity| {
+        let counted = fixed.snapshot().count(&Question { granularity, ..question(of_ad("a"), from_ms, end) });
+        counted.map(|counts| counts.total.sums.net())
+    };
+    sends(&mut fixed, 0..10);
+    // Older than anything that could be kept, and whole all the same: there never was anything.
+    assert_eq!(ask(&fixed, 0, None).expect("nothing is pruned"), 10);
+    sends(&mut fixed, 10..100);
+    for granularity in [None, Some(Granularity::Minute), Some(Granularity::Hour), Some(Granularity::Day)] {
+        for from_ms in [0, START_MS, START_MS + DAY_MS + 1] {
+            let refused = ask(&fixed, from_ms, granularity);
+            let Err(QuestionError::Pruned { kept_from_ms }) = refused else { panic!("{granularity:?}: {refused:?}") };
+            ask(&fixed, kept_from_ms - 1, granularity).expect_err("before it");
+            let days = (end - kept_from_ms) / DAY_MS;
+            assert!((25..85).contains(&days), "{days}");
+            if granularity != Some(Granularity::Minute) {
+                assert_eq!(
+                    ask(&fixed, kept_from_ms, granularity).expect("kept from there on"),
+                    days as u64 + u64::from(granularity == Some(Granularity::Day))
+                );
+            }
+        }
+    }
+    assert!(fixed.snapshot().totals(0, end).is_ok(), "of what is kept");
 }
 
 /// Clicks for an earlier hour that had none come while a later hour is rolled up, which takes several commits.

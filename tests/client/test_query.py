@@ -21,7 +21,8 @@ DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", 
 SEED = 20_240_412
 ADS = [f"ad {at}" for at in range(9)]
 REGIONS = ["DE", "US", "other", None]
-ROLLED_UP_S = 3
+# Hours are looked for twice a second and rolled up in steps of milliseconds.
+STANDS_STILL_S = 1.5
 RATE = ["--rate", "1000"]
 
 
@@ -256,9 +257,8 @@ class Aged(Query):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # Hours are looked for twice a second and rolled up in steps of milliseconds, which nobody is told of; from here on clicks come to
-        # rows of all grains.
-        time.sleep(ROLLED_UP_S)
+        cls.roll_up()
+        # From here on clicks come to rows of all grains.
         cls.send_some(400)
         cls.wait()
         cls.edge.kill()
@@ -267,6 +267,23 @@ class Aged(Query):
         cls.wait()
         cls.token, cls.scoped = cls.edge.token("--all", *RATE), cls.edge.token("--campaign", "c1", *RATE)
         cls.edge.wants_tokens()
+
+    @classmethod
+    def roll_up(cls):
+        """Waits until there are rows of hours, and no more come: all that can be is rolled up."""
+        until, hours, since = time.monotonic() + PATIENCE_S, 0, 0
+        while hours == 0 or time.monotonic() - since < STANDS_STILL_S:
+            assert time.monotonic() < until, f"{hours} rows of hours"
+            found = cls.edge.metric('tollgate_global_rows{grain="hour"}')
+            if found != hours:
+                hours, since = found, time.monotonic()
+            time.sleep(0.1)
+        assert cls.edge.metric('tollgate_global_rows{grain="minute"}') > hours
+
+    def test_room(self):
+        """What an edge's own store takes, and its disk has, is told where the edge is looked after."""
+        self.assertGreater(self.edge.metric("tollgate_global_store_bytes"), 0)
+        self.assertGreater(self.edge.metric("tollgate_global_disk_free_bytes"), 0)
 
     def test_scope(self):
         """Who may see one campaign sees of every answer what is of it."""

@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tollgate::worker::wall_ms;
 use tollgate_global::{
-    Batch, Delivered, Hearing, Options, PANE_MS, Page, Place, QuerySide, QuerySideConfig, Store, TornTransaction,
-    WAY_OUT_OF_AN_EDGE, keep,
+    Batch, Delivered, Hearing, Options, PANE_MS, Page, Place, QuerySide, QuerySideConfig, Store, TornTransaction, keep,
 };
 
 use crate::fixture::{partial, transaction};
@@ -47,7 +46,7 @@ impl Edges {
         });
         let (stop_keeper, keeper_stopped) = mpsc::channel();
         let kept = Arc::clone(&store);
-        std::thread::spawn(move || keep(&kept, &path, &Arc::default(), WAY_OUT_OF_AN_EDGE, &keeper_stopped));
+        std::thread::spawn(move || keep(&kept, &path, &Arc::default(), &keeper_stopped));
         let (told, telling) = mpsc::channel();
         let sending: BTreeMap<String, bool> = edge_ids.iter().map(|id| ((*id).to_owned(), true)).collect();
         let fed = Arc::clone(&store);

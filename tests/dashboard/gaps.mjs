@@ -37,6 +37,18 @@ async function unknownAd() {
   await view.close();
 }
 
+/** No browser asks for it, and the page does not ask for something else in its place. */
+async function nameOfAFolder() {
+  for (const name of [".", ".."]) {
+    const view = await View.open({ path: `/#/ad/${name}` });
+    await until("it is said", async () => (await view.text("#subject-note")).startsWith(`A browser cannot ask for an ad named “${name}”.`));
+    assert.deepEqual([await view.text("#subject-title"), await view.text("#subject-error")], [`Ad ${name}`, ""]);
+    for (const empty of ["#history-chart", "#history-details", ".groups", "#corrections"]) assert.equal(await view.shown(empty), false, empty);
+    await view.clean();
+    await view.close();
+  }
+}
+
 /** The stream goes on, but questions are not answered. */
 async function busyServer() {
   const view = await View.open({ path: "/#/ad/demo_ad_01" });
@@ -117,6 +129,7 @@ await run(async () => {
   await live(view);
   await firstRate(view);
   await unknownAd();
+  await nameOfAFolder();
   await busyServer();
   await tooMany(view);
   await view.page.bringToFront();

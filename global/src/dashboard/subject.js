@@ -13,6 +13,8 @@ const GRAINS = {
 const ROWS_MAX = 10;
 /** An ad is read anew with the commits, but no more often; all ads together are a longer read. */
 const PACE_MS = { ad: 2_000, all: 10_000 };
+/** Ads whose name no browser sends as it is: in a path it means the folder, or the one above. */
+const NAMES_OF_FOLDERS = [".", ".."];
 /** Who is busy, or lets a token ask only so often, is asked less and less, and no less than this. */
 const PACE_MS_MAX = 30_000;
 
@@ -32,6 +34,11 @@ export async function refresh(ad_id, now, at_once = false) {
   if (!at_once && age_ms < Math.min(pace_ms, PACE_MS_MAX)) return;
   read_ms = performance.now();
   asked += 1;
+  if (NAMES_OF_FOLDERS.includes(ad_id)) {
+    at("subject").classList.add("none");
+    put(at("subject-note"), `A browser cannot ask for an ad named “${ad_id}”. Its clicks are in all sums, and a row of /v1/totals?group_by=ad.`);
+    return;
+  }
   const [turn, granularity] = [asked, grain()];
   const { grain_s, windows } = GRAINS[granularity];
   const to_s = Math.floor(Date.parse(now) / 1000 / grain_s + 1) * grain_s;

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, Serializer};
 
 use super::names;
 use super::times::{format_mark, format_time};
 use crate::question::{AsOf, CountRow, Counts, GroupBy, Question, Subject, Top, TopQuestion};
 use crate::sums::{CLASS_VALID, Sums};
 
-/// What every answer stands on.
+/// Longest text of a row: of an ad whose id has as many bytes as an edge takes, each of them escaped.
+pub const ROW_TEXT_BYTES_MAX: usize = 512;
+
+/// What every answer stands on: its last fields, see [`super::finished`].
 #[derive(Debug, Serialize)]
 pub struct Standing {
     /// When the last transaction was committed that is in the answer; None before the first.
@@ -67,17 +69,28 @@ pub struct CountAnswer<'a> {
     /// Of the whole span.
     state: &'static str,
     version: u64,
-    #[serde(flatten)]
-    standing: Standing,
     #[serde(skip_serializing_if = "Option::is_none")]
     granularity: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<Vec<RowAnswer>>,
+    rows: Option<RowsAnswer<'a>>,
     /// Of the next page, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<&'a str>,
+}
+
+/// Made a row at a time: a page has thousands.
+#[derive(Debug)]
+struct RowsAnswer<'a> {
+    rows: &'a [CountRow],
+    group_by: Option<GroupBy>,
+}
+
+impl Serialize for RowsAnswer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.rows.iter().map(|row| RowAnswer::of(row, self.group_by)))
+    }
 }
 
 /// One window, or one group of it.
@@ -109,18 +122,29 @@ impl RowAnswer {
             version: row.version,
         }
     }
+
+    /// The names of `cells`; `group`: that of the group's, where there is one.
+    pub fn columns(group: Option<&'static str>) -> impl Iterator<Item = &'static str> {
+        ["window_start", "window_end"].into_iter().chain(group).chain(["gross", "net", "users", "state", "version"])
+    }
+
+    pub fn cells(self) -> impl Iterator<Item = String> {
+        let RowAnswer { window_start, window_end, group, gross, net, users, state, version } = self;
+        let counts = [gross.to_string(), net.to_string(), users.to_string(), state.to_owned(), version.to_string()];
+        [window_start, window_end].into_iter().chain(group.into_values()).chain(counts)
+    }
 }
 
 impl<'a> CountAnswer<'a> {
     pub fn of(
         question: &'a Question,
-        counts: &Counts,
+        counts: &'a Counts,
         user_agent: Option<&'a str>,
         next_cursor: Option<&'a str>,
     ) -> CountAnswer<'a> {
         let CountRow { window, sums, state, version, .. } = &counts.total;
         let has_rows = question.granularity.is_some() || question.group_by.is_some();
-        let rows = || counts.rows.iter().map(|row| RowAnswer::of(row, question.group_by)).collect();
+        let rows = || RowsAnswer { rows: &counts.rows, group_by: question.group_by };
         let is_subject = |wanted: fn(&Subject) -> Option<&String>| wanted(&question.subject).map(String::as_str);
         CountAnswer {
             ad_id: is_subject(|subject| if let Subject::Ad(id) = subject { Some(id) } else { None }),
@@ -136,7 +160,6 @@ impl<'a> CountAnswer<'a> {
             classes: classes_of(sums),
             state: state.name(),
             version: *version,
-            standing: Standing::of(&counts.as_of),
             granularity: question.granularity.map(|granularity| granularity.name()),
             group_by: question.group_by.map(names::group_by),
             rows: has_rows.then(rows),
@@ -164,8 +187,6 @@ pub struct InvalidAnswer<'a> {
     classes: BTreeMap<String, u64>,
     state: &'static str,
     version: u64,
-    #[serde(flatten)]
-    standing: Standing,
 }
 
 impl<'a> InvalidAnswer<'a> {
@@ -191,7 +212,6 @@ impl<'a> InvalidAnswer<'a> {
             classes,
             state: state.name(),
             version: *version,
-            standing: Standing::of(&counts.as_of),
         }
     }
 }
@@ -203,8 +223,6 @@ pub struct TopAnswer<'a> {
     by: &'static str,
     filter: TopFilter<'a>,
     top_ads: Vec<TopAdAnswer<'a>>,
-    #[serde(flatten)]
-    standing: Standing,
 }
 
 /// The ranking knows no user agents.
@@ -230,7 +248,6 @@ impl<'a> TopAnswer<'a> {
             by: super::parameters::rank_name(question.by),
             filter: TopFilter { region: question.region.as_deref().map(names::region) },
             top_ads: top_ads(top),
-            standing: Standing::of(&top.as_of),
         }
     }
 }
@@ -240,7 +257,22 @@ pub fn top_ads(top: &Top) -> Vec<TopAdAnswer<'_>> {
     ads.map(|ad| TopAdAnswer { ad_id: &ad.ad_id, click_count: ad.net, gross: ad.gross, net: ad.net }).collect()
 }
 
-/// As a JSON value: for what is told from one answer to the next.
-pub fn value_of(answer: &impl Serialize) -> Value {
-    serde_json::to_value(answer).expect("plain data")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::Group;
+    use crate::window::{MINUTE_MS, Window, WindowState};
+
+    #[test]
+    fn a_row_is_no_longer_than_is_reckoned_with() {
+        let mut sums = Sums::default();
+        sums.add(CLASS_VALID, u64::MAX, &[]).expect("no users");
+        let window = Window { start_ms: 0, end_ms: MINUTE_MS };
+        let group = Some(Group::Ad("\"".repeat(64)));
+        let row = CountRow { window, group, sums, state: WindowState::Closed, version: u64::MAX };
+        let row = RowAnswer { users: u64::MAX, ..RowAnswer::of(&row, Some(GroupBy::Ad)) };
+        let json = serde_json::to_string(&row).expect("plain data").len();
+        assert!((ROW_TEXT_BYTES_MAX / 2..ROW_TEXT_BYTES_MAX).contains(&json), "{json}");
+        assert!(row.cells().map(|cell| 2 * cell.len() + 3).sum::<usize>() < ROW_TEXT_BYTES_MAX);
+    }
 }

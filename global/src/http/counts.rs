@@ -1,21 +1,22 @@
 //! The routes that count: of an ad, a campaign, an advertiser, of all; and what of an ad is invalid.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
 
-use super::answers::{CountAnswer, InvalidAnswer, value_of};
+use super::answers::{CountAnswer, InvalidAnswer};
 use super::cursor::{Cursor, question_of};
-use super::parameters::{Asked, BadParameter, Format, format_name};
+use super::finished::Finished;
+use super::parameters::{Asked, BadParameter, Format};
 use super::reads::Lane;
 use super::request::{Given, PathId};
 use super::routes::{self, Route};
 use super::times::format_time;
-use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, names, sheet};
 use crate::consumer::wall_ms;
 use crate::question::{Counts, Question, Subject};
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
+use crate::snapshot::Snapshot;
 
 pub async fn of_ad(
     State(shared): State<Shared>,
@@ -26,7 +27,7 @@ pub async fn of_ad(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let subject = Subject::Ad(id.read(&routes::AD_COUNT)?);
-    count(&shared, &access, &routes::AD_COUNT, subject, &given, (&head, &uri)).await
+    count(&shared, &access, &routes::AD_COUNT, subject, &given, (head, uri)).await
 }
 
 pub async fn of_campaign(
@@ -38,7 +39,7 @@ pub async fn of_campaign(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let subject = Subject::Campaign(id.read(&routes::CAMPAIGN_COUNT)?);
-    count(&shared, &access, &routes::CAMPAIGN_COUNT, subject, &given, (&head, &uri)).await
+    count(&shared, &access, &routes::CAMPAIGN_COUNT, subject, &given, (head, uri)).await
 }
 
 pub async fn of_advertiser(
@@ -50,7 +51,7 @@ pub async fn of_advertiser(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let subject = Subject::Advertiser(id.read(&routes::ADVERTISER_COUNT)?);
-    count(&shared, &access, &routes::ADVERTISER_COUNT, subject, &given, (&head, &uri)).await
+    count(&shared, &access, &routes::ADVERTISER_COUNT, subject, &given, (head, uri)).await
 }
 
 pub async fn of_all(
@@ -60,7 +61,7 @@ pub async fn of_all(
     head: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    count(&shared, &access, &routes::TOTALS, Subject::All, &given, (&head, &uri)).await
+    count(&shared, &access, &routes::TOTALS, Subject::All, &given, (head, uri)).await
 }
 
 pub async fn invalid(
@@ -72,10 +73,12 @@ pub async fn invalid(
 ) -> Result<Response, Problem> {
     let (ad_id, asked) = (id.read(&routes::INVALID)?, given.read(&routes::INVALID)?);
     let question = question_for(&asked, Subject::Ad(ad_id.clone()), &access, wall_ms())?;
-    let (question, counts) = read(&shared, question).await?;
-    let answer = InvalidAnswer::of(&ad_id, &question, &counts, asked.user_agent.map(|(name, _)| name));
-    let etag = etag(&value_of(&answer), "json");
-    Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
+    let answer = shared.reads.answer(&shared.store, Lane::of(&question), head, move |snapshot| {
+        let counts = counted(snapshot, &question)?;
+        let user_agent = asked.user_agent.map(|(name, _)| name);
+        Ok::<_, Problem>(Finished::json(snapshot, &InvalidAnswer::of(&ad_id, &question, &counts, user_agent)))
+    });
+    answer.await
 }
 
 async fn count(
@@ -84,40 +87,38 @@ async fn count(
     route: &Route,
     subject: Subject,
     given: &Given,
-    (head, uri): (&HeaderMap, &Uri),
+    (head, uri): (HeaderMap, Uri),
 ) -> Result<Response, Problem> {
     let asked = given.read(route)?;
     let mut question = question_for(&asked, subject, access, wall_ms())?;
     let identity = identity_of(&asked, &question, uri.path());
     if let Some(text) = &asked.cursor {
         let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity);
-        let said_span = asked.from_ms.is_some() || asked.to_ms.is_some();
-        let cursor = cursor.filter(|cursor| !said_span || cursor.span == question.span);
+        let cursor = cursor.filter(|cursor| !asked.says_span() || cursor.span == question.span);
         let allowed = "next_cursor of an answer to the very same question, its limit and format aside";
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
         // It is not signed: its span is bounded like one that is said.
         asked.check_windows(cursor.span).map_err(|_| BadParameter::new("cursor", text, allowed))?;
         (question.span, question.after) = (cursor.span, Some(cursor.after));
     }
-    let asked_span = question.span;
-    let (question, counts) = read(shared, question).await?;
-    let next = counts.more.clone().map(|after| Cursor { question: identity, span: asked_span, after }.to_text());
-    let answer = CountAnswer::of(&question, &counts, asked.user_agent.map(|(name, _)| name), next.as_deref());
-    let etag = etag(&value_of(&answer), format_name(asked.format));
-    let mut response = answered(head, &etag, || match asked.format {
-        Format::Json => axum::Json(answer).into_response(),
-        Format::Csv => {
-            let has_rows = question.granularity.is_some() || question.group_by.is_some();
-            let body = sheet::of(&counts, question.group_by, has_rows);
-            ([(header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], body).into_response()
-        }
+    let answer = shared.reads.answer(&shared.store, Lane::of(&question), head, move |snapshot| {
+        let counts = counted(snapshot, &question)?;
+        let cursor = |after| Cursor { question: identity, span: question.span, after }.to_text();
+        let next = counts.more.clone().map(cursor);
+        let finished = match asked.format {
+            Format::Json => {
+                let user_agent = asked.user_agent.map(|(name, _)| name);
+                Finished::json(snapshot, &CountAnswer::of(&question, &counts, user_agent, next.as_deref()))
+            }
+            Format::Csv => {
+                let has_rows = question.granularity.is_some() || question.group_by.is_some();
+                Finished::csv(snapshot, sheet::of(&counts, question.group_by, has_rows))
+            }
+        };
+        let link = next.map(|next| format!("<{}>; rel=\"next\"", with_cursor(&uri, &next)));
+        Ok::<_, Problem>(finished.with_link(link))
     });
-    if let Some(next) = next {
-        let link = format!("<{}>; rel=\"next\"", with_cursor(uri, &next));
-        let link = HeaderValue::from_str(&link).expect("a URL and hexadecimal digits");
-        response.headers_mut().insert(header::LINK, link);
-    }
-    Ok(response)
+    answer.await
 }
 
 fn question_for(asked: &Asked, subject: Subject, access: &Access, now_ms: i64) -> Result<Question, Problem> {
@@ -149,21 +150,25 @@ fn with_cursor(uri: &Uri, cursor: &str) -> String {
     format!("{}?{}", uri.path(), [kept, vec![cursor.as_str()]].concat().join("&"))
 }
 
-/// The answer, and the question with the span that it answers.
-async fn read(shared: &Shared, question: Question) -> Result<(Question, Counts), Problem> {
-    let lane = Lane::of(&question);
-    shared
-        .reads
-        .read(&shared.store, lane, move |snapshot| match snapshot.count(&question) {
-            Ok(counts) => Ok((question, counts)),
-            Err(QuestionError::TooWide) => Err(too_wide(&question)),
-            Err(QuestionError::Pruned { kept_from_ms }) => Err(pruned(&question, kept_from_ms)),
-            Err(error) => Err(error.into()),
-        })
-        .await
+fn counted(snapshot: &Snapshot, question: &Question) -> Result<Counts, Problem> {
+    snapshot.count(question).map_err(|error| match error {
+        QuestionError::TooWide => too_wide(question),
+        QuestionError::TooFine { kept_from_ms } => too_fine(question, kept_from_ms),
+        QuestionError::Pruned { kept_from_ms } => pruned(question, kept_from_ms),
+        QuestionError::NotYet | QuestionError::Store(_) => error.into(),
+    })
 }
 
 fn pruned(question: &Question, kept_from_ms: i64) -> Problem {
+    let kept = format_time(kept_from_ms);
+    let detail = format!(
+        "hours are kept from {kept} on, and clicks of before are no longer counted: a sum from an earlier time would be too small"
+    );
+    let allowed = format!("{kept} or later, with granularity=1d from a day that begins then or later");
+    BadParameter { detail, ..BadParameter::new("from", &format_time(question.span.start_ms), allowed) }.into()
+}
+
+fn too_fine(question: &Question, kept_from_ms: i64) -> Problem {
     let given = question.granularity.map_or("", |granularity| granularity.name());
     let kept = format_time(kept_from_ms);
     let detail = format!("minutes are kept from {kept} on, and what was clicked before that is in hours");

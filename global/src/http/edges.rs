@@ -1,12 +1,13 @@
 //! The edges: how far each is, and what did not go as it should.
 
-use axum::Json;
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::answers::Standing;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::finished::Finished;
 use super::reads::Lane;
 use super::request::Given;
 use super::times::format_time;
@@ -19,8 +20,6 @@ use crate::tables::StoreError;
 struct EdgesAnswer {
     now: String,
     edges: Vec<EdgeAnswer>,
-    #[serde(flatten)]
-    standing: Standing,
 }
 
 #[derive(Serialize)]
@@ -95,17 +94,21 @@ impl Counted {
     }
 }
 
-pub async fn edges(State(shared): State<Shared>, access: Access, given: Given) -> Result<Response, Problem> {
+pub async fn edges(
+    State(shared): State<Shared>,
+    access: Access,
+    given: Given,
+    head: HeaderMap,
+) -> Result<Response, Problem> {
     given.read(&routes::EDGES)?;
     let now_ms = wall_ms();
-    let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
-        Ok::<_, StoreError>((snapshot.edges(now_ms)?, snapshot.as_of()))
+    let answer = shared.reads.answer(&shared.store, Lane::Short, head, move |snapshot| {
+        let edges = snapshot.edges(now_ms)?;
+        let answer = EdgesAnswer {
+            now: format_time(now_ms),
+            edges: edges.iter().map(|edge| EdgeAnswer::of(edge, now_ms, &access)).collect(),
+        };
+        Ok::<_, StoreError>(Finished::json(snapshot, &answer).of_now())
     });
-    let (edges, as_of) = read.await?;
-    let answer = EdgesAnswer {
-        now: format_time(now_ms),
-        edges: edges.iter().map(|edge| EdgeAnswer::of(edge, now_ms, &access)).collect(),
-        standing: Standing::of(&as_of),
-    };
-    Ok(Json(answer).into_response())
+    answer.await
 }

@@ -2,16 +2,15 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::response::Response;
+use serde::{Serialize, Serializer};
 
-use super::answers::{Standing, value_of};
 use super::cursor::{Cursor, question_of};
+use super::finished::Finished;
 use super::parameters::BadParameter;
 use super::reads::Lane;
 use super::request::{Given, PathId};
 use super::times::format_time;
-use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, routes};
 use crate::consumer::wall_ms;
 use crate::history::CorrectionsPage;
@@ -24,11 +23,18 @@ struct HistoryAnswer<'a> {
     ad_id: &'a str,
     from: String,
     to: String,
-    corrections: Vec<CorrectionAnswer>,
-    #[serde(flatten)]
-    standing: Standing,
+    corrections: CorrectionsAnswer<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
+}
+
+/// Made one at a time, like the rows of counts.
+struct CorrectionsAnswer<'a>(&'a [Correction]);
+
+impl Serialize for CorrectionsAnswer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(CorrectionAnswer::of))
+    }
 }
 
 #[derive(Serialize)]
@@ -73,28 +79,27 @@ pub async fn of_ad(
     let mut from_ms = span.start_ms;
     if let Some(text) = &asked.cursor {
         let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity && cursor.after.1.is_none());
-        let allowed = "next_cursor of an answer about the history of the same ad";
+        let cursor = cursor.filter(|cursor| !asked.says_span() || cursor.span == span);
+        let allowed =
+            "next_cursor of an answer about the history of the same ad, and of the same span where one is said";
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
         (span, from_ms) = (cursor.span, cursor.after.0);
     }
-    let (asked_ad, scope, limit) = (ad_id.clone(), access.scope(), asked.limit);
-    let read = shared.reads.read(&shared.store, Lane::Short, move |snapshot| {
+    let (scope, limit) = (access.scope(), asked.limit);
+    let answer = shared.reads.answer(&shared.store, Lane::Short, head, move |snapshot| {
         let left = Window { start_ms: from_ms, ..span };
-        let shown = scope.is_none_or(|scope| snapshot.catalogue().owns(&scope, &asked_ad));
+        let shown = scope.is_none_or(|scope| snapshot.catalogue().owns(&scope, &ad_id));
         let none = CorrectionsPage::new(limit);
-        let page = if shown { snapshot.history(Some(&asked_ad), left, limit)? } else { none };
-        Ok::<_, StoreError>((page, snapshot.as_of()))
+        let page = if shown { snapshot.history(Some(&ad_id), left, limit)? } else { none };
+        let next = page.next_ms.map(|after| Cursor { question: identity, span, after: (after, None) }.to_text());
+        let answer = HistoryAnswer {
+            ad_id: &ad_id,
+            from: format_time(span.start_ms),
+            to: format_time(span.end_ms),
+            corrections: CorrectionsAnswer(&page.corrections),
+            next_cursor: next,
+        };
+        Ok::<_, StoreError>(Finished::json(snapshot, &answer))
     });
-    let (page, as_of) = read.await?;
-    let next = page.next_ms.map(|after| Cursor { question: identity, span, after: (after, None) }.to_text());
-    let answer = HistoryAnswer {
-        ad_id: &ad_id,
-        from: format_time(span.start_ms),
-        to: format_time(span.end_ms),
-        corrections: page.corrections.iter().map(CorrectionAnswer::of).collect(),
-        standing: Standing::of(&as_of),
-        next_cursor: next,
-    };
-    let etag = etag(&value_of(&answer), "json");
-    Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
+    answer.await
 }

@@ -9,7 +9,7 @@ use super::edges::EdgeAnswer;
 use super::times::format_time;
 use super::{Access, names};
 use crate::question::{Filter, Group, GroupBy, Question, RankBy, Subject, Top, TopQuestion, TopWindow};
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::snapshot::Snapshot;
 use crate::sums::CLASS_VALID;
 use crate::window::{MINUTE_MS, Window};

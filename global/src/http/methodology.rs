@@ -1,16 +1,14 @@
 //! How clicks are counted, for who has to rely on it: from the very values in force.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::answers::{Standing, value_of};
+use super::finished::Finished;
 use super::reads::Lane;
 use super::request::Given;
 use super::times::format_time;
-use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, names, routes};
 use crate::catalogue::Catalogue;
 use crate::history::{CORRECTIONS_MAX, EXPECTED_MS};
@@ -28,18 +26,13 @@ pub async fn methodology(
     head: HeaderMap,
 ) -> Result<Response, Problem> {
     given.read(&routes::METHODOLOGY)?;
-    let read = shared.reads.read(&shared.store, Lane::Short, |snapshot| {
-        Ok::<_, StoreError>((snapshot.as_of(), catalogue(snapshot.catalogue())))
+    let options = shared.store.options().clone();
+    let answer = shared.reads.answer(&shared.store, Lane::Short, head, move |snapshot| {
+        let mut answer = text(&options);
+        answer["catalogue"] = catalogue(snapshot.catalogue());
+        Ok::<_, StoreError>(Finished::json(snapshot, &answer))
     });
-    let (as_of, catalogue) = read.await?;
-    let standing = Standing::of(&as_of);
-    let mut answer = text(shared.store.options());
-    answer["catalogue"] = catalogue;
-    if let (Some(answer), Value::Object(standing)) = (answer.as_object_mut(), value_of(&standing)) {
-        answer.extend(standing);
-    }
-    let etag = etag(&answer, "json");
-    Ok(answered(&head, &etag, || Json(answer).into_response()))
+    answer.await
 }
 
 fn text(options: &Options) -> Value {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::cursor::CHARACTERS_MAX;
 use super::parameters::{
@@ -15,7 +16,7 @@ use super::parameters::{
 use super::request::Given;
 use super::routes::{self, Answer, Id, Route};
 use super::times::TIME_MAX_MS;
-use super::validator::{answered, etag};
+use super::validator::answered;
 use super::{Access, Problem, Shared, names};
 use crate::question::TopWindow;
 use crate::session;
@@ -27,8 +28,9 @@ pub async fn document(State(_): State<Shared>, _: Access, given: Given, head: He
     given.read(&routes::OPENAPI)?;
     static TEXT: OnceLock<(String, String)> = OnceLock::new();
     let (text, etag) = TEXT.get_or_init(|| {
-        let document = openapi();
-        (document.to_string(), etag(&document, "json"))
+        let text = openapi().to_string();
+        let etag = format!("W/\"{:016x}\"", xxh3_64(text.as_bytes()));
+        (text, etag)
     });
     let fields = [(header::CONTENT_TYPE, "application/json")];
     Ok(answered(&head, etag, || (fields, text.as_str()).into_response()))
@@ -117,7 +119,7 @@ fn schema_of(parameter: Parameter, route: &Route) -> Value {
 fn about(parameter: Parameter) -> String {
     match parameter {
         Parameter::From => "Event time from here on: RFC 3339, or a whole number of seconds (below 1e11) or milliseconds. Widened to whole \
-                            panes of 10 s, with a granularity to whole windows. Not given: an hour before to."
+                            panes of 10 s, with a granularity to whole windows. Not given: an hour before to. Earlier than hours are kept is refused."
             .to_owned(),
         Parameter::To => "Event time before this, which must be after from. Not given: now.".to_owned(),
         Parameter::Granularity => format!(
@@ -184,7 +186,11 @@ fn session_operations() -> Value {
 }
 
 fn json_of(schema: &str) -> Value {
-    json!({ "schema": { "$ref": format!("#/components/schemas/{schema}") } })
+    json!({ "schema": schema_named(schema) })
+}
+
+fn schema_named(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
 fn problem(about: &str) -> Value {
@@ -204,13 +210,14 @@ fn responses(route: &Route) -> Value {
         Answer::Edges => json("Edges"),
         Answer::Methodology => json("Methodology"),
         Answer::Live => json!({ "text/event-stream": {
-            "schema": { "type": "string", "description": "Events `state`, whose data is a LiveState as JSON." },
+            "schema": { "type": "string", "description": "Events `state`, whose data is JSON, as x-event-data says." },
+            "x-event-data": { "state": { "oneOf": [schema_named("LiveStateOfAll"), schema_named("LiveStateOfScope")] } },
         } }),
         Answer::OpenApi => json!({ "application/json": { "schema": { "type": "object" } } }),
     };
     let mut responses = json!({
         "200": { "description": route.about, "content": content },
-        "400": problem("A parameter that is not known here, is there twice, or has a value that cannot be answered."),
+        "400": problem("A parameter that is not known here, is there twice, or has a value that cannot be answered: so is a from before hours are kept, for what is left would be too small a sum."),
         "401": problem("A token is needed, or this is none that counts."),
         "404": problem("There is no such path."),
         "405": problem("The path is read with GET or HEAD."),

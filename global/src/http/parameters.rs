@@ -191,6 +191,11 @@ impl Asked {
         Ok(span)
     }
 
+    /// Whether something of the span was said: then that of a cursor must be the same.
+    pub fn says_span(&self) -> bool {
+        self.from_ms.is_some() || self.to_ms.is_some()
+    }
+
     /// Whether the span has no more windows than are answered.
     pub fn check_windows(&self, span: Window) -> Result<(), BadParameter> {
         let Some(granularity) = self.granularity else { return Ok(()) };

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::parameters::BadParameter;
-use crate::refused::QuestionError;
+use crate::question_error::QuestionError;
 use crate::tables::StoreError;
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl From<QuestionError> for Problem {
     fn from(error: QuestionError) -> Problem {
         match error {
             // Which parameter to change, the route knows better: see `counts`.
-            QuestionError::TooWide | QuestionError::Pruned { .. } => {
+            QuestionError::TooWide | QuestionError::TooFine { .. } | QuestionError::Pruned { .. } => {
                 Problem::new(StatusCode::BAD_REQUEST, error.to_string())
             }
             QuestionError::NotYet => Problem::busy(error.to_string()),

@@ -5,8 +5,13 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
+use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::answers::ROW_TEXT_BYTES_MAX;
+use super::bodies::{BODIES_BYTES_MAX, Bodies};
+use super::finished::Finished;
 use super::parameters::LIMIT_MAX;
 use super::problem::Problem;
 use crate::history::CORRECTIONS_MAX;
@@ -21,9 +26,13 @@ use crate::window::{Granularity, HOUR_MS, MINUTE_MS};
 /// Reads at a time in each lane.
 const SHORT_MAX: usize = 4;
 const LONG_MAX: usize = 2;
-/// What all questions under way may take of memory: their answers in the making, and their ads, of which those in the short lane have one
-/// each. Rankings aside: while it is made, one holds some 150 bytes for each ad of its window.
-pub const QUESTIONS_BYTES_MAX: u64 = (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * ANSWER_BYTES_MAX) as u64;
+/// The text of a page in the making, in a buffer that doubles.
+const TEXT_BYTES_MAX: usize = (LIMIT_MAX * ROW_TEXT_BYTES_MAX).next_power_of_two();
+/// What all questions may take of memory: those under way their answers in the making, and their ads, of which those in the short lane
+/// have one each; those of before their bodies, as long as they are not taken. Rankings aside: while it is made, one holds some 150 bytes
+/// for each ad of its window.
+pub const QUESTIONS_BYTES_MAX: u64 =
+    (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * (ANSWER_BYTES_MAX + TEXT_BYTES_MAX) + BODIES_BYTES_MAX) as u64;
 /// A page of the history takes no more than one of counts: what is read of it, and one minute where that alone is more than a page.
 const _: () = assert!((LIMIT_MAX + CORRECTIONS_MAX) * 2 * size_of::<Correction>() <= ANSWER_BYTES_MAX);
 /// One ad's windows that are read in a few milliseconds: two days of minutes, four months of hours.
@@ -69,12 +78,13 @@ pub struct Reads {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
     scopes: Arc<Mutex<ScopeTurns>>,
+    bodies: Bodies,
 }
 
 impl Default for Reads {
     fn default() -> Reads {
         let (short, long) = (Arc::new(Semaphore::new(SHORT_MAX)), Arc::new(Semaphore::new(LONG_MAX)));
-        Reads { short, long, scopes: Arc::default() }
+        Reads { short, long, scopes: Arc::default(), bodies: Bodies::default() }
     }
 }
 
@@ -107,6 +117,27 @@ impl Reads {
             Lane::LongOf(scope) => (&self.long, Some(place(self.of_scope(scope)).await)),
         };
         Turn { _lane: place(lane.clone()).await, _scope: scope }
+    }
+
+    /// The room for what is made in a turn and taken after it.
+    pub fn bodies(&self) -> Bodies {
+        self.bodies.clone()
+    }
+
+    /// Answers somebody who asked with these fields from what is committed now: all of the answer is made in the turn.
+    pub async fn answer<E>(
+        &self,
+        store: &Arc<Store>,
+        lane: Lane,
+        asked: HeaderMap,
+        make: impl FnOnce(&Snapshot) -> Result<Finished, E> + Send + 'static,
+    ) -> Result<Response, Problem>
+    where
+        Problem: From<E>,
+    {
+        let bodies = self.bodies();
+        let made = move |snapshot: &Snapshot| make(snapshot).map_err(Problem::from)?.into_response(&asked, &bodies);
+        self.read::<_, Problem>(store, lane, made).await
     }
 
     /// Reads what is committed now.
@@ -147,6 +178,9 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::{StatusCode, header};
+    use axum::response::IntoResponse as _;
+    use futures_util::StreamExt as _;
 
     fn scope(campaign: &str) -> Lane {
         Lane::LongOf(Arc::new(Scope { campaigns: [campaign.to_owned()].into(), ..Scope::default() }))
@@ -167,5 +201,42 @@ mod tests {
         drop(soon(scope("a")).await.expect("free again"));
         drop(soon(scope("c")).await.expect("free"));
         assert!(reads.scopes.lock().expect("unpoisoned").len() <= 1, "none is kept for who is gone");
+    }
+
+    fn field<'a>(response: &'a Response, name: &str) -> &'a str {
+        response.headers()[name].to_str().expect("text")
+    }
+
+    /// What was made lies in memory until it is taken: as much as there is room for.
+    #[tokio::test]
+    async fn answers_that_are_not_taken_leave_no_room_for_more() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
+        let reads = Reads { bodies: Bodies::with_bytes_max(150 << 10), ..Reads::default() };
+        let ask = async |bytes: usize, known: Option<&str>| {
+            let known = known.map(|etag| (header::IF_NONE_MATCH, etag.parse().expect("a value")));
+            let make = move |snapshot: &Snapshot| Ok::<_, Problem>(Finished::csv(snapshot, vec![b'x'; bytes]));
+            reads.answer(&store, Lane::Short, known.into_iter().collect(), make).await
+        };
+        let first = ask(100 << 10, None).await.expect("room for one");
+        assert_eq!(reads.bodies.free_bytes(), 50 << 10);
+        let refused = ask(100 << 10, None).await.expect_err("no room for two");
+        assert!(refused.detail.contains("no room"), "{}", refused.detail);
+        let refused = refused.into_response();
+        assert_eq!((refused.status(), field(&refused, "retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+        // What is small or known already needs none.
+        ask(60 << 10, None).await.expect("small");
+        let etag = field(&first, "etag").to_owned();
+        let known = ask(100 << 10, Some(&etag)).await.expect("nothing is sent");
+        assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+        let mut pieces = first.into_body().into_data_stream();
+        let piece = pieces.next().await.expect("a piece").expect("of memory");
+        drop(pieces);
+        assert_eq!((piece.len(), reads.bodies.free_bytes()), (100 << 10, 50 << 10), "its bytes are still held");
+        drop(piece);
+        let whole = ask(1 << 20, None).await.expect("larger than the room, and alone in it");
+        ask(100 << 10, None).await.expect_err("nothing is left beside it");
+        drop(whole);
+        assert_eq!(reads.bodies.free_bytes(), 150 << 10);
     }
 }

@@ -2,14 +2,15 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
-use super::answers::{TopAnswer, value_of};
+use super::answers::TopAnswer;
+use super::finished::Finished;
 use super::reads::Lane;
 use super::request::Given;
-use super::validator::{answered, etag};
 use super::{Access, Problem, Shared, routes};
 use crate::question::{Top, TopQuestion};
+use crate::question_error::QuestionError;
 use crate::snapshot::Snapshot;
 
 pub async fn top_k(
@@ -22,21 +23,36 @@ pub async fn top_k(
     let filter = asked.filter(access.scope());
     let question =
         TopQuestion { window: asked.window, k: asked.k, by: asked.by, region: filter.region, scope: filter.scope };
-    let (question, top) = read(&shared, question).await?;
-    let answer = TopAnswer::of(&question, &top);
-    let etag = etag(&value_of(&answer), "json");
-    Ok(answered(&head, &etag, || axum::Json(answer).into_response()))
+    let bodies = shared.reads.bodies();
+    let answer = read(&shared, question, move |snapshot, question, top| {
+        Finished::json(snapshot, &TopAnswer::of(question, top)).into_response(&head, &bodies)
+    });
+    answer.await?
 }
 
 /// From memory at once; where not all of the window is there, in its turn among long reads: it is an hour of all ads' rows.
-async fn read(shared: &Shared, question: TopQuestion) -> Result<(TopQuestion, Top), Problem> {
+async fn read<T: Send + 'static>(
+    shared: &Shared,
+    question: TopQuestion,
+    then: impl FnOnce(&Snapshot, &TopQuestion, &Top) -> T + Send + 'static,
+) -> Result<T, Problem> {
     let lane = Lane::long(question.scope.clone());
     let (reads, store) = (&shared.reads, &shared.store);
-    let in_memory = move |snapshot: &Snapshot| snapshot.top_in_memory(&question).map(|top| (question, top));
+    let in_memory = move |snapshot: &Snapshot| {
+        let top = snapshot.top_in_memory(&question)?;
+        Ok::<_, QuestionError>(match top {
+            Some(top) => Ok(then(snapshot, &question, &top)),
+            None => Err((question, then)),
+        })
+    };
     match reads.read(store, Lane::Short, in_memory).await? {
-        (question, Some(top)) => Ok((question, top)),
-        (question, None) => {
-            reads.read(store, lane, move |snapshot| snapshot.top(&question).map(|top| (question, top))).await
+        Ok(done) => Ok(done),
+        Err((question, then)) => {
+            let ranked = move |snapshot: &Snapshot| {
+                let top = snapshot.top(&question)?;
+                Ok::<_, QuestionError>(then(snapshot, &question, &top))
+            };
+            reads.read(store, lane, ranked).await
         }
     }
 }
@@ -72,13 +88,15 @@ mod tests {
         let (_ending, ended) = watch::channel(());
         let shared = Shared { store, reads: Reads::default(), live: Arc::new(Live::new(ended)) };
         let asked = |window| TopQuestion { window, k: 1, by: RankBy::Net, region: None, scope: None };
-        let soon = |window| tokio::time::timeout(Duration::from_secs(2), read(&shared, asked(window)));
+        let soon = |window| {
+            tokio::time::timeout(Duration::from_secs(2), read(&shared, asked(window), |_, _, top| top.clone()))
+        };
         let turns = (shared.reads.turn(Lane::Long).await, shared.reads.turn(Lane::Long).await);
-        let (_, minute) = soon(TopWindow::Minute).await.expect("at once").expect("ranked");
+        let minute = soon(TopWindow::Minute).await.expect("at once").expect("ranked");
         assert_eq!((minute.ads[0].ad_id.as_str(), minute.ads[0].net), ("b", 100));
         assert!(soon(TopWindow::Hour).await.is_err(), "both turns are taken");
         drop(turns);
-        let (_, hour) = soon(TopWindow::Hour).await.expect("in its turn").expect("ranked");
+        let hour = soon(TopWindow::Hour).await.expect("in its turn").expect("ranked");
         assert_eq!((hour.ads[0].ad_id.as_str(), hour.ads[0].net), ("b", 2_800));
     }
 }

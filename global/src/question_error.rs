@@ -11,8 +11,11 @@ pub enum QuestionError {
         "the answer has over {ROWS_MAX} rows before it is cut into pages; ask for a shorter span or a coarser granularity"
     )]
     TooWide,
-    /// What is left of the span's beginning is not that fine.
+    /// Ask for coarser windows: what is left of the span's beginning is not that fine.
     #[error("minutes before {kept_from_ms} ms are pruned, and their clicks are in hours")]
+    TooFine { kept_from_ms: i64 },
+    /// Ask for a later beginning: of the span's nothing is left, and a sum without it would be too small.
+    #[error("hours before {kept_from_ms} ms are pruned")]
     Pruned { kept_from_ms: i64 },
     /// Ask again in a moment.
     #[error("the ranking of ads is still being read from the store; ask again in a moment")]
