@@ -128,7 +128,7 @@ impl<'a> Commit<'a> {
     pub fn forget_places(&mut self, partition: Option<i32>) -> Result<(), StoreError> {
         let is_of_it = |(id, edge): (&String, &Edge)| partition.is_none_or(|of| edge.is_in(of)).then(|| id.clone());
         for edge_id in self.writer.edges.iter().filter_map(is_of_it).collect::<Vec<_>>() {
-            self.edge(&edge_id).place = None;
+            self.edge(&edge_id).forget_places();
         }
         source::remove_offsets(self.file, partition)
     }
@@ -250,7 +250,11 @@ impl<'a> Commit<'a> {
             self.note(edge_id, trouble, applied);
         }
         match verdict {
-            Verdict::Next | Verdict::AfterGap { .. } => self.edge(edge_id).advance(end, now_ms),
+            Verdict::Next | Verdict::AfterGap { .. } => {
+                let edge = self.edge(edge_id);
+                edge.advance(end, now_ms);
+                edge.counted_at = Some(*place);
+            }
             Verdict::Repeated => {
                 self.edge(edge_id).repeats(end, now_ms);
                 return None;

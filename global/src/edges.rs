@@ -160,8 +160,8 @@ pub enum Verdict {
 
 impl Edge {
     pub fn presence(&self, now_ms: i64, idle_after_ms: i64, hearing: &Hearing) -> Presence {
-        let heard = hearing.of(self.place.map(|place| place.partition));
-        let (silent_ms, unseen_ms) = heard.silence_ms(self.seen_ms, now_ms);
+        let partition = self.place.map(|place| place.partition);
+        let (silent_ms, unseen_ms) = hearing.silence_ms(partition, self.seen_ms, now_ms);
         if self.retired {
             Presence::Retired
         } else if self.stopped {
@@ -190,6 +190,11 @@ impl Edge {
     /// Whether its last transaction stands in this partition.
     pub fn is_in(&self, partition: i32) -> bool {
         self.place.is_some_and(|place| place.partition == partition)
+    }
+
+    /// What is kept of its places means nothing any more.
+    pub fn forget_places(&mut self) {
+        (self.place, self.counted_at) = (None, None);
     }
 
     /// Compares a transaction's number and ranges with what was counted: a click is named by its log and its place there.
@@ -256,7 +261,7 @@ impl Edge {
     pub fn repeats(&mut self, end: &EndRecord, now_ms: i64) {
         self.seen_ms = now_ms;
         if end.txn_seq == self.end.txn_seq + 1 {
-            self.end.txn_seq = end.txn_seq;
+            (self.end.txn_seq, self.counted_at) = (end.txn_seq, None);
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 /// A gap in listening that is shorter, and than half of `--idle-after`, is none: partitions are behind for a moment with every record.
 const BLINK_MS: i64 = 5_000;
+/// Who listens says so several times a second. One that has not for so long stands still: it hears nobody.
+pub const STALL_MS: i64 = 2_000;
 
 /// Of one partition, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Hearing {
     pub partitions: Arc<BTreeMap<i32, Heard>>,
     /// Of edges whose last transaction stands in none of them: those of the embedded sink, say.
     pub others: Heard,
+    /// When this was said. None: it holds until something else is said.
+    pub listened_ms: Option<i64>,
 }
 
 impl Hearing {
@@ -65,8 +69,12 @@ impl Hearing {
         Hearing { others: Heard { from_ms, ..Heard::default() }, ..Hearing::default() }
     }
 
-    pub fn of(&self, partition: Option<i32>) -> &Heard {
-        partition.and_then(|partition| self.partitions.get(&partition)).unwrap_or(&self.others)
+    /// How long an edge has been silent that was seen last at `seen_ms`, as far as it could be heard; and how long nothing came.
+    pub fn silence_ms(&self, partition: Option<i32>, seen_ms: i64, now_ms: i64) -> (i64, i64) {
+        let heard = partition.and_then(|partition| self.partitions.get(&partition)).unwrap_or(&self.others);
+        let (silent_ms, unseen_ms) = heard.silence_ms(seen_ms, now_ms);
+        let stalled_ms = self.listened_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms + STALL_MS).max(0));
+        (silent_ms.saturating_sub(if heard.to_ms.is_none() { stalled_ms } else { 0 }), unseen_ms)
     }
 }
 

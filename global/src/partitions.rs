@@ -134,6 +134,15 @@ impl Partitions {
         self.all.values().filter(holds).map(|state| state.watermark_ms.unwrap_or(i64::MIN)).min()
     }
 
+    /// Nobody looked since then: what came meanwhile is to be read first.
+    pub fn were_deaf(&mut self, since_ms: i64) {
+        self.others.is_deaf(since_ms);
+        for state in self.all.values_mut() {
+            state.heard.is_deaf(since_ms);
+            state.at_end = false;
+        }
+    }
+
     /// From when to when edges could be heard. `away_since_ms`: Kafka does not answer since then.
     pub fn hearing(&mut self, away_since_ms: Option<i64>, now_ms: i64, idle_after_ms: i64) -> Hearing {
         let listen = |heard: &mut Heard, is_heard: bool| {
@@ -150,7 +159,7 @@ impl Partitions {
         self.before.values_mut().for_each(|heard| listen(heard, false));
         let read = self.all.iter().map(|(&partition, state)| (partition, state.heard));
         let partitions = self.before.iter().map(|(&partition, &heard)| (partition, heard)).chain(read).collect();
-        Hearing { partitions: Arc::new(partitions), others: self.others }
+        Hearing { partitions: Arc::new(partitions), others: self.others, listened_ms: Some(now_ms) }
     }
 }
 

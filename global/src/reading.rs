@@ -3,10 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tollgate_wire::decode_end_record;
+
 use crate::assembly::{Assembly, Kind, TooNew};
 use crate::batch::{Applied, Batch, Delivered};
 use crate::partitions::{Hold, Partitions};
+use crate::hearing::STALL_MS;
 use crate::records::Place;
+use crate::source::Witness;
 use crate::store::Store;
 use crate::tables::StoreError;
 
@@ -17,11 +21,17 @@ pub struct Reading {
     ready: Vec<Delivered>,
     /// In `ready`.
     ready_partials: usize,
+    /// What a partition is to give first, before what is to be counted.
+    witnesses: BTreeMap<i32, Witness>,
+    /// A partition that gave something else.
+    put_back: Option<i32>,
     /// Kafka does not answer, or does not give what is to be read, since then: silence of edges means nothing.
     away_since_ms: Option<i64>,
     /// As of the last commit.
     cap_ms: Option<i64>,
     committed_offsets: BTreeMap<i32, i64>,
+    /// When it was last said whose silence means something.
+    listened_ms: i64,
 }
 
 /// Where to begin to read a partition that has offsets from `first` to `end`. None: it no longer has, or does not have yet, what is to
@@ -34,7 +44,7 @@ pub fn begin_at(stored: Option<i64>, first: i64, end: i64) -> Option<i64> {
 
 impl Reading {
     pub fn new(now_ms: i64) -> Reading {
-        Reading { partitions: Partitions::new(now_ms), ..Reading::default() }
+        Reading { partitions: Partitions::new(now_ms), listened_ms: now_ms, ..Reading::default() }
     }
 
     /// Records at these offsets of partitions are torn where they are of a later version.
@@ -42,14 +52,36 @@ impl Reading {
         Reading { assembly: Assembly::passing_over(pass_over), ..self }
     }
 
+    /// A partition is read from the witness on: where that does not come, its offsets are given to other records now, and nothing more of
+    /// it is taken.
+    pub fn expect(&mut self, partition: i32, witness: Witness) {
+        self.witnesses.insert(partition, witness);
+    }
+
+    /// A partition that does not have what was counted of it.
+    pub fn put_back(&self) -> Option<i32> {
+        self.put_back
+    }
+
     /// Nothing is read any more, and what is not whole is forgotten: it is read again.
     pub fn begin_anew(&mut self) {
         self.partitions.let_go();
         self.assembly.forget();
+        self.witnesses.clear();
+        self.put_back = None;
     }
 
     /// Takes a record in; `None`: it is neither a partial nor an end record.
     pub fn record(&mut self, place: Place, kind: Option<Kind>, edge: &[u8], payload: &[u8]) -> Result<(), TooNew> {
+        if let Some(witness) = self.witnesses.get(&place.partition) {
+            let is_there = place.offset == witness.offset && kind == Some(Kind::End) && edge == witness.end.edge_id.as_bytes();
+            if is_there && decode_end_record(payload).as_ref() == Ok(&witness.end) {
+                self.witnesses.remove(&place.partition);
+            } else {
+                self.put_back = Some(place.partition);
+            }
+            return Ok(());
+        }
         let Some(state) = self.partitions.all.get_mut(&place.partition) else { return Ok(()) };
         if place.offset < state.next_offset {
             // A client that was paused, or lost its broker, may give again what it gave.
@@ -72,6 +104,10 @@ impl Reading {
     /// the end of its log; what comes next will have this offset or a later one. An undecided one may begin within another that is
     /// committed, of which the rest comes later.
     pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>, is_end_of_log: bool) {
+        if self.witnesses.contains_key(&partition) {
+            self.put_back = Some(partition);
+            return;
+        }
         if let Some(state) = self.partitions.all.get_mut(&partition) {
             state.ends(next_offset);
             if is_end_of_log {
@@ -88,6 +124,7 @@ impl Reading {
     /// Kafka does not answer any more, and did so last at `answered_ms`. What is not committed waits. False: that was so before.
     pub fn falls_silent(&mut self, store: &Store, answered_ms: i64, now_ms: i64) -> Result<bool, StoreError> {
         if self.away_since_ms.is_some() {
+            self.listen(store, now_ms);
             return Ok(false);
         }
         self.away_since_ms = Some(answered_ms);
@@ -107,6 +144,11 @@ impl Reading {
 
     /// Tells the store whose silence means something.
     pub fn listen(&mut self, store: &Store, now_ms: i64) {
+        if now_ms.saturating_sub(self.listened_ms) > STALL_MS {
+            // This process stood still, and nobody could be heard until what came meanwhile is read.
+            self.partitions.were_deaf(self.listened_ms);
+        }
+        self.listened_ms = now_ms;
         store.set_hearing(self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms));
     }
 

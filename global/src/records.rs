@@ -43,6 +43,10 @@ pub struct Edge {
     /// In Kafka: where the end record of its last transaction stands.
     #[prost(message, optional, tag = "13")]
     pub place: Option<Place>,
+    /// In Kafka: where `end` stands. A start reads it again: another record there says that the topic was put back. None: it stood
+    /// elsewhere, or where is not known.
+    #[prost(message, optional, tag = "14")]
+    pub counted_at: Option<Place>,
 }
 
 /// Up to where one log was counted.

@@ -3,10 +3,18 @@
 use std::collections::BTreeMap;
 
 use redb::{ReadableTable, WriteTransaction};
+use tollgate_wire::EndRecord;
 
 use crate::records::Edge;
 use crate::store::Store;
 use crate::tables::{OFFSETS, SOURCE, StoreError, TEXTS, TOPIC_ID, begin_read, begin_write, commit_file};
+
+/// An end record that was counted: as long as it stands where it stood, what lies before it is what was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Witness {
+    pub offset: i64,
+    pub end: EndRecord,
+}
 
 impl Store {
     /// Kafka's cluster and the topic; None: a store that nothing was consumed into.
@@ -50,6 +58,15 @@ impl Store {
         let writer = self.lock();
         let of_it = |edge: &&Edge| edge.is_in(partition);
         writer.edges.values().filter(of_it).map(|edge| edge.watermark_ms).max()
+    }
+
+    /// What was counted last of a partition, and where it stands.
+    pub fn last_counted(&self, partition: i32) -> Option<Witness> {
+        let writer = self.lock();
+        let edges = writer.edges.values();
+        let counted = edges.filter_map(|edge| Some((edge.counted_at.filter(|at| at.partition == partition)?, edge)));
+        let (place, edge) = counted.max_by_key(|(place, _)| place.offset)?;
+        Some(Witness { offset: place.offset, end: edge.end.clone() })
     }
 
     fn text(&self, name: &str) -> Result<Option<String>, StoreError> {

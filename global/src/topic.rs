@@ -60,6 +60,24 @@ impl Topic {
         Ok(store.set_topic_id(&id)?)
     }
 
+    /// A partition does not have any more what was counted of it, though it has the offset.
+    pub fn was_put_back(&self, store: &Store, partition: i32) -> Result<(), Turn> {
+        let lost = format!(
+            "{}/{partition} has something else where a transaction stood that was counted: it was put back to an older state, and written \
+             to since",
+            self.name
+        );
+        self.begin_anew(store, partition, &lost, "its beginning")
+    }
+
+    fn begin_anew(&self, store: &Store, partition: i32, lost: &str, from: &str) -> Result<(), Turn> {
+        if !self.from_earliest {
+            return Err(ConsumeError::Halt(format!("{lost}. {WAYS_OUT}")).into());
+        }
+        tracing::warn!("{lost}. --from-earliest: it is read from {from} into what is counted");
+        Ok(store.forget_places(Some(partition), wall_ms())?)
+    }
+
     /// Where to begin in a partition that has records from `first` to before `end`, and is to be read on where it was `stored`.
     pub fn begin_at(
         &self,
@@ -81,11 +99,7 @@ impl Topic {
             "{}/{partition} is to be read on from offset {offset}, and has {first} to {end}: {what}",
             self.name
         );
-        if !self.from_earliest {
-            return Err(ConsumeError::Halt(format!("{lost}. {WAYS_OUT}")).into());
-        }
-        tracing::warn!("{lost}. --from-earliest: it is read from {first} into what is counted");
-        store.forget_places(Some(partition), wall_ms())?;
+        self.begin_anew(store, partition, &lost, &first.to_string())?;
         Ok(first)
     }
 }

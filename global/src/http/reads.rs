@@ -29,8 +29,7 @@ const LONG_MAX: usize = 2;
 /// The text of a page in the making, in a buffer that doubles.
 const TEXT_BYTES_MAX: usize = (LIMIT_MAX * ROW_TEXT_BYTES_MAX).next_power_of_two();
 /// What all questions may take of memory: those under way their answers in the making, and their ads, of which those in the short lane
-/// have one each; those of before their bodies, as long as they are not taken. Rankings aside: while it is made, one holds some 150 bytes
-/// for each ad of its window.
+/// have one each; those of before their bodies, as long as they are not taken. Rankings in the making are in what the store may take.
 pub const QUESTIONS_BYTES_MAX: u64 =
     (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * (ANSWER_BYTES_MAX + TEXT_BYTES_MAX) + BODIES_BYTES_MAX) as u64;
 /// A page of the history takes no more than one of counts: what is read of it, and one minute where that alone is more than a page.
