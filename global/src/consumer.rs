@@ -214,8 +214,8 @@ impl Consumer {
             let (reading, meter) = (&mut self.reading, &self.meter);
             let more = reader.poll(timeout, |polled| match polled {
                 Polled::Nothing => Ok(false),
-                Polled::AtEnd { partition, next_offset } => {
-                    reading.at_end(partition, next_offset);
+                Polled::AtEnd { partition, next_offset, high } => {
+                    reading.at_end(partition, next_offset, high);
                     Ok(true)
                 }
                 Polled::Record { place, kind, edge, payload } => {

@@ -1,6 +1,7 @@
 //! Drives. The consumer of the topic of partials: what is committed, from offsets that the store holds. Nothing else of the global
 //! tier knows rdkafka. Runs on the consumer's thread, whose calls block for a bounded time.
 
+mod high;
 mod topic_id;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ pub enum Polled<'a> {
     AtEnd {
         partition: i32,
         next_offset: Option<i64>,
+        /// Up to where it has records, committed or not.
+        high: Option<i64>,
     },
     Nothing,
 }
@@ -206,7 +209,8 @@ impl Reader {
             None => Ok(take(Polled::Nothing)),
             Some(Ok(message)) => Ok(take(record(&message))),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                Ok(take(Polled::AtEnd { partition, next_offset: self.position(partition) }))
+                let high = high::high(self.consumer.client(), &self.topic, partition);
+                Ok(take(Polled::AtEnd { partition, next_offset: self.position(partition), high }))
             }
             // Of one broker among several, and tried again; whether Kafka answers at all is asked now and then.
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_of_a_connection) => Ok(take(Polled::Nothing)),

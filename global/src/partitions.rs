@@ -94,15 +94,16 @@ impl Partitions {
     pub fn hold_back(&mut self, held: &BTreeMap<i32, usize>, max: usize) -> Option<Hold> {
         let total: usize = held.values().sum();
         let others = |alone: i32| self.all.keys().copied().filter(|of| *of != alone).collect();
+        let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
         match self.reads_alone {
             None if total > max => {
-                let (&alone, _) = held.iter().max_by_key(|(_, bytes)| **bytes)?;
+                // One that is at its end waits for an edge that has not ended its transaction there.
+                let (&alone, _) = held.iter().filter(|(of, _)| !is_read(of)).max_by_key(|(_, bytes)| **bytes)?;
                 let hold = Hold::Pause(others(alone));
                 self.reads_alone = Some(alone);
                 Some(hold)
             }
-            // At its end it holds nothing.
-            Some(alone) if total <= max / 2 || held.get(&alone).is_none_or(|bytes| *bytes == 0) => {
+            Some(alone) if total <= max / 2 || held.get(&alone) == Some(&0) || is_read(&alone) => {
                 let hold = Hold::Resume(others(alone));
                 self.reads_alone = None;
                 // They gave nothing because they were not to.
@@ -256,8 +257,12 @@ mod tests {
         assert_eq!(partitions.hold_back(&held([31, 0, 30]), 100), Some(Hold::Resume(vec![0, 2])), "it has ended");
         assert_eq!(partitions.hold_back(&held([61, 0, 60]), 100), Some(Hold::Pause(vec![1, 2])));
         assert_eq!(partitions.hold_back(&held([1, 0, 40]), 100), Some(Hold::Resume(vec![1, 2])), "there is room");
-        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Pause(vec![0, 1])));
-        assert_eq!(partitions.hold_back(&held([120, 0, 0]), 100), Some(Hold::Resume(vec![0, 1])), "it is at its end");
+        // What is at its end waits for a transaction of somebody else's: it would wait for ever alone.
+        partitions.all.get_mut(&2).expect("it is there").at_end = true;
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Pause(vec![1, 2])));
+        partitions.all.values_mut().for_each(|state| state.at_end = true);
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Resume(vec![1, 2])));
+        assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), None, "nobody can go on");
     }
 
     /// All wait for the one that is read alone: without a leader, or with a client that is stuck, they would wait for ever.
