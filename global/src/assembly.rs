@@ -69,6 +69,8 @@ pub struct Assembly {
 struct Unfinished {
     first_offset: i64,
     last_offset: i64,
+    /// All of it is before this offset: that is where the partition ended, open transactions with it, when a part of it had been read.
+    all_before: Option<i64>,
     txn_seq: u64,
     partials: Vec<Partial>,
     crc: PartialsCrc,
@@ -125,13 +127,33 @@ impl Assembly {
         of_partition.map(|(_, unfinished)| unfinished.first_offset).min().map_or(next, |first| first.min(next))
     }
 
-    /// A partition was read to the end of its log, and nothing in it is undecided. An edge's transaction is one of Kafka's, in one
-    /// partition: what has not ended here never does, and would hold its memory and keep the partition from being read on for ever.
-    pub fn at_end_of_log(&mut self, partition: i32) -> Vec<Delivered> {
-        if let Some(held) = self.held.get_mut(&partition) {
-            *held = 0;
-        }
-        self.give_up(|of, _| of == partition)
+    /// Everything that is committed of a partition was read, up to before `next`, and it has records up to before `high`. What cannot be
+    /// ended any more would hold its memory, and keep the partition from being read on, for ever: that is all whose records were read.
+    ///
+    /// An edge's transaction is one of Kafka's, in one partition. Where a record of it is seen it is committed, and all of it is there.
+    /// But what is given ends where the first transaction begins that is still open, and that may be in the middle of it:
+    ///
+    /// ```text
+    /// a0 a1 b0 a2 a-end commit-a            b is open: a0 and a1 are given, and then the partition ends, though a is whole
+    ///       ^next               ^high
+    /// ```
+    pub fn at_end(&mut self, partition: i32, next: i64, high: Option<i64>) -> Vec<Delivered> {
+        let Some(high) = high else { return Vec::new() };
+        self.give_up(|of, unfinished| {
+            of == partition && next >= *unfinished.all_before.get_or_insert(high.max(unfinished.last_offset + 1))
+        })
+    }
+
+    /// What cannot be ended any more.
+    fn give_up(&mut self, mut is_given_up: impl FnMut(i32, &mut Unfinished) -> bool) -> Vec<Delivered> {
+        let left = self.open.extract_if(.., |(of, _), unfinished| is_given_up(*of, unfinished));
+        let delivered = left.map(|((of, edge), unfinished)| {
+            self.torn -= usize::from(unfinished.torn.is_some());
+            let held = self.held.entry(of).or_default();
+            *held = held.saturating_sub(unfinished.held_bytes());
+            unfinished.left(of, &edge)
+        });
+        delivered.collect()
     }
 
     /// A record's content, or why it is torn.
@@ -143,16 +165,6 @@ impl Assembly {
             Err(error @ DecodeError::Version { .. }) => Err(TooNew { place, error }),
             decoded => Ok(decoded.map_err(|error| error.to_string())),
         }
-    }
-
-    /// What cannot be ended any more.
-    fn give_up(&mut self, is_given_up: impl Fn(i32, &Unfinished) -> bool) -> Vec<Delivered> {
-        let left = self.open.extract_if(.., |(of, _), unfinished| is_given_up(*of, unfinished));
-        let delivered = left.map(|((of, edge), unfinished)| {
-            self.torn -= usize::from(unfinished.torn.is_some());
-            unfinished.left(of, &edge)
-        });
-        delivered.collect()
     }
 
     fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
@@ -361,7 +373,7 @@ mod tests {
         take(3, 11, &a[1]);
         take(3, 12, &b[1]);
         take(4, 20, &b[0]);
-        let left = assembly.at_end_of_log(3);
+        let left = assembly.at_end(3, 13, Some(13));
         assert_eq!(seqs(&left), [("a".to_owned(), 4, false), ("b".to_owned(), 7, false)]);
         let Delivered::Torn(torn) = &left[0] else { panic!("torn") };
         assert_eq!(
@@ -371,7 +383,36 @@ mod tests {
         assert_eq!((assembly.resume_at(3, 13), assembly.resume_at(4, 21)), (13, 20), "another partition's goes on");
         assert_eq!(assembly.held_bytes()[&3], 0);
         assert!(assembly.held_bytes()[&4] > 0);
-        assert_eq!(assembly.at_end_of_log(3), Vec::new(), "it is said once");
+        assert_eq!(assembly.at_end(3, 13, Some(13)), Vec::new(), "it is said once");
+    }
+
+    /// Another edge's transaction begins among its records, and ends later.
+    #[test]
+    fn what_the_open_transaction_of_another_hides_is_waited_for() {
+        let a = records(&sent("a", 1, 3));
+        let mut assembly = Assembly::default();
+        let take = |assembly: &mut Assembly, at: usize, offset| {
+            let (kind, edge, payload) = &a[at];
+            assembly.take(Place { partition: 3, offset }, *kind, edge.as_bytes(), payload).expect("of this version")
+        };
+        assert_eq!(take(&mut assembly, 0, 10), []);
+        assert_eq!(assembly.at_end(3, 11, None), [], "nobody knows");
+        assert_eq!(assembly.at_end(3, 11, Some(20)), []);
+        assert_eq!(take(&mut assembly, 1, 12), []);
+        assert_eq!(assembly.at_end(3, 15, Some(90)), [], "more came, and what hid it before does so still");
+        assert_eq!(assembly.resume_at(3, 15), 10);
+        let mut other = Assembly::default();
+        take(&mut other, 0, 10);
+        for (next, high) in [(11, 20), (15, 90), (19, 90)] {
+            assert_eq!(other.at_end(3, next, Some(high)), []);
+        }
+        assert_eq!(
+            seqs(&other.at_end(3, 20, Some(90))),
+            [("a".to_owned(), 1, false)],
+            "all that there was then was read"
+        );
+        take(&mut assembly, 2, 17);
+        assert_eq!(seqs(&take(&mut assembly, 3, 18)), [("a".to_owned(), 1, true)]);
     }
 
     /// Whichever record is missing, doubled or changed, the transaction is not delivered as whole, and the next one is.
@@ -433,7 +474,7 @@ mod tests {
         for (at, (kind, edge, payload)) in (1..).zip(named) {
             told.extend(assembly.take(place(at), *kind, edge.as_bytes(), payload).expect("of this version"));
         }
-        told.extend(assembly.at_end_of_log(3));
+        told.extend(assembly.at_end(3, 9, Some(9)));
         assert_eq!(seqs(&told), [(LONG_KEY.to_owned(), 1, false), ("a".to_owned(), 1, false)]);
         for one in &told {
             let Delivered::Torn(torn) = one else { panic!("torn") };
@@ -450,7 +491,7 @@ mod tests {
         assert_eq!(junk(TORN_MAX).len(), TORN_MAX + 1);
         assert_eq!(junk(7), Vec::new(), "there is room");
         assert_eq!((assembly.open.len(), assembly.torn), (1, 1));
-        assert_eq!((assembly.at_end_of_log(3).len(), assembly.torn), (1, 0));
+        assert_eq!((assembly.at_end(3, 9_999, Some(9_999)).len(), assembly.torn), (1, 0));
     }
 
     #[test]
@@ -476,7 +517,7 @@ mod tests {
         assert!(assembly.take(Place { partition: 2, offset: 11 }, Kind::Partial, b"a", &partial).is_err());
         assembly.forget();
         assert_eq!(assembly.take(at(11), Kind::Partial, b"a", &partial), Ok(Vec::new()));
-        let mut told = assembly.at_end_of_log(3);
+        let mut told = assembly.at_end(3, 12, Some(12));
         told.extend(assembly.take(at(13), Kind::End, b"a", &end).expect("it is named"));
         let why = |one: &Delivered| match one {
             Delivered::Torn(torn) => torn.why.clone(),

@@ -214,8 +214,8 @@ impl Consumer {
             let (reading, meter) = (&mut self.reading, &self.meter);
             let more = reader.poll(timeout, |polled| match polled {
                 Polled::Nothing => Ok(false),
-                Polled::AtEnd { partition, next_offset, is_end_of_log } => {
-                    reading.at_end(partition, next_offset, is_end_of_log);
+                Polled::AtEnd { partition, next_offset, high } => {
+                    reading.at_end(partition, next_offset, high);
                     Ok(true)
                 }
                 Polled::Record { place, kind, edge, payload } => {

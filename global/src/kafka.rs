@@ -1,7 +1,7 @@
 //! Drives. The consumer of the topic of partials: what is committed, from offsets that the store holds. Nothing else of the global
 //! tier knows rdkafka. Runs on the consumer's thread, whose calls block for a bounded time.
 
-mod log_end;
+mod high;
 mod topic_id;
 
 use std::collections::BTreeMap;
@@ -63,7 +63,8 @@ pub enum Polled<'a> {
     AtEnd {
         partition: i32,
         next_offset: Option<i64>,
-        is_end_of_log: bool,
+        /// Up to where it has records, committed or not.
+        high: Option<i64>,
     },
     Nothing,
 }
@@ -209,11 +210,8 @@ impl Reader {
             None => Ok(take(Polled::Nothing)),
             Some(Ok(message)) => Ok(take(record(&message))),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                let next_offset = self.position(partition);
-                // The log may have grown since this was said: then another end is said, behind what is new.
-                let log_end = log_end::log_end(self.consumer.client(), &self.topic, partition);
-                let is_end_of_log = next_offset.is_some() && next_offset == log_end;
-                Ok(take(Polled::AtEnd { partition, next_offset, is_end_of_log }))
+                let high = high::high(self.consumer.client(), &self.topic, partition);
+                Ok(take(Polled::AtEnd { partition, next_offset: self.position(partition), high }))
             }
             // Of one broker among several, and tried again; whether Kafka answers at all is asked now and then.
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_of_a_connection) => Ok(take(Polled::Nothing)),

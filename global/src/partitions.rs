@@ -95,9 +95,10 @@ impl Partitions {
         let total: usize = held.values().sum();
         let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
         let others = |alone: i32| self.all.keys().copied().filter(|of| *of != alone).collect();
+        let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
         match self.reads_alone {
             None if total > max => {
-                // One that is at its end waits until somebody's transaction there is decided.
+                // One that is at its end waits for an edge that has not ended its transaction there.
                 let (&alone, _) = held.iter().filter(|(of, _)| !is_read(of)).max_by_key(|(_, bytes)| **bytes)?;
                 let hold = Hold::Pause(others(alone));
                 self.reads_alone = Some(alone);
@@ -266,7 +267,7 @@ mod tests {
         assert_eq!(partitions.hold_back(&held([31, 0, 30]), 100), Some(Hold::Resume(vec![0, 2])), "it has ended");
         assert_eq!(partitions.hold_back(&held([61, 0, 60]), 100), Some(Hold::Pause(vec![1, 2])));
         assert_eq!(partitions.hold_back(&held([1, 0, 40]), 100), Some(Hold::Resume(vec![1, 2])), "there is room");
-        // What is at its end waits for what is undecided there: it would wait for ever alone.
+        // What is at its end waits for a transaction of somebody else's: it would wait for ever alone.
         partitions.all.get_mut(&2).expect("it is there").at_end = true;
         assert_eq!(partitions.hold_back(&held([20, 0, 90]), 100), Some(Hold::Pause(vec![1, 2])));
         partitions.all.values_mut().for_each(|state| state.at_end = true);

@@ -100,19 +100,12 @@ impl Reading {
         Ok(())
     }
 
-    /// Everything that is committed of a partition was read, up to the first transaction that is undecided or, where there is none, to
-    /// the end of its log; what comes next will have this offset or a later one. An undecided one may begin within another that is
-    /// committed, of which the rest comes later.
-    pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>, is_end_of_log: bool) {
-        if self.witnesses.contains_key(&partition) {
-            self.put_back = Some(partition);
-            return;
-        }
+    /// Everything that is committed of a partition was read; what comes next will have this offset or a later one. `high`: up to where
+    /// it has records, committed or not.
+    pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>, high: Option<i64>) {
         if let Some(state) = self.partitions.all.get_mut(&partition) {
             state.ends(next_offset);
-            if is_end_of_log {
-                self.ready.extend(self.assembly.at_end_of_log(partition));
-            }
+            self.ready.extend(self.assembly.at_end(partition, state.next_offset, high));
         }
     }
 
@@ -226,10 +219,8 @@ mod tests {
         reading.record(Place { partition: 3, offset: 7 }, Some(Kind::Partial), b"a", &first).expect("of this version");
         reading.commit(&store, 1).expect("committed");
         assert_eq!(store.offsets().expect("read"), BTreeMap::from([(3, 7)]), "its end may come");
-        reading.at_end(3, Some(8), false);
-        assert!(!reading.is_ready(), "another's that is undecided begins within it: its end may come");
-        reading.at_end(3, Some(9), true);
-        assert!(reading.is_ready());
+        reading.at_end(3, Some(9), Some(9));
+        assert!(reading.is_due());
         let troubles = reading.commit(&store, 2).expect("committed").troubles;
         assert!(troubles.len() == 1 && troubles[0].1.text == "1 partials, and no end record", "{troubles:?}");
         assert_eq!(store.offsets().expect("read"), BTreeMap::from([(3, 9)]));
@@ -237,7 +228,7 @@ mod tests {
         reading.begin_anew();
         reading.partitions.begin(3, 7, None, 0);
         reading.record(Place { partition: 3, offset: 7 }, Some(Kind::Partial), b"a", &first).expect("of this version");
-        reading.at_end(3, Some(9), true);
+        reading.at_end(3, Some(9), Some(9));
         assert_eq!(reading.commit(&store, 3).expect("committed").troubles, [], "it was told");
     }
 

@@ -285,7 +285,7 @@ impl World {
         }
         if records.len() <= most {
             live.at = stable;
-            live.reading.at_end(PARTITION, Some(stable), stable == end);
+            live.reading.at_end(PARTITION, Some(stable), Some(end));
         }
         live.reading.listen(&live.store, now_ms);
         Ok(true)

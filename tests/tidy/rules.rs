@@ -39,7 +39,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/parse/simd.rs",
     "src/host/ethtool.rs",
     "src/end.rs",
-    "global/src/kafka/log_end.rs",
+    "global/src/kafka/high.rs",
     "global/src/kafka/topic_id.rs",
 ];
 
@@ -232,7 +232,7 @@ fn rdkafka_in_its_files(source: &Source) -> Vec<String> {
         "src/export/kafka/topics.rs",
         "src/export/kafka/watch.rs",
         "global/src/kafka.rs",
-        "global/src/kafka/log_end.rs",
+        "global/src/kafka/high.rs",
         "global/src/kafka/topic_id.rs",
         "bench/src/axum_kafka.rs",
     ];
