@@ -8,7 +8,8 @@
 //! ```
 
 use crate::key;
-use crate::window::{Grain, HOUR_MS, MINUTE_MS, Marks, Window, ceil, floor};
+use crate::question_error::QuestionError;
+use crate::window::{Grain, Granularity, HOUR_MS, MINUTE_MS, Marks, Window, ceil, floor};
 
 /// How far it is. Times only rise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,18 @@ impl Progress {
             to(time_ms, grain.ms())
         };
         Window { start_ms: end(span.start_ms, floor), end_ms: end(span.end_ms, ceil) }
+    }
+
+    /// Whether all that a widened span had is kept, as finely as it is asked for.
+    pub fn check(&self, span: Window, granularity: Option<Granularity>) -> Result<(), QuestionError> {
+        let (minutes, hours) = (self.kept_from(Grain::Minute), self.kept_from(Grain::Hour));
+        if span.start_ms < hours {
+            return Err(QuestionError::Pruned { kept_from_ms: hours });
+        }
+        if span.start_ms < minutes && granularity.is_some_and(|granularity| granularity.ms() < Grain::Hour.ms()) {
+            return Err(QuestionError::TooFine { kept_from_ms: minutes });
+        }
+        Ok(())
     }
 
     /// Which rows add up to a span whose windows are of `length_ms` (None: one window), the coarsest where there is a choice. The

@@ -23,3 +23,16 @@ pub enum QuestionError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+impl QuestionError {
+    /// What can go wrong with a sum of what is kept, which has no rows.
+    pub fn of_a_sum(self) -> StoreError {
+        match self {
+            QuestionError::Store(error) => error,
+            QuestionError::TooWide
+            | QuestionError::TooFine { .. }
+            | QuestionError::Pruned { .. }
+            | QuestionError::NotYet => unreachable!("a sum alone has no rows, and is of what is kept"),
+        }
+    }
+}

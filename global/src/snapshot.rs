@@ -127,15 +127,7 @@ impl Snapshot {
     /// Answers a question. The span of the answer may be wider than asked for: to windows of the granularity, and where panes
     /// or minutes are pruned, to what is kept. One that begins where nothing is kept is refused: what is left of it is no answer.
     pub fn count(&self, question: &Question) -> Result<Counts, QuestionError> {
-        let length_ms = question.granularity.map(|granularity| granularity.ms());
-        let span = self.span_of(question);
-        let kept_from = |grain| self.moment.progress.kept_from(grain);
-        if span.start_ms < kept_from(Grain::Hour) {
-            return Err(QuestionError::Pruned { kept_from_ms: kept_from(Grain::Hour) });
-        }
-        if span.start_ms < kept_from(Grain::Minute) && length_ms.is_some_and(|length| length < Grain::Hour.ms()) {
-            return Err(QuestionError::TooFine { kept_from_ms: kept_from(Grain::Minute) });
-        }
+        self.moment.progress.check(self.span_of(question), question.granularity)?;
         self.count_kept(question)
     }
 
@@ -235,16 +227,7 @@ impl Snapshot {
     ) -> Result<Sums, StoreError> {
         let span = Window { start_ms: from_ms, end_ms: to_ms };
         let question = Question::of_a_sum(subject, scope, span);
-        match self.count_kept(&question) {
-            Ok(counts) => Ok(counts.total.sums),
-            Err(QuestionError::Store(error)) => Err(error),
-            Err(
-                QuestionError::TooWide
-                | QuestionError::TooFine { .. }
-                | QuestionError::Pruned { .. }
-                | QuestionError::NotYet,
-            ) => unreachable!("a sum alone has no rows, and is of what is kept"),
-        }
+        self.count_kept(&question).map(|counts| counts.total.sums).map_err(QuestionError::of_a_sum)
     }
 
     /// Shows each key's clicks to `visit`, all ads, at the finest grain that is kept, for the audit; a key comes once for its

@@ -22,8 +22,9 @@ pub const ROWS_MAX: usize = 200_000;
 const PAGE_BYTES_MAX: usize = 8 << 20;
 /// What an answer in the making may take of memory: its page with one row beyond, and a set with a hash of each row of all pages, while
 /// that grows.
-pub const ANSWER_BYTES_MAX: usize =
-    PAGE_BYTES_MAX + ROW_BYTES_MAX + 2 * (size_of::<u64>() + 1) * ROWS_MAX.next_power_of_two();
+pub const ANSWER_BYTES_MAX: usize = PAGE_BYTES_MAX + ROW_BYTES_MAX + SEEN_BYTES_MAX;
+/// Of that, the set.
+pub const SEEN_BYTES_MAX: usize = 2 * (size_of::<u64>() + 1) * ROWS_MAX.next_power_of_two();
 /// A row's place in its map, which may be half full, and the node of its first classes; users come on top.
 const ROW_BYTES: usize = 2 * size_of::<(Place, Sums)>() + 200;
 /// With an ad's id and all its users.

@@ -12,7 +12,7 @@ use super::port::PortLimits;
 use super::problem::Problem;
 
 /// A body up to here needs no room of its own.
-const SMALL_BYTES_MAX: usize = 64 << 10;
+const SMALL_BYTES_MAX: usize = 32 << 10;
 /// All others together: six of the largest.
 const LARGE_BYTES_MAX: usize = 32 << 20;
 const _: () = assert!(6 * LIMIT_MAX * ROW_TEXT_BYTES_MAX <= LARGE_BYTES_MAX);

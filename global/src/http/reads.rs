@@ -19,7 +19,7 @@ use crate::question::{Correction, Question, Scope, Subject};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tables::StoreError;
-use crate::tally::ANSWER_BYTES_MAX;
+use crate::tally::{ANSWER_BYTES_MAX, SEEN_BYTES_MAX};
 use crate::whose::ADS_BYTES_MAX;
 use crate::window::{Granularity, HOUR_MS, MINUTE_MS};
 
@@ -28,10 +28,12 @@ const SHORT_MAX: usize = 4;
 const LONG_MAX: usize = 2;
 /// The text of a page in the making, in a buffer that doubles.
 const TEXT_BYTES_MAX: usize = (LIMIT_MAX * ROW_TEXT_BYTES_MAX).next_power_of_two();
+/// What one question may take: first its answer, then, when the set of its rows is gone, the page and its text.
+const TURN_BYTES_MAX: usize = ANSWER_BYTES_MAX + TEXT_BYTES_MAX.saturating_sub(SEEN_BYTES_MAX);
 /// What all questions may take of memory: those under way their answers in the making, and their ads, of which those in the short lane
 /// have one each; those of before their bodies, as long as they are not taken. Rankings in the making are in what the store may take.
 pub const QUESTIONS_BYTES_MAX: u64 =
-    (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * (ANSWER_BYTES_MAX + TEXT_BYTES_MAX) + BODIES_BYTES_MAX) as u64;
+    (LONG_MAX * ADS_BYTES_MAX + (SHORT_MAX + LONG_MAX) * TURN_BYTES_MAX + BODIES_BYTES_MAX) as u64;
 /// A page of the history takes no more than one of counts: what is read of it, and one minute where that alone is more than a page.
 const _: () = assert!((LIMIT_MAX + CORRECTIONS_MAX) * 2 * size_of::<Correction>() <= ANSWER_BYTES_MAX);
 /// One ad's windows that are read in a few milliseconds: two days of minutes, four months of hours.
@@ -224,7 +226,7 @@ mod tests {
         let refused = refused.into_response();
         assert_eq!((refused.status(), field(&refused, "retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
         // What is small or known already needs none.
-        ask(60 << 10, None).await.expect("small");
+        ask(30 << 10, None).await.expect("small");
         let etag = field(&first, "etag").to_owned();
         let known = ask(100 << 10, Some(&etag)).await.expect("nothing is sent");
         assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
