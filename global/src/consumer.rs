@@ -10,6 +10,7 @@ use crate::kafka::{ConsumeError, KafkaSettings, Polled, Reader};
 use crate::metrics::{Away, Meter};
 use crate::partitions::{Asking, Hold, STANDSTILL};
 use crate::reading::Reading;
+use crate::source::Witness;
 use crate::store::Store;
 use crate::tables::StoreError;
 use crate::topic::Topic;
@@ -44,6 +45,8 @@ pub struct Consumer {
     reader: Option<Reader>,
     /// Partitions were looked at since the start.
     has_looked: bool,
+    /// That word is about the partitions that were begun last, too.
+    from_earliest_now: bool,
     asking: Asking,
     reading: Reading,
     /// When it answered last.
@@ -60,6 +63,7 @@ impl Consumer {
             from_earliest: false,
             reader: None,
             has_looked: false,
+            from_earliest_now: false,
             asking: Asking::default(),
             reading: Reading::new(wall_ms()),
             answered_ms: wall_ms(),
@@ -119,6 +123,9 @@ impl Consumer {
         let until = Instant::now() + LOOK_EVERY;
         while Instant::now() < until && !self.stop.load(Ordering::Acquire) {
             let came = self.gather()?;
+            if let Some(partition) = self.reading.put_back() {
+                return self.was_put_back(partition);
+            }
             if came {
                 self.answered_ms = wall_ms();
                 self.answers();
@@ -153,16 +160,25 @@ impl Consumer {
         }
         topic.know(&self.store, reader)?;
         let ends = ask_for_ends(reader, &led, &mut self.asking)?;
-        let partitions = &mut self.reading.partitions;
-        let (stored, mut fresh) = (self.store.offsets()?, BTreeMap::new());
+        let partitions = &self.reading.partitions;
+        let (stored, mut fresh, mut witnesses) = (self.store.offsets()?, BTreeMap::new(), BTreeMap::new());
         let answered = ends.iter().filter_map(|(&of, ends)| Some((of, (*ends)?)));
         for (partition, (first, end)) in answered.filter(|(of, _)| !partitions.all.contains_key(of)) {
             let known = stored.get(&partition).copied();
             fresh.insert(partition, topic.begin_at(&self.store, partition, known, (first, end))?);
+            let last = self.store.last_counted(partition).filter(|last| last.offset >= first);
+            // None where it is to be read from its beginning.
+            witnesses.extend(last.filter(|last| last.offset < fresh[&partition]).map(|last| (partition, last)));
         }
         if !fresh.is_empty() {
-            self.reader.as_mut().expect("connected before").assign(&fresh)?;
+            let from = |(&of, &at)| (of, witnesses.get(&of).map_or(at, |witness: &Witness| witness.offset));
+            self.reader.as_mut().expect("connected before").assign(&fresh.iter().map(from).collect())?;
+            self.from_earliest_now = topic.from_earliest;
         }
+        for (partition, witness) in witnesses {
+            self.reading.expect(partition, witness);
+        }
+        let partitions = &mut self.reading.partitions;
         for (partition, next_offset) in fresh {
             partitions.begin(partition, next_offset, self.store.watermark_of_partition(partition), wall_ms());
         }
@@ -195,6 +211,14 @@ impl Consumer {
 
     fn topic(&self) -> Topic {
         Topic { name: self.settings.topic.clone(), from_earliest: self.from_earliest && !self.has_looked }
+    }
+
+    /// Ends, or reads the partition from its beginning with a new client.
+    fn was_put_back(&mut self, partition: i32) -> Result<(), Turn> {
+        let topic = Topic { from_earliest: self.from_earliest_now, ..self.topic() };
+        // What came of others is of use; the offset of this one goes with what is forgotten.
+        self.read_anew()?;
+        topic.was_put_back(&self.store, partition)
     }
 
     /// Commits what is whole; the next turn reads on behind it with a new client.

@@ -69,12 +69,17 @@ impl Hearing {
         Hearing { others: Heard { from_ms, ..Heard::default() }, ..Hearing::default() }
     }
 
+    pub fn of(&self, partition: Option<i32>) -> &Heard {
+        partition.and_then(|partition| self.partitions.get(&partition)).unwrap_or(&self.others)
+    }
+
     /// How long an edge has been silent that was seen last at `seen_ms`, as far as it could be heard; and how long nothing came.
     pub fn silence_ms(&self, partition: Option<i32>, seen_ms: i64, now_ms: i64) -> (i64, i64) {
-        let heard = partition.and_then(|partition| self.partitions.get(&partition)).unwrap_or(&self.others);
+        let heard = self.of(partition);
         let (silent_ms, unseen_ms) = heard.silence_ms(seen_ms, now_ms);
         let stalled_ms = self.listened_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms + STALL_MS).max(0));
-        (silent_ms.saturating_sub(if heard.to_ms.is_none() { stalled_ms } else { 0 }), unseen_ms)
+        let is_heard = heard.to_ms.is_none();
+        (if is_heard { silent_ms.saturating_sub(stalled_ms) } else { silent_ms }, unseen_ms)
     }
 }
 

@@ -93,7 +93,6 @@ impl Partitions {
     /// together, one partition after the other is read until it has ended what it began.
     pub fn hold_back(&mut self, held: &BTreeMap<i32, usize>, max: usize) -> Option<Hold> {
         let total: usize = held.values().sum();
-        let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
         let others = |alone: i32| self.all.keys().copied().filter(|of| *of != alone).collect();
         let is_read = |partition: &i32| self.all.get(partition).is_none_or(|state| state.at_end);
         match self.reads_alone {

@@ -7,8 +7,8 @@ use tollgate_wire::decode_end_record;
 
 use crate::assembly::{Assembly, Kind, TooNew};
 use crate::batch::{Applied, Batch, Delivered};
-use crate::partitions::{Hold, Partitions};
 use crate::hearing::STALL_MS;
+use crate::partitions::{Hold, Partitions};
 use crate::records::Place;
 use crate::source::Witness;
 use crate::store::Store;
@@ -74,7 +74,8 @@ impl Reading {
     /// Takes a record in; `None`: it is neither a partial nor an end record.
     pub fn record(&mut self, place: Place, kind: Option<Kind>, edge: &[u8], payload: &[u8]) -> Result<(), TooNew> {
         if let Some(witness) = self.witnesses.get(&place.partition) {
-            let is_there = place.offset == witness.offset && kind == Some(Kind::End) && edge == witness.end.edge_id.as_bytes();
+            let is_there =
+                place.offset == witness.offset && kind == Some(Kind::End) && edge == witness.end.edge_id.as_bytes();
             if is_there && decode_end_record(payload).as_ref() == Ok(&witness.end) {
                 self.witnesses.remove(&place.partition);
             } else {
@@ -103,6 +104,10 @@ impl Reading {
     /// Everything that is committed of a partition was read; what comes next will have this offset or a later one. `high`: up to where
     /// it has records, committed or not.
     pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>, high: Option<i64>) {
+        if self.witnesses.contains_key(&partition) {
+            self.put_back = Some(partition);
+            return;
+        }
         if let Some(state) = self.partitions.all.get_mut(&partition) {
             state.ends(next_offset);
             self.ready.extend(self.assembly.at_end(partition, state.next_offset, high));
@@ -191,6 +196,7 @@ impl Reading {
 mod tests {
     use super::*;
     use crate::fixture::{partial, transaction};
+    use crate::store::Options;
     use prost::Message as _;
 
     #[test]
@@ -251,5 +257,87 @@ mod tests {
         take(9, Kind::End, &sent.end.encode_to_vec());
         let [Delivered::Whole(whole)] = &reading.ready[..] else { panic!("{:?}", reading.ready) };
         assert_eq!((&whole.partials, reading.ready_partials()), (&sent.partials, 2));
+    }
+
+    /// A topic that was put back to an older state, and written to since, has the offset that is to be read next: of another record.
+    #[test]
+    fn a_partition_that_does_not_have_what_was_counted_last_gives_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let (sent, other) = (transaction("a", 1, 0, Vec::new()), transaction("b", 1, 0, Vec::new()));
+        let record = |reading: &mut Reading, offset, of: &tollgate_wire::Transaction| {
+            let (edge, payload) = (of.end.edge_id.clone(), of.end.encode_to_vec());
+            reading
+                .record(Place { partition: 3, offset }, Some(Kind::End), edge.as_bytes(), &payload)
+                .expect("of this version");
+        };
+        let begun = |from_witness: bool| {
+            let mut reading = Reading::new(0);
+            reading.partitions.begin(3, 9, None, 0);
+            if from_witness {
+                reading.expect(3, store.last_counted(3).expect("one was counted"));
+            }
+            reading
+        };
+        let mut reading = begun(false);
+        record(&mut reading, 9, &sent);
+        reading.commit(&store, 1).expect("committed");
+        assert_eq!(store.last_counted(3), Some(Witness { offset: 9, end: sent.end.clone() }));
+        assert_eq!(store.last_counted(4), None);
+
+        let mut same = begun(true);
+        record(&mut same, 9, &sent);
+        record(&mut same, 11, &other);
+        assert_eq!((same.put_back(), same.ready.len()), (None, 1), "what comes after it is taken");
+        for (offset, of) in [(9, &other), (10, &sent)] {
+            let mut reading = begun(true);
+            record(&mut reading, offset, of);
+            record(&mut reading, 11, &other);
+            assert_eq!((reading.put_back(), reading.ready.len()), (Some(3), 0), "{offset}");
+        }
+        let mut ended = begun(true);
+        ended.at_end(3, Some(12), Some(12));
+        assert_eq!(ended.put_back(), Some(3), "no record of it is committed");
+        store.forget_places(Some(3), 2).expect("forgotten");
+        assert_eq!(store.last_counted(3), None);
+    }
+
+    /// A process that stood still did not hear who sent meanwhile: nobody is silent for that, whoever looks first after it.
+    #[test]
+    fn who_sends_while_this_stands_still_is_not_silent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let options = Options { idle_after_ms: 10_000, ..Options::default() };
+        let store = Store::open_with(&folder.path().join("store"), options).expect("a new store");
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 0, None, 0);
+        let sends = |reading: &mut Reading, edge: &str, seq, watermark_ms, now_ms| {
+            let sent = transaction(edge, seq, watermark_ms, Vec::new());
+            let place = Place { partition: 3, offset: reading.partitions.all[&3].next_offset };
+            reading
+                .record(place, Some(Kind::End), edge.as_bytes(), &sent.end.encode_to_vec())
+                .expect("of this version");
+            reading.at_end(3, None, None);
+            reading.listen(&store, now_ms);
+            reading.commit(&store, now_ms).expect("committed");
+        };
+        for now_ms in (1_000..=20_000).step_by(1_000) {
+            sends(&mut reading, "ahead", now_ms as u64 / 1_000, 100_000 + now_ms, now_ms);
+            sends(&mut reading, "behind", now_ms as u64 / 1_000, 50_000 + now_ms, now_ms);
+        }
+        let watermark_ms = || store.snapshot().expect("snapshot").watermark_ms();
+        assert_eq!(watermark_ms(), Some(70_000));
+        // It stands still for 15 s. Who keeps the store in order looks first, then one edge is heard.
+        store.keep_up(35_000).expect("kept");
+        assert_eq!(watermark_ms(), Some(70_000));
+        sends(&mut reading, "ahead", 21, 135_000, 35_100);
+        assert_eq!(watermark_ms(), Some(70_000));
+        for now_ms in (36_000..44_000).step_by(1_000) {
+            sends(&mut reading, "ahead", now_ms as u64 / 1_000 - 14, 100_000 + now_ms, now_ms);
+        }
+        assert_eq!(watermark_ms(), Some(70_000), "it may be read any moment");
+        for now_ms in (44_000..50_000).step_by(1_000) {
+            sends(&mut reading, "ahead", now_ms as u64 / 1_000 - 14, 100_000 + now_ms, now_ms);
+        }
+        assert_eq!(watermark_ms(), Some(149_000), "it has been silent for 10 s that somebody listened");
     }
 }

@@ -35,7 +35,7 @@ impl Global {
         Global { data_dir: folder.join("global"), brokers, topic, flags }
     }
 
-    fn spawn(&self, more: &[&str]) -> Server {
+    pub fn spawn(&self, more: &[&str]) -> Server {
         let mut command = Command::new(binary());
         command.arg("global").args(["--kafka-brokers", &self.brokers, "--kafka-topic-partials", &self.topic]);
         command.args(["--query-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(&self.flags).args(more);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::broker::{Broker, Setup};
 use crate::global::{Global, command, edge_of, gross, make_anew, produce};
 use crate::reader::{Topics, create_topic, rights};
 use crate::secured::{PASSWORD, user_flags};
@@ -175,5 +176,49 @@ fn a_transaction_that_nothing_ends_is_told_where_the_log_ends() {
     wait_until("it is told", || edge_of(&server, "half")["troubles_seen"]["torn"] == 1);
     let edge = edge_of(&server, "half");
     assert!(edge["clicks"] == 30 && edge["troubles"][0]["text"] == "10 partials, and no end record", "{edge}");
+    server.stop();
+}
+
+/// A copy of the broker's directory is put back while nobody reads, and others write until the topic is longer than it was: the offset that
+/// is to be read next is there, and is another record's.
+#[test]
+fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
+    // A broker of its own: it is stopped.
+    let (home, folder) = (shared::folder(), shared::folder());
+    let mut broker = Broker::start(&home.path().join("broker"), &Setup::default());
+    let direct = broker.direct();
+    let topics = Topics::create(&direct, "put-back");
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "3"]);
+    broker.stop();
+    let copied = |from: &str, to: &str| {
+        let [from, to] = [from, to].map(|name| home.path().join(name));
+        let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+        assert!(status.success(), "{status}");
+    };
+    copied("broker", "copy");
+    broker.restart();
+    produce(&topics, &direct, &["--edge", "one", "--transactions", "2", "--after", "3"]);
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    let server = global.start();
+    wait_until("all is counted", || gross(&server, None) == 150);
+    server.stop();
+    // As it is, it is read on.
+    let server = global.start();
+    assert_eq!(gross(&server, None), 150);
+    server.stop();
+
+    broker.stop();
+    std::fs::rename(home.path().join("broker"), home.path().join("later")).expect("moved");
+    copied("copy", "broker");
+    broker.restart();
+    produce(&topics, &direct, &["--edge", "two", "--transactions", "6"]);
+    let server = global.spawn(&[]);
+    let ended = server.ended_within(PATIENCE);
+    assert!(ended.code == Some(77) && ended.errors.contains("put back"), "{ended:?}");
+    global.flags.push("--from-earliest".to_owned());
+    let server = global.start();
+    wait_until("what it has is added", || gross(&server, None) == 150 + 180);
+    let (one, two) = (edge_of(&server, "one"), edge_of(&server, "two"));
+    assert_eq!((&one["clicks"], &two["clicks"], &two["troubles"]), (&150.into(), &180.into(), &serde_json::json!([])));
     server.stop();
 }
