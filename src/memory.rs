@@ -77,11 +77,10 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
         counted("connections", connections, size_of::<Lane>() as u64 + CONNECTION_BYTES),
         counted("replies not yet taken", connections, u64::from(config.http.reply_bytes_max)),
         match config.export.sink {
-            SinkKind::Embedded => line(
-                "embedded store",
-                tollgate_global::MEMORY_BYTES_MAX as u64,
-                "page cache, open panes, ads of the last hour".to_owned(),
-            ),
+            SinkKind::Embedded => {
+                let sum = "page cache, open panes, rankings".to_owned();
+                line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, sum)
+            }
             SinkKind::Kafka => {
                 let text =
                     "librdkafka's queue: queue.buffering.max.kbytes, .messages; what it reads, and sends".to_owned();

@@ -219,33 +219,9 @@ impl<'a> Commit<'a> {
         let silent = self.is_silent(edge_id);
         let last_seq = self.known(edge_id).map_or(0, |edge| edge.end.txn_seq);
         let verdict = self.known(edge_id).map_or_else(|| Edge::default().judge(end), |edge| edge.judge(end));
-        let (kind, clicks, text) = match verdict {
-            Verdict::Next => (None, 0, String::new()),
-            Verdict::AfterGap { clicks_missing } => (
-                Some(TroubleKind::Gap),
-                clicks_missing,
-                format!(
-                    "transaction {} came after {last_seq}; {clicks_missing} clicks are missing in between",
-                    end.txn_seq
-                ),
-            ),
-            Verdict::Repeated => (
-                Some(TroubleKind::Repeated),
-                0,
-                format!("transaction {} came again after {last_seq}, and was not counted again", end.txn_seq),
-            ),
-            Verdict::Overlap => (
-                Some(TroubleKind::Overlap),
-                0,
-                format!(
-                    "transaction {} holds clicks that were counted with {last_seq} or before, and others: none of it was counted",
-                    end.txn_seq
-                ),
-            ),
-        };
         let now_ms = self.now_ms;
         self.edge(edge_id).place = Some(*place);
-        if let Some(kind) = kind {
+        if let Some((kind, clicks, text)) = verdict.trouble(end.txn_seq, last_seq) {
             let trouble = self.trouble(kind, end.txn_seq, clicks, text);
             self.note(edge_id, trouble, applied);
         }

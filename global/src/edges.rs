@@ -158,6 +158,33 @@ pub enum Verdict {
     Overlap,
 }
 
+impl Verdict {
+    /// What a person is told of transaction `txn_seq`, after which `last_seq` was counted; with the clicks that are missing.
+    pub fn trouble(&self, txn_seq: u64, last_seq: u64) -> Option<(TroubleKind, u64, String)> {
+        let told = match self {
+            Verdict::Next => return None,
+            Verdict::AfterGap { clicks_missing } => (
+                TroubleKind::Gap,
+                *clicks_missing,
+                format!("transaction {txn_seq} came after {last_seq}; {clicks_missing} clicks are missing in between"),
+            ),
+            Verdict::Repeated => (
+                TroubleKind::Repeated,
+                0,
+                format!("transaction {txn_seq} came again after {last_seq}, and was not counted again"),
+            ),
+            Verdict::Overlap => (
+                TroubleKind::Overlap,
+                0,
+                format!(
+                    "transaction {txn_seq} holds clicks that were counted with {last_seq} or before, and others: none of it was counted"
+                ),
+            ),
+        };
+        Some(told)
+    }
+}
+
 impl Edge {
     pub fn presence(&self, now_ms: i64, idle_after_ms: i64, hearing: &Hearing) -> Presence {
         let partition = self.place.map(|place| place.partition);

@@ -142,7 +142,7 @@ impl Reading {
 
     /// Tells the store whose silence means something.
     pub fn listen(&mut self, store: &Store, now_ms: i64) {
-        if now_ms.saturating_sub(self.listened_ms) > STALL_MS {
+        if self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS {
             // This process stood still, and nobody could be heard until what came meanwhile is read.
             self.partitions.were_deaf(self.listened_ms);
         }

@@ -233,7 +233,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     Setting {
         name: "regions",
-        about: "Names counted as regions beside the ISO 3166-1 alpha-2 countries, separated by commas; others count as other",
+        about: "Names counted as regions beside the ISO 3166-1 alpha-2 countries, separated by commas; others count as other, a country's part such as US-CA as the country",
         kind: Kind::Regions,
         get: |config| Value::Text(join(config.click.regions.iter())),
         set: |config, value, _| config.click.regions = names_sorted(&value.text()),

@@ -185,7 +185,7 @@ fn a_transaction_that_nothing_ends_is_told_where_the_log_ends() {
 fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
     // A broker of its own: it is stopped.
     let (home, folder) = (shared::folder(), shared::folder());
-    let mut broker = Broker::start(&home.path().join("broker"), &Setup::default());
+    let mut broker = Broker::start(home.path(), &Setup::default());
     let direct = broker.direct();
     let topics = Topics::create(&direct, "put-back");
     produce(&topics, &direct, &["--edge", "one", "--transactions", "3"]);
@@ -195,7 +195,7 @@ fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
         let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
         assert!(status.success(), "{status}");
     };
-    copied("broker", "copy");
+    copied("data", "copy");
     broker.restart();
     produce(&topics, &direct, &["--edge", "one", "--transactions", "2", "--after", "3"]);
     let mut global = Global::new(folder.path(), &topics, &direct);
@@ -208,8 +208,8 @@ fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
     server.stop();
 
     broker.stop();
-    std::fs::rename(home.path().join("broker"), home.path().join("later")).expect("moved");
-    copied("copy", "broker");
+    std::fs::rename(home.path().join("data"), home.path().join("later")).expect("moved");
+    copied("copy", "data");
     broker.restart();
     produce(&topics, &direct, &["--edge", "two", "--transactions", "6"]);
     let server = global.spawn(&[]);
