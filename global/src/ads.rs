@@ -20,7 +20,7 @@ type Name = (String, String, String);
 pub struct AdIndex {
     /// The hour under which a pair of ad and campaign (or advertiser) stands in the index, by hash.
     known: HashMap<u64, i64>,
-    /// Nothing stands in it that had its last click before this.
+    /// The last whole sweep found nothing in it that had its last click before this.
     swept_before_ms: i64,
     /// How far a sweep is that is under way.
     swept_to: Option<Name>,

@@ -126,9 +126,8 @@ impl<'a> Commit<'a> {
 
     /// What stands in a partition, or in all, is read anew, and judged anew.
     pub fn forget_places(&mut self, partition: Option<i32>) -> Result<(), StoreError> {
-        let is_of_it = |(id, edge): (&String, &Edge)| partition.is_none_or(|of| edge.is_in(of)).then(|| id.clone());
-        for edge_id in self.writer.edges.iter().filter_map(is_of_it).collect::<Vec<_>>() {
-            self.edge(&edge_id).forget_places();
+        for edge_id in self.writer.edges.keys().cloned().collect::<Vec<_>>() {
+            self.edge(&edge_id).forget_places(partition);
         }
         source::remove_offsets(self.file, partition)
     }

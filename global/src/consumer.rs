@@ -43,10 +43,8 @@ pub struct Consumer {
     /// What the topic does not have any more is passed over.
     from_earliest: bool,
     reader: Option<Reader>,
-    /// Partitions were looked at since the start.
-    has_looked: bool,
-    /// That word is about the partitions that were begun last, too.
-    from_earliest_now: bool,
+    /// Partitions are read since the start, or were.
+    has_begun: bool,
     asking: Asking,
     reading: Reading,
     /// When it answered last.
@@ -62,8 +60,7 @@ impl Consumer {
             stop,
             from_earliest: false,
             reader: None,
-            has_looked: false,
-            from_earliest_now: false,
+            has_begun: false,
             asking: Asking::default(),
             reading: Reading::new(wall_ms()),
             answered_ms: wall_ms(),
@@ -122,15 +119,20 @@ impl Consumer {
         }
         let until = Instant::now() + LOOK_EVERY;
         while Instant::now() < until && !self.stop.load(Ordering::Acquire) {
+            if self.reading.listen(&self.store, wall_ms()) {
+                return Ok(());
+            }
             let came = self.gather()?;
             if let Some(partition) = self.reading.put_back() {
                 return self.was_put_back(partition);
             }
+            // The word is of what a start finds.
+            self.from_earliest &= !(self.has_begun && self.reading.is_witnessed());
             if came {
                 self.answered_ms = wall_ms();
                 self.answers();
             }
-            self.reading.listen(&self.store, wall_ms());
+            self.reading.tell(&self.store, wall_ms());
             self.commit_if_due(false)?;
             self.hold_back()?;
             if self.reading.partitions.are_read() {
@@ -166,14 +168,13 @@ impl Consumer {
         for (partition, (first, end)) in answered.filter(|(of, _)| !partitions.all.contains_key(of)) {
             let known = stored.get(&partition).copied();
             fresh.insert(partition, topic.begin_at(&self.store, partition, known, (first, end))?);
-            let last = self.store.last_counted(partition).filter(|last| last.offset >= first);
             // None where it is to be read from its beginning.
-            witnesses.extend(last.filter(|last| last.offset < fresh[&partition]).map(|last| (partition, last)));
+            let last = self.store.last_counted(partition, fresh[&partition]).filter(|last| last.offset >= first);
+            witnesses.extend(last.map(|last| (partition, last)));
         }
         if !fresh.is_empty() {
             let from = |(&of, &at)| (of, witnesses.get(&of).map_or(at, |witness: &Witness| witness.offset));
             self.reader.as_mut().expect("connected before").assign(&fresh.iter().map(from).collect())?;
-            self.from_earliest_now = topic.from_earliest;
         }
         for (partition, witness) in witnesses {
             self.reading.expect(partition, witness);
@@ -183,7 +184,9 @@ impl Consumer {
             partitions.begin(partition, next_offset, self.store.watermark_of_partition(partition), wall_ms());
         }
         partitions.some_unknown = (0..led.len() as i32).any(|partition| !partitions.all.contains_key(&partition));
-        self.has_looked = true;
+        self.has_begun |= !partitions.all.is_empty();
+        // The answers are of after whatever this waited for.
+        self.reading.listen(&self.store, wall_ms());
         self.look_for_standstill(&ends)
     }
 
@@ -210,15 +213,14 @@ impl Consumer {
     }
 
     fn topic(&self) -> Topic {
-        Topic { name: self.settings.topic.clone(), from_earliest: self.from_earliest && !self.has_looked }
+        Topic { name: self.settings.topic.clone(), from_earliest: self.from_earliest }
     }
 
     /// Ends, or reads the partition from its beginning with a new client.
     fn was_put_back(&mut self, partition: i32) -> Result<(), Turn> {
-        let topic = Topic { from_earliest: self.from_earliest_now, ..self.topic() };
         // What came of others is of use; the offset of this one goes with what is forgotten.
         self.read_anew()?;
-        topic.was_put_back(&self.store, partition)
+        self.topic().was_put_back(&self.store, partition)
     }
 
     /// Commits what is whole; the next turn reads on behind it with a new client.
@@ -311,11 +313,11 @@ impl Consumer {
 /// Of each partition that was asked, the first offset that it has and the one after its last; None: it did not answer.
 type Ends = BTreeMap<i32, Option<(i64, i64)>>;
 
-/// Once partitions are read, all questions together take no longer than one may: nothing is consumed meanwhile. Fails where nobody
-/// answers.
+/// Once partitions are read, all questions together take no longer than one may, and at a start no longer than two: nothing is consumed
+/// meanwhile. Fails where nobody answers.
 fn ask_for_ends(reader: &Reader, led: &[bool], asking: &mut Asking) -> Result<Ends, ConsumeError> {
-    let until = reader.is_reading().then(|| Instant::now() + reader.timeout());
-    let left = || until.map_or(reader.timeout(), |until| until.saturating_duration_since(Instant::now()));
+    let until = Instant::now() + if reader.is_reading() { reader.timeout() } else { 2 * reader.timeout() };
+    let left = || until.saturating_duration_since(Instant::now()).min(reader.timeout());
     let mut why = None;
     let ends = asking
         .ask(led, left, |partition, timeout| reader.ends(partition, timeout).map_err(|error| why = Some(error)).ok());

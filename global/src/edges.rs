@@ -219,9 +219,11 @@ impl Edge {
         self.place.is_some_and(|place| place.partition == partition)
     }
 
-    /// What is kept of its places means nothing any more.
-    pub fn forget_places(&mut self) {
-        (self.place, self.counted_at) = (None, None);
+    /// What is kept of its places in a partition, or in all, means nothing any more.
+    pub fn forget_places(&mut self, partition: Option<i32>) {
+        for place in [&mut self.place, &mut self.counted_at] {
+            *place = place.filter(|place| partition.is_some_and(|of| place.partition != of));
+        }
     }
 
     /// Compares a transaction's number and ranges with what was counted: a click is named by its log and its place there.

@@ -19,6 +19,7 @@ pub struct Partition {
     /// The highest that an edge in it claimed.
     pub watermark_ms: Option<i64>,
     pub heard: Heard,
+    high: Option<i64>,
     /// Where the client said last that it ends. It says so once, also where the partition has no leader for a while after that.
     ended_at: Option<i64>,
     /// How far it was when it was looked at, and since when it is no further though there is more.
@@ -29,6 +30,12 @@ pub struct Partition {
 impl Partition {
     pub fn new(next_offset: i64, watermark_ms: Option<i64>, now_ms: i64) -> Partition {
         Partition { next_offset, watermark_ms, heard: Heard::deaf_since(now_ms), ..Partition::default() }
+    }
+
+    /// Up to where it has records, as far as anybody ever said: a new leader may not know yet.
+    pub fn high(&mut self, said: Option<i64>) -> Option<i64> {
+        self.high = self.high.max(said);
+        said.and(self.high)
     }
 
     /// Everything that is committed of it was read; what comes next will have this offset or a later one.
@@ -98,7 +105,8 @@ impl Partitions {
         match self.reads_alone {
             None if total > max => {
                 // One that is at its end waits for an edge that has not ended its transaction there.
-                let (&alone, _) = held.iter().filter(|(of, _)| !is_read(of)).max_by_key(|(_, bytes)| **bytes)?;
+                let (&alone, _) =
+                    held.iter().filter(|(of, bytes)| **bytes > 0 && !is_read(of)).max_by_key(|(_, bytes)| **bytes)?;
                 let hold = Hold::Pause(others(alone));
                 self.reads_alone = Some(alone);
                 Some(hold)

@@ -7,7 +7,7 @@ use tollgate_wire::decode_end_record;
 
 use crate::assembly::{Assembly, Kind, TooNew};
 use crate::batch::{Applied, Batch, Delivered};
-use crate::hearing::STALL_MS;
+use crate::hearing::{Hearing, STALL_MS};
 use crate::partitions::{Hold, Partitions};
 use crate::records::Place;
 use crate::source::Witness;
@@ -63,6 +63,11 @@ impl Reading {
         self.put_back
     }
 
+    /// Every partition has given what was counted of it.
+    pub fn is_witnessed(&self) -> bool {
+        self.witnesses.is_empty() && self.put_back.is_none()
+    }
+
     /// Nothing is read any more, and what is not whole is forgotten: it is read again.
     pub fn begin_anew(&mut self) {
         self.partitions.let_go();
@@ -110,7 +115,7 @@ impl Reading {
         }
         if let Some(state) = self.partitions.all.get_mut(&partition) {
             state.ends(next_offset);
-            self.ready.extend(self.assembly.at_end(partition, state.next_offset, high));
+            self.ready.extend(self.assembly.at_end(partition, state.next_offset, state.high(high)));
         }
     }
 
@@ -121,12 +126,13 @@ impl Reading {
 
     /// Kafka does not answer any more, and did so last at `answered_ms`. What is not committed waits. False: that was so before.
     pub fn falls_silent(&mut self, store: &Store, answered_ms: i64, now_ms: i64) -> Result<bool, StoreError> {
+        self.listened_ms = now_ms;
         if self.away_since_ms.is_some() {
-            self.listen(store, now_ms);
+            self.tell(store, now_ms);
             return Ok(false);
         }
         self.away_since_ms = Some(answered_ms);
-        self.listen(store, now_ms);
+        self.tell(store, now_ms);
         let (closing_cap_ms, none) = (self.closing_cap(), BTreeMap::new());
         store.apply(&Batch { deliveries: &[], offsets: &none, now_ms, closing_cap_ms })?;
         self.cap_ms = closing_cap_ms;
@@ -136,18 +142,26 @@ impl Reading {
     /// Kafka answers. False: that was so before.
     pub fn answers(&mut self, store: &Store, now_ms: i64) -> bool {
         let was_away = self.away_since_ms.take().is_some();
-        self.listen(store, now_ms);
+        self.tell(store, now_ms);
         was_away
     }
 
-    /// Tells the store whose silence means something.
-    pub fn listen(&mut self, store: &Store, now_ms: i64) {
-        if self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS {
-            // This process stood still, and nobody could be heard until what came meanwhile is read.
+    /// To be called before anything is read, again and again. True: this stood still since it was called last. Then nobody could be heard
+    /// until what came meanwhile is read: what was said of partitions' ends is of before, and they are to be looked at.
+    pub fn listen(&mut self, store: &Store, now_ms: i64) -> bool {
+        let stood_still = self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS;
+        if stood_still {
             self.partitions.were_deaf(self.listened_ms);
         }
         self.listened_ms = now_ms;
-        store.set_hearing(self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms));
+        self.tell(store, now_ms);
+        stood_still
+    }
+
+    /// Tells the store whose silence means something.
+    pub fn tell(&mut self, store: &Store, now_ms: i64) {
+        let hearing = self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms);
+        store.set_hearing(Hearing { listened_ms: Some(self.listened_ms), ..hearing });
     }
 
     /// Transactions wait to be committed.
@@ -198,6 +212,7 @@ mod tests {
     use crate::fixture::{partial, transaction};
     use crate::store::Options;
     use prost::Message as _;
+    use std::time::Instant;
 
     #[test]
     fn a_partition_that_lacks_what_is_to_be_read_is_not_begun() {
@@ -275,15 +290,16 @@ mod tests {
             let mut reading = Reading::new(0);
             reading.partitions.begin(3, 9, None, 0);
             if from_witness {
-                reading.expect(3, store.last_counted(3).expect("one was counted"));
+                reading.expect(3, store.last_counted(3, 10).expect("one was counted"));
             }
             reading
         };
         let mut reading = begun(false);
         record(&mut reading, 9, &sent);
         reading.commit(&store, 1).expect("committed");
-        assert_eq!(store.last_counted(3), Some(Witness { offset: 9, end: sent.end.clone() }));
-        assert_eq!(store.last_counted(4), None);
+        assert_eq!(store.last_counted(3, 9), None, "it is to be read again");
+        assert_eq!(store.last_counted(3, 10), Some(Witness { offset: 9, end: sent.end.clone() }));
+        assert_eq!(store.last_counted(4, 10), None);
 
         let mut same = begun(true);
         record(&mut same, 9, &sent);
@@ -299,7 +315,7 @@ mod tests {
         ended.at_end(3, Some(12), Some(12));
         assert_eq!(ended.put_back(), Some(3), "no record of it is committed");
         store.forget_places(Some(3), 2).expect("forgotten");
-        assert_eq!(store.last_counted(3), None);
+        assert_eq!(store.last_counted(3, 10), None);
     }
 
     /// A process that stood still did not hear who sent meanwhile: nobody is silent for that, whoever looks first after it.
@@ -313,13 +329,16 @@ mod tests {
         let sends = |reading: &mut Reading, edge: &str, seq, watermark_ms, now_ms| {
             let sent = transaction(edge, seq, watermark_ms, Vec::new());
             let place = Place { partition: 3, offset: reading.partitions.all[&3].next_offset };
-            reading
-                .record(place, Some(Kind::End), edge.as_bytes(), &sent.end.encode_to_vec())
-                .expect("of this version");
+            let (stood_still, payload) = (reading.listen(&store, now_ms), sent.end.encode_to_vec());
+            reading.record(place, Some(Kind::End), edge.as_bytes(), &payload).expect("of this version");
             reading.at_end(3, None, None);
-            reading.listen(&store, now_ms);
+            reading.tell(&store, now_ms);
             reading.commit(&store, now_ms).expect("committed");
+            stood_still
         };
+        // One that nobody writes to says once that it ends.
+        reading.partitions.begin(4, 0, None, 0);
+        reading.at_end(4, Some(0), Some(0));
         for now_ms in (1_000..=20_000).step_by(1_000) {
             sends(&mut reading, "ahead", now_ms as u64 / 1_000, 100_000 + now_ms, now_ms);
             sends(&mut reading, "behind", now_ms as u64 / 1_000, 50_000 + now_ms, now_ms);
@@ -329,8 +348,11 @@ mod tests {
         // It stands still for 15 s. Who keeps the store in order looks first, then one edge is heard.
         store.keep_up(35_000).expect("kept");
         assert_eq!(watermark_ms(), Some(70_000));
-        sends(&mut reading, "ahead", 21, 135_000, 35_100);
+        assert!(sends(&mut reading, "ahead", 21, 135_000, 35_100), "it is noticed");
         assert_eq!(watermark_ms(), Some(70_000));
+        assert_eq!(reading.partitions.closing_cap(false), Some(i64::MIN), "who knows what is in the other one");
+        reading.partitions.looks(4, Some(0), Instant::now());
+        assert_eq!(reading.partitions.closing_cap(false), None, "a look tells");
         for now_ms in (36_000..44_000).step_by(1_000) {
             sends(&mut reading, "ahead", now_ms as u64 / 1_000 - 14, 100_000 + now_ms, now_ms);
         }

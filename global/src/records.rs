@@ -40,7 +40,7 @@ pub struct Edge {
     pub troubles_seen: std::collections::BTreeMap<u32, u64>,
     #[prost(sint64, optional, tag = "12")]
     pub held_at_ms: Option<i64>,
-    /// In Kafka: where the end record of its last transaction stands.
+    /// In Kafka: where its last transaction stands, whole or torn.
     #[prost(message, optional, tag = "13")]
     pub place: Option<Place>,
     /// In Kafka: where `end` stands. A start reads it again: another record there says that the topic was put back. None: it stood

@@ -60,11 +60,12 @@ impl Store {
         writer.edges.values().filter(of_it).map(|edge| edge.watermark_ms).max()
     }
 
-    /// What was counted last of a partition, and where it stands.
-    pub fn last_counted(&self, partition: i32) -> Option<Witness> {
+    /// What was counted last of a partition before an offset, and where it stands.
+    pub fn last_counted(&self, partition: i32, before: i64) -> Option<Witness> {
         let writer = self.lock();
         let edges = writer.edges.values();
-        let counted = edges.filter_map(|edge| Some((edge.counted_at.filter(|at| at.partition == partition)?, edge)));
+        let counted = edges.filter_map(|edge| Some((edge.counted_at?, edge)));
+        let counted = counted.filter(|(at, _)| at.partition == partition && at.offset < before);
         let (place, edge) = counted.max_by_key(|(place, _)| place.offset)?;
         Some(Witness { offset: place.offset, end: edge.end.clone() })
     }

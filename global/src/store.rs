@@ -39,7 +39,7 @@ pub struct Options {
     /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
     pub open_bytes_max: usize,
     /// Counts of the last hour in memory: 12 bytes a minute for each ad and region, and their names once. With more, the ranking of the
-    /// hour is read from rows. Rankings in the making take as much again.
+    /// hour is read from rows. Rankings in the making take as much again, and for a moment so do names that are numbered anew.
     pub ranking_bytes_max: usize,
     /// An edge that sends nothing for longer holds no window open.
     pub idle_after_ms: i64,
@@ -282,14 +282,23 @@ impl Store {
                 hearing.others.from_ms = now_ms;
             }
         }
-        let outcome = self.write_locked(&mut writer, now_ms, change);
+        self.write_locked(&mut writer, now_ms, change)
+    }
+
+    fn write_locked<T>(
+        &self,
+        writer: &mut Writer,
+        now_ms: i64,
+        change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let outcome = self.committed_after(writer, now_ms, change);
         if let Err(StoreError::Database(_) | StoreError::Damaged(_)) = &outcome {
             self.failed.store(true, Ordering::Release);
         }
         outcome
     }
 
-    fn write_locked<T>(
+    fn committed_after<T>(
         &self,
         writer: &mut Writer,
         now_ms: i64,

@@ -189,6 +189,7 @@ fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
     let direct = broker.direct();
     let topics = Topics::create(&direct, "put-back");
     produce(&topics, &direct, &["--edge", "one", "--transactions", "3"]);
+    produce(&topics, &direct, &["--edge", "far", "--transactions", "2", "--partition", "1"]);
     broker.stop();
     let copied = |from: &str, to: &str| {
         let [from, to] = [from, to].map(|name| home.path().join(name));
@@ -198,13 +199,14 @@ fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
     copied("data", "copy");
     broker.restart();
     produce(&topics, &direct, &["--edge", "one", "--transactions", "2", "--after", "3"]);
+    produce(&topics, &direct, &["--edge", "far", "--transactions", "1", "--after", "2", "--partition", "1"]);
     let mut global = Global::new(folder.path(), &topics, &direct);
     let server = global.start();
-    wait_until("all is counted", || gross(&server, None) == 150);
+    wait_until("all is counted", || gross(&server, None) == 240);
     server.stop();
     // As it is, it is read on.
     let server = global.start();
-    assert_eq!(gross(&server, None), 150);
+    assert_eq!(gross(&server, None), 240);
     server.stop();
 
     broker.stop();
@@ -212,13 +214,16 @@ fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
     copied("copy", "data");
     broker.restart();
     produce(&topics, &direct, &["--edge", "two", "--transactions", "6"]);
+    produce(&topics, &direct, &["--edge", "three", "--transactions", "6", "--partition", "1"]);
     let server = global.spawn(&[]);
     let ended = server.ended_within(PATIENCE);
     assert!(ended.code == Some(77) && ended.errors.contains("put back"), "{ended:?}");
     global.flags.push("--from-earliest".to_owned());
     let server = global.start();
-    wait_until("what it has is added", || gross(&server, None) == 150 + 180);
-    let (one, two) = (edge_of(&server, "one"), edge_of(&server, "two"));
-    assert_eq!((&one["clicks"], &two["clicks"], &two["troubles"]), (&150.into(), &180.into(), &serde_json::json!([])));
+    wait_until("what it has is added", || gross(&server, None) == 240 + 360);
+    for (edge, clicks) in [("one", 150), ("far", 90), ("two", 180), ("three", 180)] {
+        assert_eq!(edge_of(&server, edge)["clicks"], clicks, "{edge}");
+    }
+    assert_eq!(edge_of(&server, "three")["troubles"], serde_json::json!([]));
     server.stop();
 }

@@ -227,6 +227,7 @@ impl World {
             return global.look_at_marks();
         }
         live.reading.answers(&live.store, now_ms);
+        live.reading.listen(&live.store, now_ms);
         if !self.global_gathers(global)? {
             self.trace.cover("the global tier halts over topics that were emptied");
             return Ok(());
@@ -287,7 +288,7 @@ impl World {
             live.at = stable;
             live.reading.at_end(PARTITION, Some(stable), Some(end));
         }
-        live.reading.listen(&live.store, now_ms);
+        live.reading.tell(&live.store, now_ms);
         Ok(true)
     }
 
