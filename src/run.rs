@@ -106,6 +106,9 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     let (told_sender, told) = mpsc::channel();
     catch_signals(told_sender.clone())?;
     start::of_an_edge_alone(&config.data_dir)?;
+    if work == Work::Demo {
+        start::of_nobody_else(&config.data_dir)?;
+    }
     // Before the ports: beside a live edge it is the directory that is named. Locked until this function ends: the threads write to it.
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     start::kept_apart(config, &data_dir, work == Work::Demo)?;

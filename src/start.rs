@@ -34,7 +34,7 @@ use crate::export::sink::Sink;
 use crate::export::thread::{ExportThread, ReadFrames};
 use crate::export::{self, Behind, Exporter, Mirror, Names};
 use crate::preagg;
-pub use crate::start::demo::{kept_apart, of_an_edge_alone};
+pub use crate::start::demo::{kept_apart, of_an_edge_alone, of_nobody_else};
 pub use crate::start::listed::a_log_is_there;
 use crate::start::listed::all_listed_are_here;
 use crate::start::memory::{dedup_tables, frame_buffers, random};

@@ -187,6 +187,7 @@ impl Tokens {
         let is_it = |token: &Arc<Token>| token.id == named || (token.name == named && !token.is_revoked());
         let found: Vec<usize> = (0..self.all.len()).filter(|at| is_it(&self.all[*at])).collect();
         match found[..] {
+            [] if let Some(revoked) = self.all.iter().rfind(|token| token.name == named) => Ok(revoked.clone()),
             [] => Err(format!("there is no token {named:?}; `tollgate token list` shows those that there are")),
             [at] => {
                 let mut token = Token::clone(&self.all[at]);
@@ -282,7 +283,9 @@ mod tests {
         }
         tokens.revoke("acme", 6).expect("revoked");
         assert!(tokens.find(&text).is_none() && !tokens.holds(&hash) && !tokens.is_empty());
-        assert_eq!(tokens.revoke(&token.id, 9).expect("again").revoked_ms, Some(6));
+        for again in [&token.id, "acme"] {
+            assert_eq!(tokens.revoke(again, 9).expect("again").revoked_ms, Some(6));
+        }
         let tokens = Tokens::read(&tokens.bytes()).expect("read");
         assert!(tokens.find(&text).is_none() && tokens.all()[0].is_revoked());
     }

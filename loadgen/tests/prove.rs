@@ -135,7 +135,10 @@ fn a_rate_that_is_asked_for_is_fed_and_nothing_else() {
     }
     let timeline = proof["timeline"].as_array().unwrap();
     assert!(timeline.iter().all(|sample| !sample["phase"].as_str().unwrap().ends_with("top rate")), "{said}");
-    assert!(!said.starts_with("one host: 0 clicks/s"), "{said}");
+    assert!(
+        !said.starts_with("one host: 0 clicks/s") && said.contains("clicks/s, as they were fed, acknowledged"),
+        "{said}"
+    );
 
     let refused = prove_there(&[start(Manner::Honest)], &["--rounds", "0"]);
     assert!(

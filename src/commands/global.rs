@@ -149,7 +149,9 @@ fn asked(admin: &str, method: &str, path: &str) -> Result<Value, CommandError> {
         )
     };
     let (status, body) = ask(address, method, path).map_err(|error| unreachable(&error))?;
-    let answer: Value = serde_json::from_str(&body).map_err(|error| unreachable(&error))?;
+    let answer: Value = serde_json::from_str(&body).map_err(|_| {
+        unreachable(&format!("status {status}, and no answer of it (an edge has none of these: its own store is copied while it is stopped)"))
+    })?;
     match (status, answer["error"].as_str()) {
         (_, Some(error)) => Err(CommandError::Refused(error.to_owned())),
         (200, None) => Ok(answer),

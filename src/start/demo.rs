@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use tollgate_global::TOKENS_FILE;
+
 use super::{Failure, store_path};
 use crate::config::Config;
 use crate::exit::Exit;
@@ -23,6 +25,31 @@ pub fn of_an_edge_alone(data_dir: &Path) -> Result<(), Failure> {
     Err(Failure { exit: Exit::DataDir, text })
 }
 
+/// What a directory has that was locked, or made tokens for, and no more.
+const OF_NOBODY: [&str; 5] = ["LOCK", "logs", TOKENS_FILE, "tokens.lock", "lost+found"];
+
+/// Before anything is written there: who is told to delete a demo's directory when he is done must find nothing of his in it.
+pub fn of_nobody_else(data_dir: &Path) -> Result<(), Failure> {
+    let failed = |source| io_error("look into", data_dir, source);
+    let entries = match std::fs::read_dir(data_dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    let names = entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect::<Result<Vec<_>, LogError>>()?;
+    if names.iter().any(|name| name == MARK) || names.iter().all(|name| OF_NOBODY.iter().any(|none| name == none)) {
+        return Ok(());
+    }
+    Err(Failure { exit: Exit::Usage, text: not_a_demos(data_dir) })
+}
+
+fn not_a_demos(dir: &Path) -> String {
+    format!(
+        "--demo: {} was not made by --demo, and clicks that nobody made would be counted beside those that it holds, for good: name a \
+         directory that is not there yet with --data-dir; without it, ./tollgate-demo is taken",
+        dir.display()
+    )
+}
+
 /// Before anything else is written there, and before a click can come.
 pub fn kept_apart(config: &Config, data_dir: &DataDir, demo: bool) -> Result<(), Failure> {
     let mark = data_dir.path.join(MARK);
@@ -31,10 +58,7 @@ pub fn kept_apart(config: &Config, data_dir: &DataDir, demo: bool) -> Result<(),
     let text = match (marked, demo) {
         (true, true) | (false, false) => return Ok(()),
         (false, true) if is_new(config, data_dir)? => return Ok(write_synced(&mark, TEXT)?),
-        (false, true) => format!(
-            "--demo: {dir} was not made by --demo, and clicks that nobody made would be counted beside those that it holds, for good: \
-             name a directory that is not there yet with --data-dir; without it, ./tollgate-demo is taken"
-        ),
+        (false, true) => not_a_demos(&data_dir.path),
         (true, false) => format!(
             "{dir} was made by --demo ({MARK} lies in it): clicks that nobody made are among its counts, and real ones would be added to \
              them. Name another --data-dir, or delete this one; `tollgate up --demo --data-dir {dir}` goes on with the demo"

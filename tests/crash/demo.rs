@@ -46,6 +46,10 @@ fn clicks_that_nobody_made_are_never_counted_beside_real_ones_64() {
     let [real, demo, copied] = ["real", "demo", "copied"].map(|name| folder.path().join(name));
     stopped(&real, 0, 5);
     refused(&real, &DEMO, &["--demo", "was not made by --demo", "--data-dir"]);
+    let foreign = folder.path().join("foreign");
+    std::fs::create_dir(&foreign).expect("made");
+    std::fs::write(foreign.join("letter.txt"), "mine").expect("written");
+    refused(&foreign, &DEMO, &["was not made by --demo"]);
     let server = Server::start(&real, &EXPORTS);
     assert_eq!(server.gross(None), 5);
     server.stop();

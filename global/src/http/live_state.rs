@@ -17,7 +17,10 @@ use crate::window::{MINUTE_MS, Window};
 /// Ads that are shown.
 const TOP_K: usize = 10;
 
-/// What was counted, ever, at a moment of the clock.
+/// Where nothing was committed for so long, nothing comes.
+const LULL_MS: i64 = 5_000;
+
+/// What was counted, ever, and as of when.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub at_ms: i64,
@@ -78,8 +81,10 @@ pub fn state(
     before: Option<&Sample>,
     now_ms: i64,
 ) -> Result<(String, Sample), QuestionError> {
-    let sample = Sample { at_ms: now_ms, clicks_by_class: snapshot.counted().clone() };
     let as_of = snapshot.as_of();
+    // From commit to commit: when anybody looks between two says nothing of how fast clicks come.
+    let at_ms = as_of.committed_ms.map_or(now_ms, |at| at.max(now_ms.saturating_sub(LULL_MS)));
+    let sample = Sample { at_ms, clicks_by_class: snapshot.counted().clone() };
     let edges = snapshot.edges(now_ms)?;
     let question =
         TopQuestion { window: TopWindow::Minute, k: TOP_K, by: RankBy::Net, region: None, scope: access.scope() };
@@ -164,5 +169,50 @@ impl<'a> TopAds<'a> {
     fn of(top: &'a Top) -> TopAds<'a> {
         let (window_start, window_end) = (format_time(top.window.start_ms), format_time(top.window.end_ms));
         TopAds { window_start, window_end, ads: top_ads(top) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Batch, Delivered, Delivery};
+    use crate::fixture::{partial, transaction};
+    use crate::records::Place;
+    use crate::store::Store;
+
+    /// 2024-04-12T08:00:00Z.
+    const START_MS: i64 = 1_712_908_800_000;
+
+    /// A state may be told any time after a commit: the rate is that of what was committed, not of when one looked.
+    #[test]
+    fn clicks_a_second_are_of_the_time_between_commits() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let commits = |second: i64| {
+            let now_ms = START_MS + second * 1_000;
+            let mut sent = transaction("e", second as u64 + 1, now_ms, vec![partial("a", START_MS, 0, 400, &[])]);
+            let (range, before) = (&mut sent.end.ranges[0], 400 * second as u64);
+            (range.from_lsn, range.to_lsn, range.clicks_total) = (before, before + 400, before + 400);
+            let place = Place { partition: 0, offset: second };
+            let whole = [Delivered::Whole(Delivery { partials: sent.partials, end: sent.end, place })];
+            let offsets = BTreeMap::from([(0, second + 1)]);
+            let batch = Batch { deliveries: &whole, offsets: &offsets, now_ms, closing_cap_ms: None };
+            store.apply(&batch).expect("committed");
+        };
+        let told = |before: Option<&Sample>, now_ms| {
+            let snapshot = store.snapshot().expect("snapshot");
+            let (text, sample) = state(&snapshot, &Access::All, before, START_MS + now_ms).expect("told");
+            let state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            (state["clicks_per_second"]["net"].as_f64().expect("a rate"), sample)
+        };
+        commits(0);
+        let (first, at_first) = told(None, 300);
+        commits(1);
+        let (second, _) = told(Some(&at_first), 1_001);
+        assert_eq!((first, second), (0.0, 400.0));
+        let (third, _) = told(Some(&at_first), 1_900);
+        assert_eq!(third, 400.0, "nothing more was committed");
+        let (fourth, _) = told(Some(&at_first), 13_000);
+        assert_eq!(fourth, 50.0, "nothing comes any more");
     }
 }

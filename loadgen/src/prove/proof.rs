@@ -125,8 +125,9 @@ impl Proof {
     /// The proof in a sentence.
     pub fn headline(&self) -> String {
         let Some(first) = self.shapes.first() else { return String::new() };
-        let mut text =
-            format!("{}: {} clicks/s acknowledged after sync", self.served_by(), rate(first.acknowledged_per_s()));
+        let fed = if self.has_top_rate() { "" } else { ", as they were fed," };
+        let per_s_now = rate(first.acknowledged_per_s());
+        let mut text = format!("{}: {per_s_now} clicks/s{fed} acknowledged after sync", self.served_by());
         if let Some(seconds) = self.remembered_s() {
             let _ = write!(text, ", {seconds:.0} seconds of ids remembered exactly meanwhile");
         }
@@ -135,6 +136,9 @@ impl Proof {
         for figures in &self.shapes[1..] {
             let name = if figures.shape == ONE { "one-click requests" } else { figures.shape.name };
             let _ = write!(text, "; {name}: {}", per_s(figures.acknowledged_per_s()));
+            if !self.has_top_rate() {
+                continue;
+            }
             if self.server_cpus.len() > 1 {
                 let _ =
                     write!(text, ", {} a core", per_s(figures.acknowledged_per_s() / self.server_cpus.len() as f64));
@@ -143,6 +147,11 @@ impl Proof {
             }
         }
         text + "."
+    }
+
+    /// Of the first shape, so of all: else what was fed says nothing of what a core can do.
+    fn has_top_rate(&self) -> bool {
+        self.shapes.first().is_some_and(|figures| !figures.rounds.is_empty())
     }
 
     fn served_by(&self) -> String {
@@ -206,7 +215,7 @@ impl Proof {
             let more = if full < FULL { ": --prefill 0.8 shows how long a span lasts at such a rate" } else { "" };
             line("table of ids", format!("{full:.2} full at the end{more}"));
         }
-        if !self.wants_null {
+        if !self.wants_null && self.has_top_rate() {
             line("share of null", "not measured: --null names no tollgate-bench".to_owned());
         }
         let (acknowledged, unknown) = (*self.ledger.total().start(), self.ledger.unknown());
