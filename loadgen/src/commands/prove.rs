@@ -62,7 +62,7 @@ pub struct ProveArgs {
     /// Rounds over all shapes at top rate; the best of each figure counts. None, with --rate: only what has that rate is measured.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
-    /// Clicks a second of the open loop and of freshness. Default: half the top rate.
+    /// Clicks a second of the open loop and of freshness; what is sent twice comes on top. Default: half the top rate.
     #[arg(long)]
     rate: Option<f64>,
     /// Ads, from 1 to 1,000,000: clicks are Zipf-distributed over them.
