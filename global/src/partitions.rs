@@ -167,7 +167,7 @@ impl Partitions {
         self.before.values_mut().for_each(|heard| listen(heard, false));
         let read = self.all.iter().map(|(&partition, state)| (partition, state.heard));
         let partitions = self.before.iter().map(|(&partition, &heard)| (partition, heard)).chain(read).collect();
-        Hearing { partitions: Arc::new(partitions), others: self.others, listened_ms: Some(now_ms) }
+        Hearing { partitions: Arc::new(partitions), others: self.others, listened_ms: None }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::window::{Grain, Retention};
 
 /// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes,
 /// the counts of the last hour, and rankings of them in the making.
-pub const MEMORY_BYTES_MAX: usize = 176 << 20;
+pub const MEMORY_BYTES_MAX: usize = 136 << 20;
 /// Counts that are read from the store before they are taken in.
 const WARM_UP_COUNTS: usize = 100_000;
 
@@ -51,7 +51,7 @@ impl Default for Options {
         Options {
             cache_bytes: 32 << 20,
             open_bytes_max: 64 << 20,
-            ranking_bytes_max: 40 << 20,
+            ranking_bytes_max: 20 << 20,
             idle_after_ms: 30_000,
             retention: Retention::default(),
         }
@@ -282,23 +282,17 @@ impl Store {
                 hearing.others.from_ms = now_ms;
             }
         }
-        self.write_locked(&mut writer, now_ms, change)
+        self.write_locked(&mut writer, now_ms, change).inspect_err(|error| self.fails(error))
+    }
+
+    /// After some errors, nobody knows what the file holds.
+    fn fails(&self, error: &StoreError) {
+        if let StoreError::Database(_) | StoreError::Damaged(_) = error {
+            self.failed.store(true, Ordering::Release);
+        }
     }
 
     fn write_locked<T>(
-        &self,
-        writer: &mut Writer,
-        now_ms: i64,
-        change: impl FnOnce(&mut Commit<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let outcome = self.committed_after(writer, now_ms, change);
-        if let Err(StoreError::Database(_) | StoreError::Damaged(_)) = &outcome {
-            self.failed.store(true, Ordering::Release);
-        }
-        outcome
-    }
-
-    fn committed_after<T>(
         &self,
         writer: &mut Writer,
         now_ms: i64,
@@ -335,7 +329,8 @@ impl Store {
             self.write_locked(&mut writer, now_ms, |commit| {
                 commit.after.tops = Tops::new(self.options.ranking_bytes_max);
                 Ok(())
-            })?;
+            })
+            .inspect_err(|error| self.fails(error))?;
             self.snapshot()?
         };
         let closed_before_ms = snapshot.moment().progress.marks.closed_before_ms;

@@ -10,14 +10,19 @@ use crate::server::{Server, get};
 use crate::shared;
 use crate::wait::{PATIENCE, let_pass, wait_until};
 
+/// Where the shared broker is, a folder, and topics of that name.
+fn of_its_own(name: &str) -> (String, tempfile::TempDir, Topics) {
+    let direct = shared::broker().direct();
+    let topics = Topics::create(&direct, name);
+    (direct, shared::folder(), topics)
+}
+
 /// Ten partitions, in each of which a transaction of 50,000 partials has begun before another has ended: half a million partials that
 /// cannot be committed yet, in twice the memory that they may take.
 #[test]
 fn transactions_that_are_too_large_together_are_read_one_after_the_other() {
     const EDGES: usize = 10;
-    let (broker, folder) = (shared::broker(), shared::folder());
-    let direct = broker.direct();
-    let mut topics = Topics::create(&direct, "global-large");
+    let (direct, folder, mut topics) = of_its_own("global-large");
     topics.partials = "global-large-ten.partials".to_owned();
     create_topic(&direct, &topics.partials, EDGES as u32, &[]);
     for nth in 0..EDGES {
@@ -51,9 +56,7 @@ fn closed(server: &Server) -> String {
 /// Metadata is answered, and fetches are not: nobody is silent for that, no window closes over what may be there, and it is said once.
 #[test]
 fn what_may_not_be_read_closes_no_window_and_makes_nobody_silent() {
-    let (broker, folder) = (shared::broker(), shared::folder());
-    let direct = broker.direct();
-    let topics = Topics::create(&direct, "global-denied");
+    let (direct, folder, topics) = of_its_own("global-denied");
     let read = format!("TOPIC {} READ", topics.partials);
     let describe = format!("TOPIC {} DESCRIBE", topics.partials);
     let change = |words: &[&str], is_there: bool| {
@@ -61,7 +64,7 @@ fn what_may_not_be_read_closes_no_window_and_makes_nobody_silent() {
         wait_until("the broker knows", || rights(&direct, "global-denied", &[]).contains(&read) == is_there);
     };
     change(&["--password", PASSWORD, "--allow", &read, "--allow", &describe], true);
-    let mut global = Global::new(folder.path(), &topics, &broker.secured().address().to_string());
+    let mut global = Global::new(folder.path(), &topics, &shared::broker().secured().address().to_string());
     global.flags = ["--idle-after", "10s"].map(str::to_owned).to_vec();
     global.flags.extend(user_flags("global-denied", PASSWORD));
     let server = global.start();
@@ -93,9 +96,7 @@ fn what_may_not_be_read_closes_no_window_and_makes_nobody_silent() {
 /// The word of an operator is about what a start finds. A topic that is made anew after that is another one: nothing is guessed of it.
 #[test]
 fn from_earliest_does_not_go_over_to_a_topic_that_is_made_anew_while_it_reads() {
-    let (broker, folder) = (shared::broker(), shared::folder());
-    let direct = broker.direct();
-    let topics = Topics::create(&direct, "global-anew");
+    let (direct, folder, topics) = of_its_own("global-anew");
     let mut global = Global::new(folder.path(), &topics, &direct);
     produce(&topics, &direct, &["--edge", "one", "--transactions", "3", "--partition", "1"]);
     global.flags.push("--from-earliest".to_owned());
@@ -115,9 +116,7 @@ fn from_earliest_does_not_go_over_to_a_topic_that_is_made_anew_while_it_reads() 
 /// Somebody else's record that claims a later version: no update would ever read it. The line that says so names the way on.
 #[test]
 fn a_record_that_claims_a_later_version_ends_it_until_an_operator_passes_over_it() {
-    let (broker, folder) = (shared::broker(), shared::folder());
-    let direct = broker.direct();
-    let topics = Topics::create(&direct, "global-strange");
+    let (direct, folder, topics) = of_its_own("global-strange");
     let mut global = Global::new(folder.path(), &topics, &direct);
     let words =
         ["--edge", "strange", "--transactions", "3", "--partials", "1", "--partition", "2", "--break", "version"];
@@ -149,9 +148,7 @@ fn a_record_that_claims_a_later_version_ends_it_until_an_operator_passes_over_it
 /// comes later.
 #[test]
 fn a_transaction_that_is_half_hidden_by_another_is_waited_for() {
-    let (broker, folder) = (shared::broker(), shared::folder());
-    let direct = broker.direct();
-    let topics = Topics::create(&direct, "global-hidden");
+    let (direct, folder, topics) = of_its_own("global-hidden");
     let server = Global::new(folder.path(), &topics, &direct).start();
     let words = ["--edge", "a", "--transactions", "2", "--break", "hidden", "--set", "transaction.timeout.ms=4000"];
     produce(&topics, &direct, &words);
@@ -168,9 +165,7 @@ fn a_transaction_that_is_half_hidden_by_another_is_waited_for() {
 /// deletes it.
 #[test]
 fn a_transaction_that_nothing_ends_is_told_where_the_log_ends() {
-    let (broker, folder) = (shared::broker(), shared::folder());
-    let direct = broker.direct();
-    let topics = Topics::create(&direct, "global-half");
+    let (direct, folder, topics) = of_its_own("global-half");
     let server = Global::new(folder.path(), &topics, &direct).start();
     produce(&topics, &direct, &["--edge", "half", "--transactions", "2", "--break", "torn"]);
     wait_until("it is told", || edge_of(&server, "half")["troubles_seen"]["torn"] == 1);
