@@ -168,7 +168,7 @@ pub enum RankBy {
     Gross,
 }
 
-/// The sliding windows that are ranked; each ends at a border of panes, the hour at one of minutes.
+/// The sliding windows that are ranked; each ends at a border of panes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopWindow {
     Minute,

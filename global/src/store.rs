@@ -38,7 +38,7 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
     pub open_bytes_max: usize,
-    /// Counts of the last hour in memory: 12 bytes a minute for each ad and region, and their names once. With more, the ranking of the
+    /// Counts of the last hour in memory: some 3 bytes a pane for each ad and region, and their names once. With more, the ranking of the
     /// hour is read from rows. Rankings in the making take as much again, and for a moment so do names that are numbered anew.
     pub ranking_bytes_max: usize,
     /// An edge that sends nothing for longer holds no window open.

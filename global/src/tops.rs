@@ -1,16 +1,18 @@
 //! Which ads have the most clicks of the last minute, five minutes and hour: the counts of the last hour in memory, by ad and
-//! region, so that a ranking reads no row. Panes for some minutes, minutes for the rest.
+//! region, so that a ranking reads no row.
 //!
 //! A pane's counts are a list of chunks, one a commit, never changed and shared by all moments; when there are many they become
 //! one. Names are numbered once and only added to, so they are shared by all moments too. Counts and names have a bound: beyond it the
 //! oldest are let go, and a window that begins before is read from rows.
 
+mod counts;
 mod names;
 mod ranking;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use counts::{Chunk, Clicks};
 use names::Names;
 pub use ranking::Ranking;
 
@@ -18,38 +20,24 @@ use crate::catalogue::Catalogue;
 use crate::key::{PANE_MS, Parts};
 use crate::question::{TopAd, TopQuestion, TopWindow};
 use crate::sums::CLASS_VALID;
-use crate::window::{HOUR_MS, MINUTE_MS, Window, floor};
+use crate::window::{MINUTE_MS, Window, floor};
 
-/// Panes are kept apart for so long after closing: the five-minute window slides by panes.
-const PANES_MS: i64 = 6 * MINUTE_MS;
-/// The longest window, and what it slides by.
-const MINUTES_MS: i64 = HOUR_MS + 2 * MINUTE_MS;
-/// Chunks of one pane or minute before they become one.
+/// Chunks of one pane before they become one.
 const CHUNKS_MAX: usize = 8;
 /// Names before those that nothing counts any more are let go; twice those that count, if that is more.
 const NAMES_MAX: usize = 250_000;
-
-/// Clicks of one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Clicks {
-    name: u32,
-    gross: u32,
-    net: u32,
-}
-
-type Chunks = Vec<Arc<[Clicks]>>;
 
 /// The counts of the last hour as of one moment.
 #[derive(Clone)]
 pub struct Tops {
     names: Arc<RwLock<Names>>,
-    panes: BTreeMap<i64, Chunks>,
-    minutes: BTreeMap<i64, Chunks>,
+    panes: BTreeMap<i64, Vec<Chunk>>,
     /// Everything that begins from here on was taken in. [`i64::MAX`]: nothing was read from the store yet.
     complete_from_ms: i64,
     /// And what begins before this was let go for want of room, also while the store is being read.
     let_go_before_ms: i64,
-    entries: usize,
+    /// Of the counts.
+    counts_bytes: usize,
     names_max: usize,
     bytes_max: usize,
     /// Rankings are made one at a time: what their sums take of memory is taken once.
@@ -66,7 +54,7 @@ impl Default for Tops {
 /// Counts on their way in.
 #[derive(Default)]
 pub struct Batch {
-    by_pane: BTreeMap<i64, HashMap<u32, (u32, u32)>>,
+    by_pane: BTreeMap<i64, HashMap<u32, (u64, u64)>>,
     entries: usize,
 }
 
@@ -83,10 +71,9 @@ impl Tops {
         Tops {
             names: Arc::default(),
             panes: BTreeMap::new(),
-            minutes: BTreeMap::new(),
             complete_from_ms: i64::MAX,
             let_go_before_ms: i64::MIN,
-            entries: 0,
+            counts_bytes: 0,
             names_max: NAMES_MAX,
             bytes_max,
             turn: Arc::default(),
@@ -95,16 +82,12 @@ impl Tops {
 
     /// Counts that begin before this are not kept.
     pub fn from_ms(closed_before_ms: i64) -> i64 {
-        floor(closed_before_ms, MINUTE_MS).saturating_sub(MINUTES_MS)
+        Tops::window(TopWindow::Hour, closed_before_ms).start_ms
     }
 
     /// The window of that length that was closed last.
     pub fn window(window: TopWindow, closed_before_ms: i64) -> Window {
-        let step_ms = match window {
-            TopWindow::Minute | TopWindow::FiveMinutes => PANE_MS,
-            TopWindow::Hour => MINUTE_MS,
-        };
-        let end_ms = floor(closed_before_ms, step_ms);
+        let end_ms = floor(closed_before_ms, PANE_MS);
         Window { start_ms: end_ms.saturating_sub(window.minutes() * MINUTE_MS), end_ms }
     }
 
@@ -115,11 +98,8 @@ impl Tops {
         let of_pane = batch.by_pane.entry(row.window_start_ms).or_default();
         let before = of_pane.len();
         let sums = of_pane.entry(name).or_default();
-        let clicks = u32::try_from(clicks).unwrap_or(u32::MAX);
-        sums.0 = sums.0.saturating_add(clicks);
-        if row.class == CLASS_VALID {
-            sums.1 = sums.1.saturating_add(clicks);
-        }
+        let net = if row.class == CLASS_VALID { clicks } else { 0 };
+        *sums = (sums.0 + clicks, sums.1 + net);
         batch.entries += of_pane.len() - before;
     }
 
@@ -131,8 +111,8 @@ impl Tops {
     /// Takes a batch in, and lets go what the windows have left behind, and what there is no room for.
     pub fn add(&mut self, batch: Batch, closed_before_ms: i64) {
         for (pane_ms, sums) in batch.by_pane {
-            let chunk = sums.into_iter().map(|(name, (gross, net))| Clicks { name, gross, net }).collect();
-            self.keep(pane_ms, chunk, closed_before_ms);
+            let clicks = sums.into_iter().map(|(name, (gross, net))| Clicks { name, gross, net });
+            self.keep(pane_ms, clicks.collect());
         }
         self.let_go(closed_before_ms);
     }
@@ -142,41 +122,32 @@ impl Tops {
         let names = Arc::clone(&self.names);
         let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
         let of_other = other.names.read().unwrap_or_else(PoisonError::into_inner);
-        for (&start_ms, chunk) in other.counts().flat_map(|(start, chunks)| chunks.iter().map(move |one| (start, one)))
+        for (&pane_ms, chunk) in other.panes.iter().flat_map(|(pane, chunks)| chunks.iter().map(move |one| (pane, one)))
         {
-            let renamed = |clicks: &Clicks| Clicks { name: names.number(of_other.texts(clicks.name)), ..*clicks };
-            self.keep(start_ms, chunk.iter().map(renamed).collect(), closed_before_ms);
+            let renamed = |clicks: Clicks| Clicks { name: names.number(of_other.texts(clicks.name)), ..clicks };
+            self.keep(pane_ms, chunk.clicks().map(renamed).collect());
         }
         drop(names);
         self.let_go_before_ms = self.let_go_before_ms.max(other.let_go_before_ms);
         self.let_go(closed_before_ms);
     }
 
-    fn counts(&self) -> impl Iterator<Item = (&i64, &Chunks)> {
-        self.minutes.iter().chain(&self.panes)
-    }
-
-    fn keep(&mut self, start_ms: i64, chunk: Arc<[Clicks]>, closed_before_ms: i64) {
-        self.entries += chunk.len();
-        let chunks = if start_ms >= panes_from_ms(closed_before_ms) {
-            self.panes.entry(start_ms).or_default()
-        } else {
-            self.minutes.entry(floor(start_ms, MINUTE_MS)).or_default()
-        };
-        chunks.push(chunk);
-        self.entries -= merge(chunks, CHUNKS_MAX);
+    fn keep(&mut self, pane_ms: i64, mut clicks: Vec<Clicks>) {
+        clicks.sort_unstable_by_key(|clicks| clicks.name);
+        let chunks = self.panes.entry(pane_ms).or_default();
+        chunks.push(Chunk::of(clicks));
+        self.counts_bytes += chunks[chunks.len() - 1].bytes();
+        if chunks.len() > CHUNKS_MAX {
+            self.counts_bytes -= bytes_of(chunks);
+            *chunks = vec![Chunk::merged(chunks)];
+            self.counts_bytes += bytes_of(chunks);
+        }
     }
 
     fn let_go(&mut self, closed_before_ms: i64) {
-        let panes_from_ms = panes_from_ms(closed_before_ms);
-        while let Some(pane) = self.panes.first_entry().filter(|pane| *pane.key() < panes_from_ms) {
-            let minute = self.minutes.entry(floor(*pane.key(), MINUTE_MS)).or_default();
-            minute.extend(pane.remove());
-            self.entries -= merge(minute, CHUNKS_MAX);
-        }
-        let minutes_from_ms = Tops::from_ms(closed_before_ms);
-        while let Some(minute) = self.minutes.first_entry().filter(|minute| *minute.key() < minutes_from_ms) {
-            self.entries -= minute.remove().iter().map(|chunk| chunk.len()).sum::<usize>();
+        let from_ms = Tops::from_ms(closed_before_ms);
+        while let Some(pane) = self.panes.first_entry().filter(|pane| *pane.key() < from_ms) {
+            self.counts_bytes -= bytes_of(&pane.remove());
         }
         let are_names_many = self.names.read().unwrap_or_else(PoisonError::into_inner).len() > self.names_max;
         let is_too_much = self.bytes() > self.bytes_max;
@@ -184,9 +155,9 @@ impl Tops {
             self.forget_names();
         }
         // An eighth of it at once, or every commit would have to.
-        while is_too_much && self.entries > 0 && self.bytes() > self.bytes_max - self.bytes_max / 8 {
-            let fewer = self.entries - self.entries.div_ceil(8);
-            while self.entries > fewer {
+        while is_too_much && self.counts_bytes > 0 && self.bytes() > self.bytes_max - self.bytes_max / 8 {
+            let fewer = self.counts_bytes - self.counts_bytes.div_ceil(8);
+            while self.counts_bytes > fewer {
                 self.let_oldest_go();
             }
             self.forget_names();
@@ -194,12 +165,10 @@ impl Tops {
     }
 
     fn let_oldest_go(&mut self) {
-        let oldest = self.minutes.pop_first().map(|minute| (MINUTE_MS, minute));
-        let Some((length_ms, (start_ms, chunks))) = oldest.or_else(|| Some((PANE_MS, self.panes.pop_first()?))) else {
-            return;
-        };
-        self.entries -= chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
-        self.let_go_before_ms = self.let_go_before_ms.max(start_ms + length_ms);
+        if let Some((pane_ms, chunks)) = self.panes.pop_first() {
+            self.counts_bytes -= bytes_of(&chunks);
+            self.let_go_before_ms = self.let_go_before_ms.max(pane_ms + PANE_MS);
+        }
     }
 
     /// What one pass of a ranking that is read from rows may take: two are made at a time, beside one that reads none, and all take no
@@ -210,7 +179,7 @@ impl Tops {
 
     /// Of memory, about.
     fn bytes(&self) -> usize {
-        self.entries * size_of::<Clicks>() + self.names.read().unwrap_or_else(PoisonError::into_inner).bytes()
+        self.counts_bytes + self.names.read().unwrap_or_else(PoisonError::into_inner).bytes()
     }
 
     /// The ads with the most clicks in [`Tops::window`]; None where not all of it is in memory.
@@ -228,12 +197,11 @@ impl Tops {
         };
         let is_taken: Vec<bool> = (0..names.len() as u32).map(takes).collect();
         let mut sums = vec![(0u64, 0u64); names.ads()];
-        let span = window.start_ms..window.end_ms;
-        let minutes = self.minutes.range(span.clone()).chain(self.panes.range(span));
-        for clicks in minutes.flat_map(|(_, chunks)| chunks.iter().flat_map(|chunk| chunk.iter())) {
+        let chunks = self.panes.range(window.start_ms..window.end_ms).flat_map(|(_, chunks)| chunks);
+        for clicks in chunks.flat_map(Chunk::clicks) {
             if is_taken[clicks.name as usize] {
                 let sum = &mut sums[names.get(clicks.name).ad as usize];
-                *sum = (sum.0 + u64::from(clicks.gross), sum.1 + u64::from(clicks.net));
+                *sum = (sum.0 + clicks.gross, sum.1 + clicks.net);
             }
         }
         let rank = |ad: u32| question.rank(sums[ad as usize].0, sums[ad as usize].1);
@@ -252,50 +220,30 @@ impl Tops {
         self.complete_from_ms != i64::MAX
     }
 
-    /// Numbers anew what still counts.
+    /// Numbers anew what still counts, in the order it has.
     fn forget_names(&mut self) {
         let names = Arc::clone(&self.names);
         let names = names.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut kept, mut numbers) = (Names::default(), vec![u32::MAX; names.len()]);
-        for chunk in self.minutes.values_mut().chain(self.panes.values_mut()).flatten() {
-            let renamed = chunk.iter().map(|clicks| {
-                let number = &mut numbers[clicks.name as usize];
-                if *number == u32::MAX {
-                    *number = kept.number(names.texts(clicks.name));
-                }
-                Clicks { name: *number, ..*clicks }
-            });
-            *chunk = renamed.collect();
+        let mut counts = vec![false; names.len()];
+        for clicks in self.panes.values().flatten().flat_map(Chunk::clicks) {
+            counts[clicks.name as usize] = true;
         }
+        let (mut kept, mut numbers) = (Names::default(), vec![u32::MAX; names.len()]);
+        for name in (0..names.len() as u32).filter(|name| counts[*name as usize]) {
+            numbers[name as usize] = kept.number(names.texts(name));
+        }
+        for chunk in self.panes.values_mut().flatten() {
+            let renamed = |clicks: Clicks| Clicks { name: numbers[clicks.name as usize], ..clicks };
+            *chunk = Chunk::of(chunk.clicks().map(renamed));
+        }
+        self.counts_bytes = self.panes.values().map(|chunks| bytes_of(chunks)).sum();
         self.names_max = NAMES_MAX.max(2 * kept.len());
         self.names = Arc::new(RwLock::new(kept));
     }
 }
 
-/// Counts from here on are kept by panes.
-fn panes_from_ms(closed_before_ms: i64) -> i64 {
-    floor(closed_before_ms.saturating_sub(PANES_MS), MINUTE_MS)
-}
-
-/// Makes one chunk of many; returns by how many counts there are fewer.
-fn merge(chunks: &mut Chunks, chunks_max: usize) -> usize {
-    if chunks.len() <= chunks_max {
-        return 0;
-    }
-    let mut all: Vec<Clicks> = chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
-    let before = all.len();
-    all.sort_unstable_by_key(|clicks| clicks.name);
-    all.dedup_by(|next, kept| {
-        let same = next.name == kept.name;
-        if same {
-            kept.gross = kept.gross.saturating_add(next.gross);
-            kept.net = kept.net.saturating_add(next.net);
-        }
-        same
-    });
-    let after = all.len();
-    *chunks = vec![all.into()];
-    before - after
+fn bytes_of(chunks: &[Chunk]) -> usize {
+    chunks.iter().map(Chunk::bytes).sum()
 }
 
 #[cfg(test)]
@@ -326,7 +274,7 @@ mod tests {
         let path = folder.path().join("store");
         let open = |now_ms| {
             // Names, and a third of what the hour has.
-            let options = Options { ranking_bytes_max: 20 * ADS * size_of::<Clicks>() + 700, ..Options::default() };
+            let options = Options { ranking_bytes_max: 20 * (64 + 2 * ADS) + 700, ..Options::default() };
             let store = Store::open_with(&path, options).expect("it opens");
             store.keep_up(now_ms).expect("kept");
             store

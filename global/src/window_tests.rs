@@ -533,6 +533,33 @@ fn the_ranking_is_of_the_last_closed_window() {
     );
 }
 
+/// Each pane leaves the ranking of an hour by itself, also after a start.
+#[test]
+fn the_ranking_of_an_hour_slides_by_panes() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("store");
+    let mut fixed = Fixed { store: Store::open(&path).expect("new"), ..Fixed::new(Options::default()) };
+    fixed.keep_up(START_MS);
+    let clicked = (0..6).map(|pane| partial("a", START_MS + pane * PANE_MS, 0, 1, &[])).collect();
+    fixed.sends("e", START_MS + MINUTE_MS, clicked);
+    let of_an_hour = |fixed: &Fixed| {
+        let asked = TopQuestion { window: TopWindow::Hour, k: 2, by: RankBy::Net, region: None, scope: None };
+        let top = fixed.snapshot().top(&asked).expect("warm");
+        (top.window.start_ms, top.ads.first().map_or(0, |ad| ad.net))
+    };
+    for pane in 0..=6 {
+        let start_ms = START_MS + pane * PANE_MS;
+        fixed.sends("e", start_ms + HOUR_MS + 9_999, Vec::new());
+        assert_eq!(of_an_hour(&fixed), (start_ms, 6 - pane as u64));
+        if pane == 2 {
+            drop(std::mem::replace(&mut fixed.store, Store::open(&folder.path().join("other")).expect("another")));
+            fixed.store = Store::open(&path).expect("the same");
+            fixed.keep_up(start_ms + HOUR_MS);
+            assert_eq!(of_an_hour(&fixed), (start_ms, 6 - pane as u64), "after a start");
+        }
+    }
+}
+
 /// Of two kinds: what is no edge's at all, and an edge's whose first transaction was damaged. Which, a person decides.
 #[test]
 fn an_edge_of_which_nothing_came_whole_holds_final_until_it_is_accepted_and_closing_never() {

@@ -103,7 +103,7 @@ pub const HISTORY: Route = Route {
 };
 pub const TOP: Route = Route {
     path: "/v1/ads/top_k",
-    about: "The ads with the most clicks in the window that was closed last; it slides by 10 s, that of an hour by a minute.",
+    about: "The ads with the most clicks in the window that was closed last; it slides by 10 s.",
     id: None,
     parameters: &[WindowMinutes, K, FilterRegion, By],
     groups: &[],

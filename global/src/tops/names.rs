@@ -1,4 +1,4 @@
-//! Pure. Numbers for what is told apart in a ranking, so that a count is twelve bytes. Only added to.
+//! Pure. Numbers for what is told apart in a ranking, so that a count takes few bytes. Only added to.
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
