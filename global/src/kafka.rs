@@ -102,6 +102,8 @@ impl Reader {
         let mut config = ClientConfig::new();
         config.set("client.id", "tollgate-global").set("reconnect.backoff.max.ms", "2000");
         config.set("socket.keepalive.enable", "true").set("fetch.wait.max.ms", "100");
+        // As long as it is full, and no longer: a second, as librdkafka has it, is longer than what is queued lasts.
+        config.set("fetch.queue.backoff.ms", "10");
         config.set("queued.max.messages.kbytes", QUEUED_KBYTES.to_string()).set("check.crcs", "true");
         for (key, value) in &settings.properties {
             config.set(key, value);

@@ -15,6 +15,8 @@
 //!     MILLION_CLICKS=1000000 cargo test --test kafka million      clicks through two edges and the global tier, killed in turn (60,000)
 //!     FRESHNESS_RATE=200000 cargo test --release --workspace --test kafka freshness -- --nocapture
 //!                                                                 clicks/s beside which the age of a count is measured (2,000)
+//!     THROUGHPUT_SECONDS=20 cargo test --release --workspace --test kafka throughput -- --nocapture
+//!                                                                 of 500,000 partials/s, to be counted by `tollgate global` (50,000 in all)
 //!     KAFKA_OUTAGE_SECONDS=180 cargo test --test kafka outage     an outage with the log full (3 s)
 
 mod adopt;
@@ -52,5 +54,6 @@ mod server;
 mod shared;
 mod sizes;
 mod slow;
+mod throughput;
 mod topics;
 mod wait;

@@ -51,6 +51,8 @@ final class Produce {
     private final int partition;
     private final int partialsEach;
     private final int clicksEach;
+    private final int ads;
+    private final int perPane;
     private final ByteString log;
     private final Break breaking;
 
@@ -62,6 +64,8 @@ final class Produce {
         partition = options.number("partition", 0);
         partialsEach = options.number("partials", 10);
         clicksEach = options.number("clicks", 3);
+        ads = options.number("ads", 100);
+        perPane = options.number("per-pane", 1);
         log = ByteString.copyFromUtf8(String.format("%16.16s", edge));
         breaking = Break.valueOf(options.text("break", "none").toUpperCase());
     }
@@ -191,8 +195,8 @@ final class Produce {
                 .setLogUuid(log)
                 .setTxnSeq(seq)
                 .setIndex(index)
-                .setPaneStartMs((START_MS / PANE_MS + seq) * PANE_MS)
-                .setAdId("ad-" + index % 100)
+                .setPaneStartMs((START_MS / PANE_MS + seq / perPane) * PANE_MS)
+                .setAdId("ad-" + index % ads)
                 .setRegion("DE")
                 .setDevice(index % 7)
                 .setAgent(index % 10)
