@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tollgate_global::{
-    Batch, DAY_MS, Delivered, Delivery, Filter, Options, Page, Place, QuerySide, QuerySideConfig, Question, Store,
-    Subject, Window,
+    Batch, DAY_MS, Delivered, Delivery, Entries, Filter, Options, Page, Place, QuerySide, QuerySideConfig, Question,
+    Store, Subject, Window,
 };
 use tollgate_wire::users::Users;
 use tollgate_wire::{EndRecord, LogRange, Partial, crc_of};
@@ -222,7 +222,8 @@ fn delivery(edge: u64, second: u64, count: u64, rows: u64, random: &mut u64) -> 
         horizon_ms: now_ms - 600_000,
         ..EndRecord::default()
     };
-    Delivery { partials, end, place: Place { partition: 0, offset: (second * EDGES + edge) as i64 } }
+    let entries = Entries::of(&partials).expect("each can be a row");
+    Delivery { entries, end, place: Place { partition: 0, offset: (second * EDGES + edge) as i64 } }
 }
 
 /// CPU that this thread has used.

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tollgate_wire::{DecodeError, Partial, PartialsCrc, check_partials, decode_end_record, decode_partial};
+use tollgate_wire::{DecodeError, PartialView, PartialsSum, decode_end_record, view_partial};
 
 use crate::batch::{Delivered, Delivery, TornTransaction};
+use crate::entries::Entries;
 use crate::records::Place;
-use crate::transaction;
+use crate::transaction::Refusal;
 
 /// A transaction that is larger than this is not believed: an edge's is bounded far below.
 const TRANSACTION_BYTES_MAX: usize = 256 << 20;
@@ -72,9 +73,11 @@ struct Unfinished {
     /// All of it is before this offset: that is where the partition ended, open transactions with it, when a part of it had been read.
     all_before: Option<i64>,
     txn_seq: u64,
-    partials: Vec<Partial>,
-    crc: PartialsCrc,
+    sum: PartialsSum,
+    entries: Entries,
     bytes: usize,
+    /// Why the store could not keep it, were it whole.
+    refused: Option<Refusal>,
     /// Why it cannot become whole.
     torn: Option<String>,
 }
@@ -169,7 +172,7 @@ impl Assembly {
 
     fn partial(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Vec<Delivered>, TooNew> {
         let name = (place.partition, edge.to_vec());
-        let decoded = self.readable(place, decode_partial(payload))?;
+        let decoded = self.readable(place, view_partial(payload))?;
         let first = decoded.as_ref().is_ok_and(|partial| partial.index == 0);
         let mut delivered = Vec::new();
         if first && let Some(left) = self.open.remove(&name) {
@@ -196,11 +199,10 @@ impl Assembly {
             let why = format!("its end record is of edge {:?}", end.edge_id);
             return Ok(torn(edge, end.txn_seq, place, why));
         }
-        let partials = unfinished.partials;
-        let whole = check_partials(&partials, unfinished.crc.value(), &end).map_err(|error| error.to_string());
-        let kept = whole.and_then(|()| transaction::check_partials(&partials).map_err(|refusal| refusal.to_string()));
-        Ok(match kept {
-            Ok(()) => Delivered::Whole(Delivery { partials, end, place }),
+        let whole = unfinished.sum.check(&end).map_err(|error| error.to_string());
+        let refused = unfinished.refused.map_or(Ok(()), |refusal| Err(refusal.to_string()));
+        Ok(match whole.and(refused) {
+            Ok(()) => Delivered::Whole(Delivery { entries: unfinished.entries, end, place }),
             Err(why) => torn(edge, end.txn_seq, place, why),
         })
     }
@@ -208,10 +210,10 @@ impl Assembly {
 
 impl Unfinished {
     fn held_bytes(&self) -> usize {
-        if self.torn.is_some() { 0 } else { self.bytes + self.partials.len() * size_of::<Partial>() }
+        self.entries.bytes()
     }
 
-    fn add(&mut self, edge: &[u8], decoded: Result<Partial, String>, payload: &[u8]) {
+    fn add(&mut self, edge: &[u8], decoded: Result<PartialView<'_>, String>, payload: &[u8]) {
         if self.torn.is_some() {
             return;
         }
@@ -219,11 +221,11 @@ impl Unfinished {
             Ok(partial) => partial,
             Err(error) => return self.tear(error),
         };
-        if self.partials.is_empty() {
+        self.bytes += payload.len();
+        let expected = self.sum.count();
+        if expected == 0 {
             self.txn_seq = partial.txn_seq;
         }
-        self.bytes += payload.len();
-        let expected = self.partials.len();
         if partial.edge_id.as_bytes() != edge {
             self.tear(format!("partial {} is of edge {:?}", partial.index, partial.edge_id));
         } else if partial.index as usize != expected || partial.txn_seq != self.txn_seq {
@@ -232,19 +234,21 @@ impl Unfinished {
         } else if self.bytes > TRANSACTION_BYTES_MAX {
             self.tear(format!("over {TRANSACTION_BYTES_MAX} bytes of partials"));
         } else {
-            self.crc.add(payload);
-            self.partials.push(partial);
+            self.sum.add(&partial, payload);
+            if self.refused.is_none() {
+                self.refused = self.entries.add(&partial).err();
+            }
         }
     }
 
     /// It cannot be ended any more.
     fn left(self, partition: i32, edge: &[u8]) -> Delivered {
-        let why = self.torn.unwrap_or_else(|| format!("{} partials, and no end record", self.partials.len()));
+        let why = self.torn.unwrap_or_else(|| format!("{} partials, and no end record", self.sum.count()));
         torn(edge, self.txn_seq, Place { partition, offset: self.last_offset }, why)
     }
 
     fn tear(&mut self, why: String) {
-        self.partials = Vec::new();
+        self.entries = Entries::default();
         self.torn = Some(why);
     }
 }
@@ -299,7 +303,8 @@ mod tests {
         let found = delivered(&mixed);
         assert_eq!(seqs(&found), [("b".to_owned(), 7, true), ("a".to_owned(), 1, true)]);
         let Delivered::Whole(whole) = &found[1] else { panic!("whole") };
-        assert_eq!((&whole.partials, whole.place), (&a.partials, Place { partition: 3, offset: 6 }));
+        let entries = Entries::of(&a.partials).expect("rows");
+        assert_eq!((&whole.entries, whole.place), (&entries, Place { partition: 3, offset: 6 }));
     }
 
     #[test]

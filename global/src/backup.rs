@@ -322,7 +322,7 @@ mod tests {
         for (txn_seq, day) in [(1, 1), (2, 100)] {
             let sent = transaction("e", txn_seq, day * DAY_MS, vec![partial("a", day * DAY_MS - DAY_MS, 0, 5, &[])]);
             let place = Place { partition: 0, offset: txn_seq as i64 };
-            let mut whole = Delivery { partials: sent.partials, end: sent.end, place };
+            let mut whole = Delivery::of(sent, place).expect("rows");
             let range = &mut whole.end.ranges[0];
             (range.from_lsn, range.to_lsn) = (5 * (txn_seq - 1), 5 * txn_seq);
             range.clicks_total = range.to_lsn;

@@ -2,20 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use tollgate_wire::{EndRecord, Partial};
+use tollgate_wire::{EndRecord, Transaction};
 
+use crate::entries::Entries;
 use crate::records::{Place, Trouble};
+use crate::transaction::{self, Refusal};
 
 /// A transaction that came whole: its end record's count and CRC hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
-    pub partials: Vec<Partial>,
+    pub entries: Entries,
     pub end: EndRecord,
     /// Where its end record stands.
     pub place: Place,
 }
 
 impl Delivery {
+    /// As it comes from an edge that has it in memory, checked.
+    pub fn of(sent: Transaction, place: Place) -> Result<Delivery, Refusal> {
+        Ok(Delivery { entries: transaction::check(&sent)?, end: sent.end, place })
+    }
+
     /// It is whole, and can never be kept.
     pub fn torn(&self, why: String) -> TornTransaction {
         TornTransaction::new(self.end.edge_id.clone(), self.end.txn_seq, self.place, why)

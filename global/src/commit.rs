@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use prost::Message;
 use redb::WriteTransaction;
-use tollgate_wire::{Checkpoint, EndRecord, Partial, Transaction};
+use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
 use crate::ads::AdIndex;
 use crate::batch::{Applied, Batch, Delivered, Delivery};
 use crate::catalogue::Catalogue;
 use crate::edges::{Claims, TroubleKind, Verdict};
-use crate::fold::{add_corrections, add_late, add_to_rows, drop_folded_runs};
+use crate::entries::Entries;
+use crate::fold::{add_corrections, add_late, add_to_rows, drop_folded_runs, merge_runs};
 use crate::hearing::Hearing;
 use crate::history::Corrections;
-use crate::key::{PANE_MS, Parts};
+use crate::key::{self, PANE_MS, Parts};
 use crate::panes::{Run, RunBuilder, RunError, merge_rows};
 use crate::records::{Edge, Place, Trouble};
 use crate::rollup::{self, Step};
@@ -81,7 +82,8 @@ impl<'a> Commit<'a> {
     }
 
     /// Takes an edge's transaction with its checkpoint, if it is the next after the stored one.
-    pub fn take(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+    /// `entries` are of its partials.
+    pub fn take(&mut self, transaction: &Transaction, entries: &Entries) -> Result<(), StoreError> {
         let (next, end) = (&transaction.checkpoint, &transaction.end);
         let edge_id = next.edge_id.as_str();
         {
@@ -99,7 +101,7 @@ impl<'a> Commit<'a> {
         let silent = self.is_silent(edge_id);
         let now_ms = self.now_ms;
         self.edge(edge_id).advance(end, now_ms);
-        self.count(&[Counted { partials: &transaction.partials, end, silent }])
+        self.count(&[Counted { entries, end, silent }])
     }
 
     /// Takes what was consumed.
@@ -210,7 +212,7 @@ impl<'a> Commit<'a> {
 
     /// Compares a transaction with what was counted of its edge; gives it back where it is to be counted.
     fn judge<'b>(&mut self, delivery: &'b Delivery, applied: &mut Applied) -> Option<Counted<'b>> {
-        let Delivery { partials, end, place } = delivery;
+        let Delivery { entries, end, place } = delivery;
         let edge_id = end.edge_id.as_str();
         if self.was_read(edge_id, *place) {
             return None;
@@ -240,9 +242,9 @@ impl<'a> Commit<'a> {
             }
         }
         applied.transactions += 1;
-        applied.partials += partials.len() as u64;
+        applied.partials += entries.len() as u64;
         applied.clicks += end.ranges.iter().map(|range| range.clicks).sum::<u64>();
-        Some(Counted { partials, end, silent })
+        Some(Counted { entries, end, silent })
     }
 
     fn trouble(&self, kind: TroubleKind, txn_seq: u64, clicks: u64, text: String) -> Trouble {
@@ -260,11 +262,11 @@ impl<'a> Commit<'a> {
         if !counted.is_empty() {
             self.after.committed_ms = Some(self.now_ms);
         }
-        for partial in counted.iter().flat_map(|counted| counted.partials) {
-            *self.after.counted.entry(partial.class).or_default() += partial.clicks;
+        for entry in counted.iter().flat_map(|counted| counted.entries.iter()) {
+            *self.after.counted.entry(key::class(entry.key)).or_default() += entry.clicks;
         }
         let folded_before_ms = self.before.progress.folded_before_ms.max(self.after.progress.marks.closed_before_ms);
-        self.compare(counted);
+        self.compare(counted)?;
         let (run, direct) = self.sort_out(counted, folded_before_ms)?;
         self.writer.ads.note(self.file, &run)?;
         self.writer.ads.note(self.file, &direct)?;
@@ -295,32 +297,34 @@ impl<'a> Commit<'a> {
     }
 
     /// What clicks say of whose they are, and what the catalogue says.
-    fn compare(&mut self, counted: &[Counted<'_>]) {
+    fn compare(&mut self, counted: &[Counted<'_>]) -> Result<(), StoreError> {
         if self.catalogue.ads() == 0 {
-            return;
+            return Ok(());
         }
-        for partial in counted.iter().flat_map(|counted| counted.partials) {
-            let Some(owner) = self.catalogue.owner(&partial.ad_id) else { continue };
+        for entry in counted.iter().flat_map(|counted| counted.entries.iter()) {
+            let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
+            let Some(owner) = self.catalogue.owner(row.ad_id) else { continue };
             let differs = |clicked: &str, said: &str| !clicked.is_empty() && !said.is_empty() && clicked != said;
-            self.mismatches[0] += u64::from(differs(&partial.campaign_id, owner.campaign_id)) * partial.clicks;
-            self.mismatches[1] += u64::from(differs(&partial.advertiser_id, owner.advertiser_id)) * partial.clicks;
+            self.mismatches[0] += u64::from(differs(row.campaign_id, owner.campaign_id)) * entry.clicks;
+            self.mismatches[1] += u64::from(differs(row.advertiser_id, owner.advertiser_id)) * entry.clicks;
         }
+        Ok(())
     }
 
     /// What waits for its pane to close, and what goes to its row at once; notes what comes after its minute was closed.
     fn sort_out(&self, counted: &[Counted<'_>], folded_before_ms: i64) -> Result<(Run, Run), StoreError> {
         let (mut run, mut direct, mut corrections) =
             (RunBuilder::default(), RunBuilder::default(), Corrections::default());
-        for Counted { partials, end, silent } in counted {
+        let marks = self.before.progress.marks;
+        for Counted { entries, end, silent } in counted {
             let open_until_ms = end.watermark_ms.saturating_add(OPEN_AHEAD_MS);
-            for partial in *partials {
-                let pane_ms = partial.pane_start_ms;
+            for (index, entry) in entries.iter().enumerate() {
+                let pane_ms = key::window_start(entry.key);
                 let to = if (folded_before_ms..=open_until_ms).contains(&pane_ms) { &mut run } else { &mut direct };
-                let entry = partial.index as usize;
-                to.add(partial).map_err(|source| refused(RunError::Users { entry, source }))?;
-                let marks = self.before.progress.marks;
+                to.add(&entry).map_err(|source| refused(RunError::Users { entry: index, source }))?;
                 if pane_ms < marks.closed_before_ms {
-                    corrections.add(marks, *silent, &partial.ad_id, pane_ms, partial.class, partial.clicks);
+                    let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
+                    corrections.add(marks, *silent, row.ad_id, pane_ms, row.class, entry.clicks);
                 }
             }
         }
@@ -341,8 +345,13 @@ impl<'a> Commit<'a> {
 
     /// Writes the rows of panes before `folded_before_ms`, or of all where memory is short, and lets runs go that are done.
     fn fold(&mut self, mut folded_before_ms: i64) -> Result<(), StoreError> {
-        let open = &mut self.after.open;
-        if open.runs.len() > OPEN_RUNS_MAX || open.bytes() > self.options.open_bytes_max {
+        let (open, bytes_max) = (&mut self.after.open, self.options.open_bytes_max);
+        let is_full = open.bytes() > bytes_max;
+        if is_full && u32::try_from(open.bytes()).is_ok() {
+            merge_runs(self.file, open, self.after.generation)?;
+        }
+        // With less room than a quarter they would be merged again and again.
+        if open.runs.len() > OPEN_RUNS_MAX || is_full && open.bytes() > bytes_max - bytes_max / 4 {
             let last_pane = open.runs.iter().filter_map(|(_, run)| run.last_pane()).max();
             folded_before_ms =
                 last_pane.map_or(folded_before_ms, |pane| folded_before_ms.max(pane.saturating_add(PANE_MS)));
@@ -362,7 +371,7 @@ impl<'a> Commit<'a> {
 
 /// A transaction that is counted.
 struct Counted<'a> {
-    partials: &'a [Partial],
+    entries: &'a Entries,
     end: &'a EndRecord,
     /// Nothing waited for its edge.
     silent: bool,

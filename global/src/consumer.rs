@@ -15,9 +15,10 @@ use crate::store::Store;
 use crate::tables::StoreError;
 use crate::topic::Topic;
 
-/// A batch is committed when nothing more is at hand, or after so long, or with so many partials.
-const BATCH_TIME: Duration = Duration::from_millis(200);
-const BATCH_PARTIALS: usize = 200_000;
+/// A batch is committed when nothing more is at hand, or after so long, or with so much. A row that is counted ten times in a batch costs
+/// little more than one that is counted once.
+const BATCH_TIME: Duration = Duration::from_millis(500);
+const BATCH_BYTES: usize = 64 << 20;
 /// How long nothing must come before what is there is committed: records of a transaction come together.
 const LULL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(100);
@@ -234,7 +235,7 @@ impl Consumer {
     /// Reads until there is something to commit, and nothing more at hand. True: Kafka gave something.
     fn gather(&mut self) -> Result<bool, Turn> {
         let (until, mut came) = (Instant::now() + BATCH_TIME, false);
-        while self.reading.ready_partials() < BATCH_PARTIALS && Instant::now() < until {
+        while self.reading.ready_bytes() < BATCH_BYTES && Instant::now() < until {
             let timeout = if self.reading.is_ready() { LULL } else { POLL };
             let reader = self.reader.as_ref().expect("connected before");
             let (reading, meter) = (&mut self.reading, &self.meter);
@@ -364,7 +365,7 @@ mod tests {
         let (store, now_ms) = (open(), wall_ms());
         let sent = transaction("a", 1, 420_000, vec![partial("ad", 0, 0, 1, &[])]);
         let place = Place { partition: 0, offset: 4 };
-        let whole = Delivered::Whole(Delivery { partials: sent.partials, end: sent.end, place });
+        let whole = Delivered::Whole(Delivery::of(sent, place).expect("rows"));
         let offsets = BTreeMap::from([(0, 5)]);
         let batch = Batch { deliveries: &[whole], offsets: &offsets, now_ms, closing_cap_ms: Some(i64::MIN) };
         store.apply(&batch).expect("counted");

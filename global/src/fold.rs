@@ -1,12 +1,14 @@
 //! Writing rows: what closed panes, late partials and corrections add to what the file holds of them.
 
+use std::sync::Arc;
+
 use prost::Message;
 use redb::{ReadableTable, WriteTransaction};
-use tollgate_wire::users::{Users, UsersError};
+use tollgate_wire::users::UsersError;
 
 use crate::history::{Added, Corrections};
 use crate::key;
-use crate::panes::{Open, RowDelta, Run};
+use crate::panes::{Open, RowDelta, Run, merge_rows, merged_users};
 use crate::progress::Progress;
 use crate::records::{History, Row};
 use crate::tables::{CORRECTED, HISTORY, RUNS, StoreError, damaged_users, decode, rows_of};
@@ -80,6 +82,19 @@ pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_m
     Ok(())
 }
 
+/// All runs become one, in memory and in the file: their keys are often the same.
+pub fn merge_runs(file: &WriteTransaction, open: &mut Open, number: i64) -> Result<(), StoreError> {
+    let rows = merge_rows(open.runs.iter().map(|(_, run)| run.as_ref()), open.folded_before_ms, i64::MAX);
+    let merged = Run::of_rows(&rows).map_err(|error| StoreError::Damaged(format!("runs to be merged: {error}")))?;
+    let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
+    for (of_one, _) in &open.runs {
+        runs.remove(of_one).map_err(redb::Error::from)?;
+    }
+    runs.insert(number, merged.bytes()).map_err(redb::Error::from)?;
+    open.runs = vec![(number, Arc::new(merged))];
+    Ok(())
+}
+
 /// Lets runs go whose last pane is folded.
 pub fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), StoreError> {
     let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
@@ -94,17 +109,7 @@ pub fn drop_folded_runs(file: &WriteTransaction, open: &mut Open) -> Result<(), 
 
 fn add_to_row(before: Option<Row>, delta: &RowDelta<'_>) -> Result<Row, UsersError> {
     let before = before.unwrap_or_default();
-    let clicks = before.clicks + delta.clicks;
-    // One sketch alone is kept as it came.
-    let users = match (before.users.is_empty(), delta.users.as_slice()) {
-        (_, []) => before.users,
-        (true, [only]) => only.to_vec(),
-        (_, several) => {
-            let mut sketch = Users::default();
-            sketch.merge_bytes(&before.users)?;
-            several.iter().try_for_each(|bytes| sketch.merge_bytes(bytes))?;
-            sketch.into_bytes()
-        }
-    };
-    Ok(Row { clicks, users })
+    let kept = Some(before.users.as_slice()).filter(|users| !users.is_empty());
+    let users: Vec<&[u8]> = kept.into_iter().chain(delta.users.iter().copied()).collect();
+    Ok(Row { clicks: before.clicks + delta.clicks, users: merged_users(&users)?.into_owned() })
 }

@@ -9,7 +9,7 @@
 //! All numbers big-endian, times with their sign bit flipped: bytes then sort as (bucket, ad, window, the rest). The rows of all
 //! ads together are those of the ad without a name: no click can name it.
 
-use tollgate_wire::Partial;
+use tollgate_wire::PartialView;
 
 /// The grain of all counts: 10 s of event time.
 pub const PANE_MS: i64 = 10_000;
@@ -19,9 +19,9 @@ pub const TEXT_BYTES_MAX: usize = 1_000;
 const SIGN: u64 = 1 << 63;
 
 /// Appends the key of the partial's row. The caller has checked the texts against [`TEXT_BYTES_MAX`].
-pub fn append(partial: &Partial, out: &mut Vec<u8>) {
-    append_start(&partial.ad_id, partial.pane_start_ms, out);
-    for text in [&partial.campaign_id, &partial.advertiser_id, &partial.region] {
+pub fn append(partial: &PartialView<'_>, out: &mut Vec<u8>) {
+    append_start(partial.ad_id, partial.pane_start_ms, out);
+    for text in [partial.campaign_id, partial.advertiser_id, partial.region] {
         append_text(text, out);
     }
     for code in [partial.device, partial.agent, partial.class, partial.rules] {
@@ -45,6 +45,12 @@ pub fn ad_id(key: &[u8]) -> &[u8] {
 pub fn window_start(key: &[u8]) -> i64 {
     let at = 2 + ad_id(key).len();
     time_at(key, at)
+}
+
+/// The class of clicks that a key of ours names.
+pub fn class(key: &[u8]) -> u32 {
+    let at = key.len() - 8;
+    u32::from_be_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]])
 }
 
 /// Turns the key of a row into that of another window.
@@ -158,8 +164,7 @@ mod tests {
     use super::*;
 
     fn key_of(ad: &str, pane_start_ms: i64, region: &str, class: u32) -> Vec<u8> {
-        let partial =
-            Partial { ad_id: ad.into(), pane_start_ms, region: region.into(), class, rules: 1, ..Partial::default() };
+        let partial = PartialView { ad_id: ad, pane_start_ms, region, class, rules: 1, ..PartialView::default() };
         let mut out = Vec::new();
         append(&partial, &mut out);
         out
@@ -182,6 +187,7 @@ mod tests {
             let parts = Parts::read(&key).expect("a key");
             assert_eq!((parts.ad_id, parts.window_start_ms, parts.region), ("ad_1", pane_start_ms, "US-CA"));
             assert_eq!((parts.campaign_id, parts.device, parts.class, parts.rules), ("", 0, 7, 1));
+            assert_eq!(class(&key), 7);
             let mut stored_key = Vec::new();
             stored(&key, -3_600_000, &mut stored_key);
             assert_eq!(unstored(&stored_key), (-3_600_000, key.as_slice()));

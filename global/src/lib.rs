@@ -13,6 +13,7 @@ mod consumer;
 mod dashboard;
 mod directory;
 mod edges;
+mod entries;
 #[cfg(test)]
 mod fixture;
 mod fold;
@@ -69,6 +70,7 @@ pub use consumer::{Consumer, Stopped};
 pub use dashboard::Page;
 pub use directory::{STORE_FILE, is_known, of_the_global_tier};
 pub use edges::{EdgeState, Presence, TroubleKind};
+pub use entries::Entries;
 pub use hearing::{Heard, Hearing};
 pub use http::{AGENTS, Access, CLASSES, DEVICES, Port, PortLimits, QUESTIONS_BYTES_MAX, serve};
 pub use kafka::KafkaSettings;

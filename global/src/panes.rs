@@ -1,29 +1,18 @@
-//! Pure. The open panes: what was committed and is not yet folded into rows, kept as one sorted run a commit.
+//! Pure. The open panes: what was committed and is not yet folded into rows, kept as one sorted run a commit, or as one of
+//! several commits where memory is short.
 //!
 //! A run is never changed, so a query reads it without a lock, and its bytes are the very ones that the store keeps until
-//! the run's last pane is folded. Entries of a run, one a key and sorted by it:
-//!
-//! ```text
-//! u16 key bytes | key (see `key`) | u64 clicks | u32 users bytes | users      numbers little-endian
-//! ```
+//! the run's last pane is folded. It has one entry a key (see `entries`), sorted by it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use tollgate_wire::Partial;
 use tollgate_wire::users::{Users, UsersError};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::entries::{self, Entry, checked_end, entry_at};
 use crate::key::{self, Parts};
-
-/// One entry: how many clicks, and whose, a commit adds to a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
-    pub key: &'a [u8],
-    pub clicks: u64,
-    /// Sketch of the distinct users, empty for none.
-    pub users: &'a [u8],
-}
 
 /// The entries of one commit, sorted.
 pub struct Run {
@@ -44,13 +33,12 @@ pub enum RunError {
     Damaged(usize),
 }
 
-/// Adds partials up to the entries of a run: one for each key, and those of all ads together.
+/// Adds entries up to those of a run: one for each key, and those of all ads together.
 #[derive(Default)]
 pub struct RunBuilder<'a> {
     keys: Vec<u8>,
     slots: Vec<Slot<'a>>,
     by_key: HashTable<u32>,
-    scratch: Vec<u8>,
     /// Merged sketches, as they are written.
     merged: Vec<u8>,
 }
@@ -73,16 +61,12 @@ enum Sketch<'a> {
 }
 
 impl<'a> RunBuilder<'a> {
-    /// Adds a partial whose texts were checked. On an error the builder is of no use any more.
-    pub fn add(&mut self, partial: &'a Partial) -> Result<(), UsersError> {
-        let mut key = std::mem::take(&mut self.scratch);
-        key.clear();
-        key::append(partial, &mut key);
-        let slot = self.slot(&key);
-        self.scratch = key;
+    /// On an error the builder is of no use any more.
+    pub fn add(&mut self, entry: &Entry<'a>) -> Result<(), UsersError> {
+        let slot = self.slot(entry.key);
         let slot = &mut self.slots[slot];
-        slot.clicks += partial.clicks;
-        slot.users.add(&partial.users)
+        slot.clicks += entry.clicks;
+        slot.users.add(entry.users)
     }
 
     /// The slot of a key, made where there is none.
@@ -117,7 +101,8 @@ impl<'a> RunBuilder<'a> {
             let slot = &self.slots[at as usize];
             index.push(bytes.len() as u32);
             last_pane = last_pane.max(Some(key::window_start(key(slot))));
-            append_entry(key(slot), slot.clicks, slot.users.bytes(&self.merged), &mut bytes);
+            let users = slot.users.bytes(&self.merged);
+            entries::append(&Entry { key: key(slot), clicks: slot.clicks, users }, &mut bytes);
             // Checked as it grows: places are of 32 bits.
             if u32::try_from(bytes.len()).is_err() {
                 return Err(RunError::TooLarge(bytes.len()));
@@ -203,7 +188,7 @@ impl Run {
         let mut at = 0;
         while at < bytes.len() {
             let damaged = RunError::Damaged(index.len());
-            let Some(end) = checked_entry_end(&bytes, at) else { return Err(damaged) };
+            let Some(end) = checked_end(&bytes, at) else { return Err(damaged) };
             let key = entry_at(&bytes, at as u32).key;
             let Some(parts) = Parts::read(key) else { return Err(damaged) };
             if index.last().is_some_and(|&last| entry_at(&bytes, last).key >= key) {
@@ -212,6 +197,21 @@ impl Run {
             last_pane = last_pane.max(Some(parts.window_start_ms));
             index.push(at as u32);
             at = end;
+        }
+        Ok(Run { bytes, index, last_pane })
+    }
+
+    /// The run that holds what others do, together.
+    pub fn of_rows(rows: &[RowDelta<'_>]) -> Result<Run, RunError> {
+        let (mut bytes, mut index, mut last_pane) = (Vec::new(), Vec::with_capacity(rows.len()), None);
+        for (entry, row) in rows.iter().enumerate() {
+            index.push(bytes.len() as u32);
+            last_pane = last_pane.max(Some(key::window_start(row.key)));
+            let users = merged_users(&row.users).map_err(|source| RunError::Users { entry, source })?;
+            entries::append(&Entry { key: row.key, clicks: row.clicks, users: &users }, &mut bytes);
+            if u32::try_from(bytes.len()).is_err() {
+                return Err(RunError::TooLarge(bytes.len()));
+            }
         }
         Ok(Run { bytes, index, last_pane })
     }
@@ -281,6 +281,19 @@ pub struct RowDelta<'a> {
     pub users: Vec<&'a [u8]>,
 }
 
+/// Sketches as one; one alone as it came.
+pub fn merged_users<'a>(sketches: &[&'a [u8]]) -> Result<Cow<'a, [u8]>, UsersError> {
+    Ok(match sketches {
+        [] => Cow::Borrowed(&[]),
+        [only] => Cow::Borrowed(only),
+        several => {
+            let mut users = Users::default();
+            several.iter().try_for_each(|bytes| users.merge_bytes(bytes))?;
+            Cow::Owned(users.into_bytes())
+        }
+    })
+}
+
 /// The entries in panes of [from, to) of all these runs, merged by key and in the order of keys.
 pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: i64) -> Vec<RowDelta<'a>> {
     let mut entries: Vec<Entry<'a>> = Vec::new();
@@ -301,37 +314,4 @@ pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: 
         }
     }
     rows
-}
-
-fn append_entry(key: &[u8], clicks: u64, users: &[u8], out: &mut Vec<u8>) {
-    let key_bytes = u16::try_from(key.len()).expect("TEXT_BYTES_MAX keeps four texts and codes under 64 KiB");
-    out.extend_from_slice(&key_bytes.to_le_bytes());
-    out.extend_from_slice(key);
-    out.extend_from_slice(&clicks.to_le_bytes());
-    out.extend_from_slice(&(users.len() as u32).to_le_bytes());
-    out.extend_from_slice(users);
-}
-
-/// The entry that begins at a place of the index.
-fn entry_at(bytes: &[u8], at: u32) -> Entry<'_> {
-    let (at, end) = (at as usize, entry_end(bytes, at));
-    let clicks_at = at + 2 + key_bytes(bytes, at);
-    let clicks = bytes[clicks_at..clicks_at + 8].try_into().expect("eight bytes were taken");
-    Entry { key: &bytes[at + 2..clicks_at], clicks: u64::from_le_bytes(clicks), users: &bytes[clicks_at + 12..end] }
-}
-
-fn entry_end(bytes: &[u8], at: u32) -> usize {
-    checked_entry_end(bytes, at as usize).expect("the index holds only places of whole entries")
-}
-
-fn checked_entry_end(bytes: &[u8], at: usize) -> Option<usize> {
-    bytes.get(at..at + 2)?;
-    let users_at = at + 2 + key_bytes(bytes, at) + 8;
-    let users: [u8; 4] = bytes.get(users_at..users_at + 4)?.try_into().ok()?;
-    let end = users_at + 4 + u32::from_le_bytes(users) as usize;
-    (end <= bytes.len()).then_some(end)
-}
-
-fn key_bytes(bytes: &[u8], at: usize) -> usize {
-    usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }

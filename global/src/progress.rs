@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::key::PANE_MS;
     use proptest::prelude::*;
-    use tollgate_wire::Partial;
+    use tollgate_wire::PartialView;
 
     fn rolled(rolled_before_ms: i64) -> Progress {
         Progress { rolled_before_ms, ..Progress::default() }
@@ -188,9 +188,8 @@ mod tests {
     fn what_is_rolled_is_known_by_row_while_an_hour_is_under_way() {
         let row_key = |ad: &str, window_ms: i64, region: &str| {
             let mut key = Vec::new();
-            let region = region.to_owned();
             key::append(
-                &Partial { ad_id: ad.into(), pane_start_ms: window_ms, region, ..Partial::default() },
+                &PartialView { ad_id: ad, pane_start_ms: window_ms, region, ..PartialView::default() },
                 &mut key,
             );
             key

@@ -19,8 +19,8 @@ pub struct Reading {
     pub partitions: Partitions,
     assembly: Assembly,
     ready: Vec<Delivered>,
-    /// In `ready`.
-    ready_partials: usize,
+    /// Of what is in `ready`.
+    ready_bytes: usize,
     /// What a partition is to give first, before what is to be counted.
     witnesses: BTreeMap<i32, Witness>,
     /// A partition that gave something else.
@@ -99,7 +99,7 @@ impl Reading {
         for one in &delivered {
             if let Delivered::Whole(whole) = one {
                 state.watermark_ms = state.watermark_ms.max(Some(whole.end.watermark_ms));
-                self.ready_partials += whole.partials.len();
+                self.ready_bytes += whole.entries.bytes();
             }
         }
         self.ready.extend(delivered);
@@ -169,9 +169,9 @@ impl Reading {
         !self.ready.is_empty()
     }
 
-    /// Partials of transactions that wait to be committed.
-    pub fn ready_partials(&self) -> usize {
-        self.ready_partials
+    /// What transactions that wait to be committed take of memory.
+    pub fn ready_bytes(&self) -> usize {
+        self.ready_bytes
     }
 
     /// What was read is further than what the store was told.
@@ -191,7 +191,7 @@ impl Reading {
         let applied = store.apply_what_can_be(&batch)?;
         (self.cap_ms, self.committed_offsets) = (closing_cap_ms, offsets);
         self.ready.clear();
-        self.ready_partials = 0;
+        self.ready_bytes = 0;
         Ok(applied)
     }
 
@@ -209,6 +209,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entries::Entries;
     use crate::fixture::{partial, transaction};
     use crate::store::Options;
     use prost::Message as _;
@@ -271,7 +272,8 @@ mod tests {
         take(9, Kind::End, &sent.end.encode_to_vec());
         take(9, Kind::End, &sent.end.encode_to_vec());
         let [Delivered::Whole(whole)] = &reading.ready[..] else { panic!("{:?}", reading.ready) };
-        assert_eq!((&whole.partials, reading.ready_partials()), (&sent.partials, 2));
+        let entries = Entries::of(&sent.partials).expect("rows");
+        assert_eq!((&whole.entries, reading.ready_bytes()), (&entries, entries.bytes()));
     }
 
     /// A topic that was put back to an older state, and written to since, has the offset that is to be read next: of another record.

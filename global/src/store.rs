@@ -119,10 +119,10 @@ impl Store {
 
     /// Commits an edge's transaction with its checkpoint, all or nothing and on disk when this returns: the embedded sink.
     pub fn commit(&self, transaction: &Transaction) -> Result<(), StoreError> {
-        transaction::check(transaction)?;
+        let entries = transaction::check(transaction)?;
         // The edge's own clock: it is this process's too.
         let now_ms = transaction.checkpoint.written_ms;
-        self.write(now_ms, |commit| commit.take(transaction)).map(|_| ())
+        self.write(now_ms, |commit| commit.take(transaction, &entries)).map(|_| ())
     }
 
     /// Commits what was consumed, with the offsets behind it, all or nothing and on disk when this returns. What is in it
@@ -255,6 +255,11 @@ impl Store {
     #[cfg(test)]
     pub fn open_runs(&self) -> usize {
         self.moment().open.runs.len()
+    }
+
+    #[cfg(test)]
+    pub fn open_bytes(&self) -> usize {
+        self.moment().open.bytes()
     }
 
     pub(crate) fn moment(&self) -> Arc<Moment> {

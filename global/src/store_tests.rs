@@ -14,6 +14,7 @@ use crate::store::{Options, Store};
 use crate::sums::Sums;
 use crate::tables::StoreError;
 use crate::transaction::Refusal;
+use crate::window::Grain;
 use tollgate_wire::Partial;
 
 const ADS: [&str; 4] = ["a", "aa", "b", "ad with ü"];
@@ -248,6 +249,43 @@ fn open_panes_are_bounded_when_nothing_closes() {
     assert_eq!(snapshot.ad("a", i64::MIN, i64::MAX).expect("ad").net(), commits);
     let early = START_MS + 10 * PANE_MS;
     assert_eq!(snapshot.ad("a", START_MS, early).expect("ad").net(), 99, "seq 1 to 99 lie in the first ten panes");
+}
+
+/// Where memory is short, keys that come again and again take their place once, and nothing is written to rows; where they are too
+/// many even so, it is.
+#[test]
+fn runs_are_merged_before_open_panes_are_folded() {
+    let folder = tempfile::tempdir().expect("folder");
+    let options = Options { open_bytes_max: 60_000, idle_after_ms: i64::MAX, ..Options::default() };
+    let open = || Store::open_with(&folder.path().join("store"), options.clone()).expect("a store");
+    let mut store = open();
+    let users_of = |ad: u64, seq: u64| [(ad * 1_000 + seq).wrapping_mul(0x9e37_79b9_7f4a_7c15), ad];
+    let commit = |store: &Store, seq: u64, ads: std::ops::Range<u64>| {
+        let row =
+            |ad: u64| partial(&format!("ad_{ad}"), START_MS + (ad % 2) as i64 * PANE_MS, 0, 1, &users_of(ad, seq));
+        store.commit(&transaction("e", seq, START_MS, ads.map(row).collect())).expect("commit");
+    };
+    let rows = |store: &Store| store.snapshot().expect("snapshot").rows(Grain::Pane).expect("rows");
+    for seq in 1..=100 {
+        commit(&store, seq, 0..20);
+        assert!(store.open_bytes() <= 60_000, "{} bytes", store.open_bytes());
+    }
+    for when in ["before", "after a start"] {
+        let (runs, snapshot) = (store.open_runs(), store.snapshot().expect("snapshot"));
+        assert!((1..20).contains(&runs) && rows(&store) == 0, "{runs} runs, {} rows {when}", rows(&store));
+        let sums = snapshot.ad("ad_3", i64::MIN, i64::MAX).expect("ad");
+        assert_eq!(sums.net(), 100, "{when}");
+        assert!((98..=104).contains(&sums.users()), "{} of 101 users {when}", sums.users());
+        assert_eq!(snapshot.totals(i64::MIN, i64::MAX).expect("totals").net(), 2_000, "{when}");
+        drop((snapshot, store));
+        store = open();
+    }
+    commit(&store, 101, 0..800);
+    assert!(rows(&store) > 800 && store.open_runs() == 0, "{} rows, {} runs", rows(&store), store.open_runs());
+    commit(&store, 102, 0..20);
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.ad("ad_3", i64::MIN, i64::MAX).expect("ad").net(), 102);
+    assert_eq!(snapshot.totals(i64::MIN, i64::MAX).expect("totals").net(), 2_820);
 }
 
 /// A pane closes, its run goes; panes yet open stay in memory.

@@ -1,7 +1,8 @@
 //! Pure. Whether a transaction is whole and one that the store can keep: checked before anything of it is written.
 
-use tollgate_wire::{FORMAT_VERSION, Partial, Transaction, TransactionError};
+use tollgate_wire::{FORMAT_VERSION, PartialView, Transaction, TransactionError};
 
+use crate::entries::Entries;
 use crate::key::{PANE_MS, TEXT_BYTES_MAX};
 
 /// More clicks than 100 M a second for a pane: keeps all sums far from 2^64.
@@ -26,20 +27,17 @@ pub enum Refusal {
     Run(String),
 }
 
-/// The transaction is all that its end record closes, and each partial can be a row.
-pub fn check(transaction: &Transaction) -> Result<(), Refusal> {
+/// What the transaction adds to rows: it is all that its end record closes, and each partial can be a row.
+pub fn check(transaction: &Transaction) -> Result<Entries, Refusal> {
     check_version("end record", transaction.end.format_version)?;
     check_version("checkpoint", transaction.checkpoint.format_version)?;
-    check_partials(&transaction.partials)?;
-    Ok(transaction.check()?)
+    let entries = Entries::of(&transaction.partials)?;
+    transaction.check()?;
+    Ok(entries)
 }
 
-/// Each partial can be a row.
-pub fn check_partials(partials: &[Partial]) -> Result<(), Refusal> {
-    partials.iter().try_for_each(check_partial)
-}
-
-fn check_partial(partial: &Partial) -> Result<(), Refusal> {
+/// The partial can be a row.
+pub fn check_partial(partial: &PartialView<'_>) -> Result<(), Refusal> {
     let index = partial.index;
     check_version("partial", partial.format_version)?;
     if partial.pane_start_ms.rem_euclid(PANE_MS) != 0 {
@@ -52,10 +50,10 @@ fn check_partial(partial: &Partial) -> Result<(), Refusal> {
         return Err(Refusal::NoAd { index });
     }
     let texts = [
-        ("ad_id", &partial.ad_id),
-        ("campaign_id", &partial.campaign_id),
-        ("advertiser_id", &partial.advertiser_id),
-        ("region", &partial.region),
+        ("ad_id", partial.ad_id),
+        ("campaign_id", partial.campaign_id),
+        ("advertiser_id", partial.advertiser_id),
+        ("region", partial.region),
     ];
     for (field, text) in texts {
         if text.len() > TEXT_BYTES_MAX {
@@ -86,8 +84,10 @@ mod tests {
 
     #[test]
     fn a_whole_transaction_passes() {
-        assert_eq!(check(&whole()), Ok(()));
-        assert_eq!(check(&transaction("edge", 1, 0, vec![])), Ok(()));
+        let entries = check(&whole()).expect("it is");
+        let found: Vec<_> = entries.iter().map(|entry| (entry.clicks, entry.users.is_empty())).collect();
+        assert_eq!((found, entries.len()), (vec![(1, false), (2, true)], 2));
+        assert!(check(&transaction("edge", 1, 0, vec![])).expect("it is").is_empty());
     }
 
     /// Pins what the CRC covers: the encoded partials one after another, CRC32C.

@@ -50,7 +50,7 @@ impl Fixed {
         *lsn = range.to_lsn;
         sent.end.horizon_ms = watermark_ms - 10 * MINUTE_MS;
         self.offset += 1;
-        Delivery { partials: sent.partials, end: sent.end, place: Place { partition: 0, offset: self.offset } }
+        Delivery::of(sent, Place { partition: 0, offset: self.offset }).expect("rows")
     }
 
     fn apply(&self, deliveries: Vec<Delivery>, now_ms: i64) -> crate::batch::Applied {
@@ -381,7 +381,7 @@ fn what_is_pruned_is_still_there_at_a_coarser_grain() {
     let mut fixed = Fixed::new(Options { retention, ..Options::default() });
     for hour in 0..120 {
         let at = START_MS + hour * HOUR_MS;
-        fixed.sends("e", at, vec![partial("a", at, 0, 1, &[hour as u64]), partial("a", at + 61_000, 0, 2, &[])]);
+        fixed.sends("e", at, vec![partial("a", at, 0, 1, &[hour as u64]), partial("a", at + 60_000, 0, 2, &[])]);
     }
     let end = START_MS + 121 * HOUR_MS;
     fixed.sends("e", end, Vec::new());

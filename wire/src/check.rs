@@ -1,6 +1,7 @@
 //! Pure. Reading what arrived: versions, and whether a transaction is whole.
 
 use crate::messages::{Checkpoint, EndRecord, Partial};
+use crate::view::PartialView;
 use crate::{FORMAT_VERSION, Transaction};
 use prost::Message;
 use std::collections::BTreeMap;
@@ -37,6 +38,13 @@ pub fn decode_partial(bytes: &[u8]) -> Result<Partial, DecodeError> {
     decode(bytes, "a partial", |partial: &Partial| partial.format_version)
 }
 
+/// As [`decode_partial`], where its bytes lie.
+pub fn view_partial(bytes: &[u8]) -> Result<PartialView<'_>, DecodeError> {
+    let what = "a partial";
+    let view = PartialView::read(bytes).map_err(|error| DecodeError::Damaged { what, error })?;
+    check_version(view.format_version, what).map(|()| view)
+}
+
 pub fn decode_end_record(bytes: &[u8]) -> Result<EndRecord, DecodeError> {
     decode(bytes, "an end record", |end: &EndRecord| end.format_version)
 }
@@ -47,85 +55,120 @@ pub fn decode_checkpoint(bytes: &[u8]) -> Result<Checkpoint, DecodeError> {
 
 fn decode<M: Message + Default>(bytes: &[u8], what: &'static str, version: fn(&M) -> u32) -> Result<M, DecodeError> {
     let message = M::decode(bytes).map_err(|error| DecodeError::Damaged { what, error })?;
-    match version(&message) {
+    check_version(version(&message), what).map(|()| message)
+}
+
+fn check_version(found: u32, what: &'static str) -> Result<(), DecodeError> {
+    match found {
         0 => Err(DecodeError::NoVersion { what }),
-        1..=FORMAT_VERSION => Ok(message),
+        1..=FORMAT_VERSION => Ok(()),
         found => Err(DecodeError::Version { what, found }),
     }
 }
 
 /// CRC32C over the encoded partials, one after the other: `EndRecord.crc`.
 pub fn crc_of(partials: &[Partial]) -> u32 {
-    let mut crc = PartialsCrc::default();
+    let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
     let mut bytes = Vec::new();
     for partial in partials {
         bytes.clear();
         partial.encode_raw(&mut bytes);
-        crc.add(&bytes);
+        crc.update(&bytes);
     }
-    crc.value()
+    crc.finalize() as u32
 }
 
-/// [`crc_of`] partials whose encodings come one by one, as they came.
-pub struct PartialsCrc {
-    digest: crc_fast::Digest,
+/// What the partials of one transaction say together, taken one by one.
+pub struct PartialsSum {
+    crc: crc_fast::Digest,
+    count: usize,
+    /// Of the first.
+    edge_id: String,
+    txn_seq: u64,
+    /// By log, the first partial that names it, and clicks of all.
+    by_log: BTreeMap<Vec<u8>, (usize, u64)>,
+    /// The first that is unlike those before it, and in what.
+    unlike: Option<(usize, &'static str)>,
 }
 
-impl Default for PartialsCrc {
-    fn default() -> PartialsCrc {
-        PartialsCrc { digest: crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi) }
+impl Default for PartialsSum {
+    fn default() -> PartialsSum {
+        let crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        let (edge_id, by_log) = (String::new(), BTreeMap::new());
+        PartialsSum { crc, count: 0, edge_id, txn_seq: 0, by_log, unlike: None }
     }
 }
 
-impl PartialsCrc {
-    pub fn add(&mut self, encoded: &[u8]) {
-        self.digest.update(encoded);
-    }
-
-    pub fn value(&self) -> u32 {
-        self.digest.finalize() as u32
-    }
-}
-
-/// Whether these partials, of this CRC, are all that the end record closes.
-pub fn check_partials(partials: &[Partial], crc: u32, end: &EndRecord) -> Result<(), TransactionError> {
-    if partials.len() != end.partials as usize {
-        return Err(TransactionError::Partials { found: partials.len(), expected: end.partials });
-    }
-    // Clicks found in the partials and clicks of the ranges, by log.
-    let mut by_log: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
-    for range in &end.ranges {
-        by_log.entry(&range.log_uuid).or_default().1 += range.clicks;
-    }
-    for (index, partial) in partials.iter().enumerate() {
-        let log = by_log.get_mut(partial.log_uuid.as_slice());
-        let agrees = [
-            ("edge_id", partial.edge_id == end.edge_id),
-            ("txn_seq", partial.txn_seq == end.txn_seq),
-            ("index", partial.index as usize == index),
-            ("log_uuid", log.is_some()),
+impl PartialsSum {
+    /// Takes the next; `encoded` as it came.
+    pub fn add(&mut self, partial: &PartialView<'_>, encoded: &[u8]) {
+        self.crc.update(encoded);
+        if self.count == 0 {
+            (self.edge_id, self.txn_seq) = (partial.edge_id.to_owned(), partial.txn_seq);
+        }
+        let differs = [
+            ("edge_id", partial.edge_id != self.edge_id),
+            ("txn_seq", partial.txn_seq != self.txn_seq),
+            ("index", partial.index as usize != self.count),
         ];
-        if let Some((field, _)) = agrees.into_iter().find(|(_, agrees)| !agrees) {
+        if let Some((field, _)) = differs.into_iter().find(|(_, differs)| *differs) {
+            self.unlike.get_or_insert((self.count, field));
+        }
+        match self.by_log.get_mut(partial.log_uuid) {
+            Some((_, clicks)) => *clicks = clicks.saturating_add(partial.clicks),
+            None => drop(self.by_log.insert(partial.log_uuid.to_vec(), (self.count, partial.clicks))),
+        }
+        self.count += 1;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether they are all that the end record closes.
+    pub fn check(&self, end: &EndRecord) -> Result<(), TransactionError> {
+        if self.count != end.partials as usize {
+            return Err(TransactionError::Partials { found: self.count, expected: end.partials });
+        }
+        let mut of_ranges: BTreeMap<&[u8], u64> = BTreeMap::new();
+        for range in &end.ranges {
+            let clicks = of_ranges.entry(&range.log_uuid).or_default();
+            *clicks = clicks.saturating_add(range.clicks);
+        }
+        let has_any = self.count > 0;
+        let differs =
+            [("edge_id", has_any && self.edge_id != end.edge_id), ("txn_seq", has_any && self.txn_seq != end.txn_seq)];
+        let first = differs.into_iter().find(|(_, differs)| *differs).map(|(field, _)| (0, field));
+        let of_no_range = self.by_log.iter().filter(|(log, _)| !of_ranges.contains_key(log.as_slice()));
+        let of_no_range = of_no_range.map(|(_, (first, _))| (*first, "log_uuid")).min();
+        if let Some((index, field)) =
+            [first, self.unlike, of_no_range].into_iter().flatten().min_by_key(|(index, _)| *index)
+        {
             return Err(TransactionError::Partial { index, field });
         }
-        if let Some((found, _)) = log {
-            *found += partial.clicks;
+        for (log, expected) in of_ranges {
+            let found = self.by_log.get(log).map_or(0, |(_, clicks)| *clicks);
+            if found != expected {
+                return Err(TransactionError::Clicks { log: log.to_vec(), found, expected });
+            }
         }
+        let found = self.crc.finalize() as u32;
+        if found == end.crc { Ok(()) } else { Err(TransactionError::Crc { found, expected: end.crc }) }
     }
-    if let Some((log, (found, expected))) = by_log.into_iter().find(|(_, (found, expected))| found != expected) {
-        return Err(TransactionError::Clicks { log: log.to_vec(), found, expected });
-    }
-    if crc != end.crc {
-        return Err(TransactionError::Crc { found: crc, expected: end.crc });
-    }
-    Ok(())
 }
 
 impl Transaction {
     /// Whether this is all that the end record closes, and its parts agree. The sender asserts it, the receiver checks it.
     pub fn check(&self) -> Result<(), TransactionError> {
         let (end, checkpoint) = (&self.end, &self.checkpoint);
-        check_partials(&self.partials, crc_of(&self.partials), end)?;
+        let (mut sum, mut encoded) = (PartialsSum::default(), Vec::new());
+        for partial in &self.partials {
+            encoded.clear();
+            partial.encode_raw(&mut encoded);
+            sum.add(&PartialView::of(partial), &encoded);
+        }
+        sum.check(end)?;
         if checkpoint.edge_id != end.edge_id {
             return Err(TransactionError::Checkpoint { field: "edge_id" });
         }

@@ -6,12 +6,14 @@ mod coupons;
 pub mod merge;
 mod messages;
 pub mod users;
+mod view;
 
 pub use check::{
-    DecodeError, PartialsCrc, TransactionError, check_partials, crc_of, decode_checkpoint, decode_end_record,
-    decode_partial,
+    DecodeError, PartialsSum, TransactionError, crc_of, decode_checkpoint, decode_end_record, decode_partial,
+    view_partial,
 };
 pub use messages::{Checkpoint, Click, EndRecord, LogPosition, LogRange, Partial};
+pub use view::PartialView;
 
 /// Format version of [`Partial`], [`EndRecord`] and [`Checkpoint`]; a reader refuses a newer one.
 pub const FORMAT_VERSION: u32 = 1;

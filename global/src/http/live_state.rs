@@ -194,7 +194,7 @@ mod tests {
             let (range, before) = (&mut sent.end.ranges[0], 400 * second as u64);
             (range.from_lsn, range.to_lsn, range.clicks_total) = (before, before + 400, before + 400);
             let place = Place { partition: 0, offset: second };
-            let whole = [Delivered::Whole(Delivery { partials: sent.partials, end: sent.end, place })];
+            let whole = [Delivered::Whole(Delivery::of(sent, place).expect("rows"))];
             let offsets = BTreeMap::from([(0, second + 1)]);
             let batch = Batch { deliveries: &whole, offsets: &offsets, now_ms, closing_cap_ms: None };
             store.apply(&batch).expect("committed");
