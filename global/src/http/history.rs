@@ -15,8 +15,7 @@ use super::{Access, Problem, Shared, routes};
 use crate::consumer::wall_ms;
 use crate::history::CorrectionsPage;
 use crate::question::Correction;
-use crate::tables::StoreError;
-use crate::window::{MINUTE_MS, Window, ceil, floor};
+use crate::window::{Grain, MINUTE_MS, Window, ceil, floor};
 
 #[derive(Serialize)]
 struct HistoryAnswer<'a> {
@@ -87,6 +86,10 @@ pub async fn of_ad(
     }
     let (scope, limit) = (access.scope(), asked.limit);
     let answer = shared.reads.answer(&shared.store, Lane::Short, head, move |snapshot| {
+        let kept_from_ms = snapshot.progress().kept_from(Grain::Minute);
+        if span.start_ms < kept_from_ms {
+            return Err(pruned(span, kept_from_ms));
+        }
         let left = Window { start_ms: from_ms, ..span };
         let shown = scope.is_none_or(|scope| snapshot.catalogue().owns(&scope, &ad_id));
         let none = CorrectionsPage::new(limit);
@@ -99,7 +102,15 @@ pub async fn of_ad(
             corrections: CorrectionsAnswer(&page.corrections),
             next_cursor: next,
         };
-        Ok::<_, StoreError>(Finished::json(snapshot, &answer))
+        Ok::<_, Problem>(Finished::json(snapshot, &answer))
     });
     answer.await
+}
+
+/// Corrections are kept as long as the minutes that they are of.
+fn pruned(span: Window, kept_from_ms: i64) -> Problem {
+    let kept = format_time(kept_from_ms);
+    let detail = format!("corrections of minutes are kept from {kept} on, and those of before are gone");
+    let given = format_time(span.start_ms);
+    BadParameter { detail, ..BadParameter::new("from", &given, format!("{kept} or later")) }.into()
 }

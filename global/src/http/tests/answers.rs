@@ -110,4 +110,10 @@ fn a_span_that_begins_before_what_is_kept_names_it() {
         }
     }
     assert_eq!(served.get(&format!("/v1/totals?from={kept}"))["gross"], json!(2));
+    // Corrections go with the minutes that they are of: a history without them would say that there were none.
+    let minutes_kept = "2024-06-11T00:00:00Z";
+    let reply = served.request("GET", "/v1/ads/ad_1/history?from=2024-06-10T23:59:00Z", "");
+    assert_eq!((reply.status, &reply.body["parameter"]), (400, &json!("from")), "{}", reply.text);
+    assert!(reply.body["allowed"].as_str().is_some_and(|said| said.contains(minutes_kept)), "{}", reply.text);
+    assert_eq!(served.get(&format!("/v1/ads/ad_1/history?from={minutes_kept}"))["corrections"], json!([]));
 }
