@@ -78,7 +78,7 @@ pub async fn of_ad(
     let mut from_ms = span.start_ms;
     if let Some(text) = &asked.cursor {
         let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity && cursor.after.1.is_none());
-        let cursor = cursor.filter(|cursor| !asked.says_span() || cursor.span == span);
+        let cursor = cursor.filter(|cursor| asked.says(span, cursor.span));
         let allowed =
             "next_cursor of an answer about the history of the same ad, and of the same span where one is said";
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;

@@ -191,9 +191,14 @@ impl Asked {
         Ok(span)
     }
 
-    /// Whether something of the span was said: then that of a cursor must be the same.
-    pub fn says_span(&self) -> bool {
-        self.from_ms.is_some() || self.to_ms.is_some()
+    /// Whether the span of a cursor is the one that is said, which `span` is widened to. An end that is left to the clock is that of the
+    /// first page.
+    pub fn says(&self, span: Window, of_cursor: Window) -> bool {
+        match (self.from_ms, self.to_ms) {
+            (None, None) => true,
+            (Some(_), None) => span.start_ms == of_cursor.start_ms,
+            (_, Some(_)) => span == of_cursor,
+        }
     }
 
     /// Whether the span has no more windows than are answered.
