@@ -109,10 +109,11 @@ fn serve(config: &Config, work: Work) -> Result<Exit, Failure> {
     if work == Work::Demo {
         start::of_nobody_else(&config.data_dir)?;
     }
+    // Before the directory is touched: a start that is refused for what it was told leaves it as it was.
+    let queries = queries::open(config)?;
     // Before the ports: beside a live edge it is the directory that is named. Locked until this function ends: the threads write to it.
     let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     start::kept_apart(config, &data_dir, work == Work::Demo)?;
-    let queries = queries::open(config)?;
     let (listeners, addresses) = listen(config, work)?;
     let readiness = Arc::new(Readiness::default());
     let started_at = Instant::now();

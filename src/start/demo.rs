@@ -1,6 +1,7 @@
 //! Drives. What a directory is for: an edge's is not the global tier's; and clicks that nobody made are never counted beside real ones:
 //! `up --demo` marks the directory that it makes, and neither serves another nor leaves its own to anybody else.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use tollgate_global::TOKENS_FILE;
@@ -25,8 +26,8 @@ pub fn of_an_edge_alone(data_dir: &Path) -> Result<(), Failure> {
     Err(Failure { exit: Exit::DataDir, text })
 }
 
-/// What a directory has that was locked, or made tokens for, and no more.
-const OF_NOBODY: [&str; 5] = ["LOCK", "logs", TOKENS_FILE, "tokens.lock", "lost+found"];
+/// What a directory has that was locked, marked by half, or made tokens for, and no more; `logs` is empty then.
+const OF_NOBODY: [&str; 6] = ["LOCK", "logs", "DEMO.new", TOKENS_FILE, "tokens.lock", "lost+found"];
 
 /// Before anything is written there: who is told to delete a demo's directory when he is done must find nothing of his in it.
 pub fn of_nobody_else(data_dir: &Path) -> Result<(), Failure> {
@@ -36,7 +37,10 @@ pub fn of_nobody_else(data_dir: &Path) -> Result<(), Failure> {
         entries => entries.map_err(failed)?,
     };
     let names = entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect::<Result<Vec<_>, LogError>>()?;
-    if names.iter().any(|name| name == MARK) || names.iter().all(|name| OF_NOBODY.iter().any(|none| name == none)) {
+    let is_of_nobody = |name: &OsString| OF_NOBODY.iter().any(|none| name == none);
+    let logs = data_dir.join("logs");
+    let nothing_logged = !logs.is_dir() || std::fs::read_dir(&logs).map_err(failed)?.next().is_none();
+    if names.iter().any(|name| name == MARK) || nothing_logged && names.iter().all(is_of_nobody) {
         return Ok(());
     }
     Err(Failure { exit: Exit::Usage, text: not_a_demos(data_dir) })

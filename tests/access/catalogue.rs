@@ -81,6 +81,8 @@ fn a_catalogue_that_never_was_good_is_refused() {
     let data_dir = folder.path().join("data");
     let ended = Server::spawn(&data_dir, &["--ads", "/nowhere/ads.csv"]).ended_within(crate::server::PATIENCE);
     assert!(ended.code == Some(64) && ended.errors.contains("/nowhere/ads.csv"), "{ended:?}");
+    let made = std::fs::read_dir(&data_dir).map_or(0, Iterator::count);
+    assert_eq!(made, 0, "a start that is refused makes nothing in it");
     let kafka = ["check", "--sink", "kafka", "--kafka-brokers", "127.0.0.1:1", "--edge-id", "e", "--ads", "a.csv"];
     let (code, text) = tollgate(&data_dir, &kafka);
     assert!(code == Some(64) && text.contains("tollgate global"), "{text}");

@@ -200,6 +200,8 @@ fn a_port_beyond_the_loopback_needs_a_token() {
     let ended = Server::spawn(&data_dir, &open).ended_within(crate::server::PATIENCE);
     assert!(ended.code == Some(64) && ended.errors.contains("tollgate token create"), "{ended:?}");
     assert!(ended.errors.contains(" --all --new"), "nothing was started on it yet: {ended:?}");
+    let made = std::fs::read_dir(&data_dir).map_or(0, Iterator::count);
+    assert_eq!(made, 0, "a start that is refused makes nothing in it");
     let global = ["global", "--kafka-brokers", "127.0.0.1:1"];
     for command in [&["check"][..], &["check", "--for", "up"], &global] {
         let (code, text) = tollgate(&data_dir, &[command, &open].concat());

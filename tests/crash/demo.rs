@@ -50,6 +50,10 @@ fn clicks_that_nobody_made_are_never_counted_beside_real_ones_64() {
     std::fs::create_dir(&foreign).expect("made");
     std::fs::write(foreign.join("letter.txt"), "mine").expect("written");
     refused(&foreign, &DEMO, &["was not made by --demo"]);
+    // Nor is one that has some program's logs where tollgate has its own.
+    std::fs::create_dir(foreign.join("logs")).expect("made");
+    std::fs::rename(foreign.join("letter.txt"), foreign.join("logs/app.log")).expect("moved");
+    refused(&foreign, &DEMO, &["was not made by --demo"]);
     let server = Server::start(&real, &EXPORTS);
     assert_eq!(server.gross(None), 5);
     server.stop();
@@ -59,7 +63,9 @@ fn clicks_that_nobody_made_are_never_counted_beside_real_ones_64() {
     refused(&real, &DEMO, &["was not made by --demo"]);
     away.iter().for_each(|(here, there)| std::fs::rename(there, here).expect("it is put back"));
 
-    // One that is not there yet is a demo's, and stays one, through a kill; so is a copy.
+    // One that is not there yet is a demo's, and stays one, through a kill, of which the first may come while it is marked; so is a copy.
+    std::fs::create_dir_all(demo.join("logs")).expect("made");
+    ["LOCK", "DEMO.new"].iter().for_each(|name| std::fs::write(demo.join(name), "").expect("written"));
     let server = Server::start(&demo, &DEMO);
     wait_until("clicks that nobody made", || server.gross(None) > 100);
     server.kill();

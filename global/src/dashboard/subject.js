@@ -25,6 +25,12 @@ let refusals = 0;
 /** What was read last, so that an answer that changed nothing changes nothing on the page. */
 let shown = "";
 
+/** Corrections go with their minutes, before the hours that the rest of the page is of: it stands without them. */
+const not_kept = (error) => {
+  if (error instanceof Refused && error.status === 400) return { refused: error.message, corrections: [] };
+  throw error;
+};
+
 export const grain = () => document.querySelector("#grain :checked").value;
 
 /** Reads what is due. `ad_id`: null for all ads; `now`: of the server. */
@@ -49,7 +55,7 @@ export async function refresh(ad_id, now, at_once = false) {
       ask(base, { ...span, granularity }),
       ask(base, { ...span, group_by: "region" }),
       ask(base, { ...span, group_by: "device" }),
-      ad_id == null ? null : ask(`/v1/ads/${encodeURIComponent(ad_id)}/history`, { ...span, limit: 1000 }),
+      ad_id == null ? null : ask(`/v1/ads/${encodeURIComponent(ad_id)}/history`, { ...span, limit: 1000 }).catch(not_kept),
     ]);
     // Another ad or span was asked for meanwhile.
     if (turn !== asked) return;
@@ -184,7 +190,9 @@ function corrections(history, now) {
   if (history == null) return;
   const all = history.corrections.toSorted((a, b) => b.at.localeCompare(a.at));
   const more = all.length > ROWS_MAX ? `, of which the newest ${ROWS_MAX} are shown` : "";
-  put(at("corrections-note"), all.length === 0
+  put(at("corrections-note"), history.refused != null
+    ? `Not of this span: ${history.refused}.`
+    : all.length === 0
     ? "None in this span: no minute changed after it was closed."
     : `${count(all.length)}${history.next_cursor ? " and more" : ""} in this span${more}. Each is a new version of its minute.`);
   fill(at("correction-rows"), all.slice(0, ROWS_MAX).map((one) => make(

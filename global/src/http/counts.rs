@@ -94,7 +94,7 @@ async fn count(
     let identity = identity_of(&asked, &question, uri.path());
     if let Some(text) = &asked.cursor {
         let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity);
-        let cursor = cursor.filter(|cursor| !asked.says_span() || cursor.span == question.span);
+        let cursor = cursor.filter(|cursor| asked.says(question.span, cursor.span));
         let allowed = "next_cursor of an answer to the very same question, its limit and format aside";
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
         // It is not signed: its span is bounded like one that is said.

@@ -15,8 +15,7 @@ use super::{Access, Problem, Shared, routes};
 use crate::consumer::wall_ms;
 use crate::history::CorrectionsPage;
 use crate::question::Correction;
-use crate::tables::StoreError;
-use crate::window::{MINUTE_MS, Window, ceil, floor};
+use crate::window::{Grain, MINUTE_MS, Window, ceil, floor};
 
 #[derive(Serialize)]
 struct HistoryAnswer<'a> {
@@ -79,7 +78,7 @@ pub async fn of_ad(
     let mut from_ms = span.start_ms;
     if let Some(text) = &asked.cursor {
         let cursor = Cursor::parse(text).filter(|cursor| cursor.question == identity && cursor.after.1.is_none());
-        let cursor = cursor.filter(|cursor| !asked.says_span() || cursor.span == span);
+        let cursor = cursor.filter(|cursor| asked.says(span, cursor.span));
         let allowed =
             "next_cursor of an answer about the history of the same ad, and of the same span where one is said";
         let cursor = cursor.ok_or_else(|| BadParameter::new("cursor", text, allowed))?;
@@ -87,6 +86,10 @@ pub async fn of_ad(
     }
     let (scope, limit) = (access.scope(), asked.limit);
     let answer = shared.reads.answer(&shared.store, Lane::Short, head, move |snapshot| {
+        let kept_from_ms = snapshot.progress().kept_from(Grain::Minute);
+        if span.start_ms < kept_from_ms {
+            return Err(pruned(span, kept_from_ms));
+        }
         let left = Window { start_ms: from_ms, ..span };
         let shown = scope.is_none_or(|scope| snapshot.catalogue().owns(&scope, &ad_id));
         let none = CorrectionsPage::new(limit);
@@ -99,7 +102,15 @@ pub async fn of_ad(
             corrections: CorrectionsAnswer(&page.corrections),
             next_cursor: next,
         };
-        Ok::<_, StoreError>(Finished::json(snapshot, &answer))
+        Ok::<_, Problem>(Finished::json(snapshot, &answer))
     });
     answer.await
+}
+
+/// Corrections are kept as long as the minutes that they are of.
+fn pruned(span: Window, kept_from_ms: i64) -> Problem {
+    let kept = format_time(kept_from_ms);
+    let detail = format!("corrections of minutes are kept from {kept} on, and those of before are gone");
+    let given = format_time(span.start_ms);
+    BadParameter { detail, ..BadParameter::new("from", &given, format!("{kept} or later")) }.into()
 }

@@ -21,6 +21,9 @@ pub const K_DEFAULT: usize = 100;
 /// Of what was given, so much is said back.
 const GIVEN_CHARACTERS_MAX: usize = 100;
 
+/// What stands in a URL.
+pub const ENCODED: &str = "percent-encoded UTF-8: % and two hexadecimal digits, and %25 for % itself";
+
 /// A parameter that cannot be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadParameter {
@@ -44,6 +47,10 @@ impl BadParameter {
         let parameter = shown(parameter);
         let detail = format!("{parameter:?} is not known here; known are: {allowed}");
         BadParameter { parameter, given: shown(given), allowed, detail }
+    }
+
+    fn not_encoded(parameter: &str, given: &str) -> BadParameter {
+        BadParameter::new(parameter, given, ENCODED)
     }
 
     fn twice(parameter: &str, given: &str) -> BadParameter {
@@ -191,9 +198,14 @@ impl Asked {
         Ok(span)
     }
 
-    /// Whether something of the span was said: then that of a cursor must be the same.
-    pub fn says_span(&self) -> bool {
-        self.from_ms.is_some() || self.to_ms.is_some()
+    /// Whether the span of a cursor is the one that is said, which `span` is widened to. An end that is left to the clock is that of the
+    /// first page.
+    pub fn says(&self, span: Window, of_cursor: Window) -> bool {
+        match (self.from_ms, self.to_ms) {
+            (None, None) => true,
+            (Some(_), None) => span.start_ms == of_cursor.start_ms,
+            (_, Some(_)) => span == of_cursor,
+        }
     }
 
     /// Whether the span has no more windows than are answered.
@@ -219,6 +231,29 @@ impl Asked {
         let region = self.region.as_deref().map(|region| if region == names::REGION_NONE { "" } else { region });
         Filter { region: region.map(str::to_owned), user_agent: self.user_agent.map(|(_, agent)| agent), scope }
     }
+}
+
+/// The parameters of a URL's query, in their order.
+pub fn pairs(query: &str) -> Result<Vec<(String, String)>, BadParameter> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let read = |text: &str| decoded(&text.replace('+', " "));
+        let known = read(name).ok_or_else(|| BadParameter::not_encoded(name, name))?;
+        let value = read(value).ok_or_else(|| BadParameter::not_encoded(&known, value))?;
+        Ok((known, value))
+    });
+    pairs.collect()
+}
+
+/// What is percent-encoded in a text. None: a % that begins nothing, or what is no UTF-8; nobody means the letters as they stand.
+pub fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        bytes.push(if byte == b'%' { (digit()? << 4 | digit()?) as u8 } else { byte });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// The id of a path, if it may be asked for.
@@ -364,6 +399,28 @@ mod tests {
             "no such thing, and longer than anybody would want to see it come back to them in an answer, ever again",
         )]);
         assert_eq!(shown.map_err(|bad| bad.given.len()), Err(GIVEN_CHARACTERS_MAX));
+    }
+
+    #[test]
+    fn what_is_no_encoding_is_not_taken_as_it_stands() {
+        for (text, expected) in [
+            ("", Some("")),
+            ("a%25zz", Some("a%zz")),
+            ("%C3%bc\u{fc}", Some("\u{fc}\u{fc}")),
+            ("%00+%2B", Some("\0++")),
+            ("%zz", None),
+            ("%", None),
+            ("a%2", None),
+            ("%+5", None),
+            ("%2\u{fc}", None),
+            ("%ff", None),
+            ("%c3x", None),
+        ] {
+            assert_eq!(decoded(text).as_deref(), expected, "{text}");
+        }
+        let read = pairs("a=1&&b=x+y%26&c&=&d=e=f").expect("encoded");
+        let read: Vec<_> = read.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(read, [("a", "1"), ("b", "x y&"), ("c", ""), ("", ""), ("d", "e=f")]);
     }
 
     #[test]

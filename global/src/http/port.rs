@@ -21,7 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A connection on which nothing moves for so long is closed: longer than a question waits for its turn and is answered, and
+/// A connection on which nothing moves for so long is closed, and one whose question began to come so long ago, by however few bytes at a
+/// time, and nothing of an answer was sent: longer than a question waits for its turn and is answered, and
 /// than live events are silent.
 const IDLE: Duration = Duration::from_secs(60);
 /// A peer that takes nothing of what it is sent for so long is cut off, whether it reads slowly or is gone.
@@ -85,7 +86,11 @@ impl Listener for Port {
         let PortLimits { idle, take, .. } = self.limits;
         let (ends, late) = (Box::pin(sleep(idle)), Box::pin(sleep(take)));
         let answers = Answers::default();
-        (Connection { stream, idle, ends, take, late, sending: Sending::Nothing, answers, _place: place }, peer)
+        let is_asked = false;
+        (
+            Connection { stream, idle, ends, is_asked, take, late, sending: Sending::Nothing, answers, _place: place },
+            peer,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -98,6 +103,8 @@ pub struct Connection {
     stream: TcpStream,
     idle: Duration,
     ends: Pin<Box<Sleep>>,
+    /// Of a question something came, and nothing was sent since.
+    is_asked: bool,
     take: Duration,
     /// When what is being sent must have been taken.
     late: Pin<Box<Sleep>>,
@@ -153,6 +160,7 @@ impl Connection {
             self.late.as_mut().reset(Instant::now() + self.take);
         }
         if written.is_ready() {
+            self.is_asked = false;
             self.moved();
         } else if self.sending == Sending::Answer && self.late.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -165,7 +173,10 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         if read.is_ready() {
-            self.moved();
+            // What comes after its first bytes gives a question no more time.
+            if !std::mem::replace(&mut self.is_asked, true) {
+                self.moved();
+            }
         } else if self.ends.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -277,6 +288,20 @@ mod tests {
                 answer.extend_from_slice(&piece[..read]);
             }
         }
+    }
+
+    #[test]
+    fn a_question_that_comes_byte_by_byte_is_not_waited_for() {
+        let idle = Duration::from_millis(400);
+        let address = served(PortLimits { idle, ..PortLimits::QUERY });
+        let (mut slow, began) = (connect(address), std::time::Instant::now());
+        slow.write_all(b"GET / HTTP/1.1\r\nX: ").expect("sent");
+        while slow.write_all(b"a").is_ok() {
+            assert!(began.elapsed() < 20 * idle, "it holds its place");
+            meanwhile(address, idle / 10);
+        }
+        // One that asks again and again has the time anew with each answer.
+        meanwhile(address, 3 * idle);
     }
 
     /// Takes an answer, after each piece of `piece_bytes` letting a time pass, until it is as long as it should be or the connection

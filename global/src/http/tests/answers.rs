@@ -110,4 +110,33 @@ fn a_span_that_begins_before_what_is_kept_names_it() {
         }
     }
     assert_eq!(served.get(&format!("/v1/totals?from={kept}"))["gross"], json!(2));
+    // Corrections go with the minutes that they are of: a history without them would say that there were none.
+    let minutes_kept = "2024-06-11T00:00:00Z";
+    let reply = served.request("GET", "/v1/ads/ad_1/history?from=2024-06-10T23:59:00Z", "");
+    assert_eq!((reply.status, &reply.body["parameter"]), (400, &json!("from")), "{}", reply.text);
+    assert!(reply.body["allowed"].as_str().is_some_and(|said| said.contains(minutes_kept)), "{}", reply.text);
+    assert_eq!(served.get(&format!("/v1/ads/ad_1/history?from={minutes_kept}"))["corrections"], json!([]));
+}
+
+/// Where `to` is not said it is the clock's: on the second page that of the first, however late it is asked for.
+#[test]
+fn a_page_may_be_asked_for_later_than_the_one_before_it() {
+    let served = served();
+    served.commits(2, START_MS + HOUR_MS, vec![]);
+    for (seq, at) in (3..).zip([0, 2 * MINUTE_MS]) {
+        served.commits(seq, START_MS + HOUR_MS, vec![partial("ad 1", START_MS + at, 0, 1, &[])]);
+    }
+    for path in ["/v1/totals?group_by=ad&limit=1", "/v1/ads/ad%201/history?limit=1"] {
+        let first = served.get(&format!("{path}&from=1712908800"));
+        let cursor = first["next_cursor"].as_str().expect("more than one");
+        // Behind the version, the question and the beginning.
+        let to_ms = i64::from_str_radix(&cursor[34..50], 16).expect("a time");
+        let of_before = |ms: i64| format!("{}{:016x}{}", &cursor[..34], to_ms - ms, &cursor[50..]);
+        let second = served.get(&format!("{path}&from=1712908800&cursor={}", of_before(10 * MINUTE_MS)));
+        assert_ne!(second["to"], first["to"], "{path}: its own");
+        for other in ["from=1712908860", "from=1712908800&to=1712912400"] {
+            let reply = served.request("GET", &format!("{path}&{other}&cursor={cursor}"), "");
+            assert_eq!((reply.status, &reply.body["parameter"]), (400, &json!("cursor")), "{path} {other}");
+        }
+    }
 }
