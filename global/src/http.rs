@@ -17,6 +17,7 @@ mod openapi;
 mod parameters;
 mod port;
 mod problem;
+mod rates;
 mod reads;
 mod request;
 mod routes;

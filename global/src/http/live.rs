@@ -3,7 +3,6 @@
 //! A client is told the newest state and never an older one, so none is kept for it: one that takes nothing is cut off by the
 //! connection's own timeout, see `STALL_MS`.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +15,8 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::live_state::{Sample, state};
+use super::live_state::state;
+use super::rates::Samples;
 use super::reads::Lane;
 use super::request::Given;
 use super::{Access, Problem, Shared, routes};
@@ -31,8 +31,6 @@ const PACE: Duration = Duration::from_millis(800);
 const WAIT: Duration = Duration::from_millis(400);
 /// A comment where nothing else is said: a proxy is told that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Rates are over the last so many samples, a second apart.
-const SAMPLES_MAX: usize = 6;
 /// A client that loses its connection comes back after this.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -149,20 +147,16 @@ impl Listener {
 /// Computes states until nobody listens.
 async fn compute(shared: Shared, access: Access) {
     let mut committed = shared.store.committed();
-    let mut samples: VecDeque<Sample> = VecDeque::new();
+    let mut samples = Samples::default();
     loop {
         committed.mark_unchanged();
-        let (seen, before) = (access.clone(), samples.front().cloned());
+        let (seen, before) = (access.clone(), samples.clone());
         // Of a scope, all of its ads are looked at.
         let lane = access.scope().map_or(Lane::Short, Lane::LongOf);
-        let read =
-            shared.reads.read(&shared.store, lane, move |snapshot| state(snapshot, &seen, before.as_ref(), wall_ms()));
+        let read = shared.reads.read(&shared.store, lane, move |snapshot| state(snapshot, &seen, before, wall_ms()));
         let told = match read.await {
-            Ok((text, sample)) => {
-                samples.push_back(sample);
-                if samples.len() > SAMPLES_MAX {
-                    samples.pop_front();
-                }
+            Ok((text, taken)) => {
+                samples = taken;
                 Some(text)
             }
             // Told of where it happened; whoever listens sees that nothing new comes.

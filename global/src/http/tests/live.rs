@@ -80,7 +80,7 @@ fn live_clients_are_told_what_stands() {
     assert_eq!(fields(&first["edges"][0], &["edge_id", "presence"]), ["e", "silent"]);
     served.commits(
         2,
-        START_MS + PANE_MS,
+        START_MS + 2 * PANE_MS,
         vec![partial("ad 1", START_MS, 0, 100, &[]), partial("ad 1", START_MS, 2, 50, &[])],
     );
     let (second, at) = events.next();
