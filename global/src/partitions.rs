@@ -145,6 +145,7 @@ impl Partitions {
     /// Nobody looked since then: what came meanwhile is to be read first.
     pub fn were_deaf(&mut self, since_ms: i64) {
         self.others.is_deaf(since_ms);
+        self.before.values_mut().for_each(|heard| heard.is_deaf(since_ms));
         for state in self.all.values_mut() {
             state.heard.is_deaf(since_ms);
             state.at_end = false;

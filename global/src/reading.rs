@@ -149,17 +149,24 @@ impl Reading {
     /// To be called before anything is read, again and again. True: this stood still since it was called last. Then nobody could be heard
     /// until what came meanwhile is read: what was said of partitions' ends is of before, and they are to be looked at.
     pub fn listen(&mut self, store: &Store, now_ms: i64) -> bool {
-        let stood_still = self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS;
-        if stood_still {
-            self.partitions.were_deaf(self.listened_ms);
-        }
+        let stood_still = self.stood_still(now_ms);
         self.listened_ms = now_ms;
         self.tell(store, now_ms);
         stood_still
     }
 
+    fn stood_still(&mut self, now_ms: i64) -> bool {
+        let stood_still = self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS;
+        if stood_still {
+            self.partitions.were_deaf(self.listened_ms);
+        }
+        stood_still
+    }
+
     /// Tells the store whose silence means something.
     pub fn tell(&mut self, store: &Store, now_ms: i64) {
+        // Where it stood still while it waited for records, the next `listen` finds that, too.
+        self.stood_still(now_ms);
         let hearing = self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms);
         store.set_hearing(Hearing { listened_ms: Some(self.listened_ms), ..hearing });
     }
@@ -361,5 +368,40 @@ mod tests {
             sends(&mut reading, "ahead", now_ms as u64 / 1_000 - 14, 100_000 + now_ms, now_ms);
         }
         assert_eq!(watermark_ms(), Some(149_000), "it has been silent for 10 s that somebody listened");
+    }
+
+    /// Most of its time it waits for records: that is where it is stopped, and one of them comes first when it goes on.
+    #[test]
+    fn who_sends_while_this_waits_for_records_is_not_silent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let options = Options { idle_after_ms: 10_000, ..Options::default() };
+        let store = Store::open_with(&folder.path().join("store"), options).expect("a new store");
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 0, None, 0);
+        let comes = |reading: &mut Reading, edge: &str, seq, watermark_ms| {
+            let sent = transaction(edge, seq, watermark_ms, Vec::new());
+            let place = Place { partition: 3, offset: reading.partitions.all[&3].next_offset };
+            reading
+                .record(place, Some(Kind::End), edge.as_bytes(), &sent.end.encode_to_vec())
+                .expect("of this version");
+        };
+        for now_ms in (1_000..=20_000).step_by(1_000) {
+            reading.listen(&store, now_ms);
+            comes(&mut reading, "ahead", now_ms as u64 / 1_000, 100_000 + now_ms);
+            comes(&mut reading, "behind", now_ms as u64 / 1_000, 50_000 + now_ms);
+            reading.at_end(3, None, None);
+            reading.tell(&store, now_ms);
+            reading.commit(&store, now_ms).expect("committed");
+        }
+        let watermark_ms = || store.snapshot().expect("snapshot").watermark_ms();
+        let closed_ms = || store.snapshot().expect("snapshot").as_of().marks.closed_before_ms;
+        let (claimed_ms, before_ms) = (watermark_ms(), closed_ms());
+        reading.listen(&store, 20_100);
+        comes(&mut reading, "ahead", 21, 135_000);
+        reading.answers(&store, 35_100);
+        reading.tell(&store, 35_100);
+        reading.commit(&store, 35_100).expect("committed");
+        assert_eq!((watermark_ms(), closed_ms()), (claimed_ms, before_ms), "what the other sent may come next");
+        assert!(reading.listen(&store, 35_200), "partitions are to be looked at");
     }
 }
