@@ -44,6 +44,11 @@ impl Partition {
         (self.at_end, self.ended_at) = (true, Some(self.next_offset));
     }
 
+    /// It gave something, of what was read before: it does not stand still.
+    pub fn gives(&mut self) {
+        self.stands_since = None;
+    }
+
     /// What a look found: it ends at `end`, or could not be asked. True: it has stood still for too long.
     fn looks(&mut self, end: Option<i64>, now: Instant) -> bool {
         let has_more = end.is_none_or(|end| end > self.next_offset);

@@ -90,7 +90,8 @@ impl Reading {
         }
         let Some(state) = self.partitions.all.get_mut(&place.partition) else { return Ok(()) };
         if place.offset < state.next_offset {
-            // A client that was paused, or lost its broker, may give again what it gave.
+            // A client that was paused, or lost its broker, may give again what it gave; and it may be long from a witness to what is next.
+            state.gives();
             return Ok(());
         }
         (state.next_offset, state.at_end) = (place.offset + 1, false);
@@ -403,5 +404,24 @@ mod tests {
         reading.commit(&store, 35_100).expect("committed");
         assert_eq!((watermark_ms(), closed_ms()), (claimed_ms, before_ms), "what the other sent may come next");
         assert!(reading.listen(&store, 35_200), "partitions are to be looked at");
+    }
+
+    /// What lies between the record that was counted last and what is to be read next may take longer than a client that is stuck is given.
+    #[test]
+    fn a_partition_that_gives_what_was_read_before_does_not_stand_still() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let sent = transaction("a", 1, 0, Vec::new());
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 900, None, 0);
+        reading.expect(3, Witness { offset: 0, end: sent.end.clone() });
+        let (payload, begin) = (sent.end.encode_to_vec(), Instant::now());
+        for nth in 0..10 {
+            let place = Place { partition: 3, offset: nth };
+            reading.record(place, Some(Kind::End), b"a", &payload).expect("of this version");
+            let now = begin + std::time::Duration::from_secs(5 * nth as u64);
+            assert!(!reading.partitions.looks(3, Some(999), now), "it would be read from there again, and again");
+        }
+        drop(store);
     }
 }
