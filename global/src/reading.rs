@@ -110,8 +110,11 @@ impl Reading {
     /// Everything that is committed of a partition was read; what comes next will have this offset or a later one. `high`: up to where
     /// it has records, committed or not.
     pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>, high: Option<i64>) {
-        if self.witnesses.contains_key(&partition) {
-            self.put_back = Some(partition);
+        if let Some(witness) = self.witnesses.get(&partition) {
+            // A new leader may not know yet that it is committed: where nothing was passed over, it may still come.
+            if next_offset.is_some_and(|next| next > witness.offset) {
+                self.put_back = Some(partition);
+            }
             return;
         }
         if let Some(state) = self.partitions.all.get_mut(&partition) {
@@ -423,5 +426,22 @@ mod tests {
             assert!(!reading.partitions.looks(3, Some(999), now), "it would be read from there again, and again");
         }
         drop(store);
+    }
+
+    /// A new leader does not know at once what is committed: up to before what was counted last, say.
+    #[test]
+    fn a_partition_that_ends_before_what_was_counted_last_was_not_put_back() {
+        let sent = transaction("a", 1, 0, Vec::new());
+        for next_offset in [None, Some(9)] {
+            let mut reading = Reading::new(0);
+            reading.partitions.begin(3, 11, None, 0);
+            reading.expect(3, Witness { offset: 9, end: sent.end.clone() });
+            reading.at_end(3, next_offset, Some(9));
+            assert_eq!((reading.put_back(), reading.is_witnessed()), (None, false), "nobody knows yet");
+            assert!(!reading.partitions.are_read());
+            let place = Place { partition: 3, offset: 9 };
+            reading.record(place, Some(Kind::End), b"a", &sent.end.encode_to_vec()).expect("of this version");
+            assert!(reading.is_witnessed());
+        }
     }
 }
