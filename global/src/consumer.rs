@@ -134,7 +134,7 @@ impl Consumer {
             self.reading.tell(&self.store, wall_ms());
             self.commit_if_due(false)?;
             self.hold_back()?;
-            if self.reading.partitions.are_read() {
+            if self.reading.partitions.were_read() {
                 self.meter.set_caught_up();
             }
         }
@@ -160,6 +160,7 @@ impl Consumer {
             return Err(topic.missing(&self.store)?.into());
         }
         self.same_topic().know(&self.store, reader)?;
+        let asked_ms = wall_ms();
         let ends = ask_for_ends(reader, &led, &mut self.asking)?;
         let partitions = &self.reading.partitions;
         let (stored, mut fresh, mut witnesses) = (self.store.offsets()?, BTreeMap::new(), BTreeMap::new());
@@ -186,6 +187,7 @@ impl Consumer {
         self.has_begun |= !partitions.all.is_empty();
         // The answers are of after whatever this waited for.
         self.reading.listen(&self.store, wall_ms());
+        self.reading.partitions.ask(|partition| Some((*ends.get(&partition)?)?.1), asked_ms);
         self.look_for_standstill(&ends)
     }
 

@@ -171,6 +171,7 @@ impl Reading {
     pub fn tell(&mut self, store: &Store, now_ms: i64) {
         // Where it stood still while it waited for records, the next `listen` finds that, too.
         self.stood_still(now_ms);
+        self.partitions.some_uncommitted = self.is_ready();
         let hearing = self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms);
         store.set_hearing(Hearing { listened_ms: Some(self.listened_ms), ..hearing });
     }
