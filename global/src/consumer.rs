@@ -127,8 +127,7 @@ impl Consumer {
             if let Some(partition) = self.reading.put_back() {
                 return self.was_put_back(partition);
             }
-            // The word is of what a start finds.
-            self.from_earliest &= !(self.has_begun && self.reading.is_witnessed());
+            self.word_may_end();
             if came {
                 self.answered_ms = wall_ms();
                 self.answers();
@@ -136,7 +135,7 @@ impl Consumer {
             self.reading.tell(&self.store, wall_ms());
             self.commit_if_due(false)?;
             self.hold_back()?;
-            if self.reading.partitions.are_read() {
+            if self.reading.partitions.were_read() {
                 self.meter.set_caught_up();
             }
         }
@@ -161,7 +160,8 @@ impl Consumer {
         if led.is_empty() {
             return Err(topic.missing(&self.store)?.into());
         }
-        topic.know(&self.store, reader)?;
+        self.same_topic().know(&self.store, reader)?;
+        let asked_ms = wall_ms();
         let ends = ask_for_ends(reader, &led, &mut self.asking)?;
         let partitions = &self.reading.partitions;
         let (stored, mut fresh, mut witnesses) = (self.store.offsets()?, BTreeMap::new(), BTreeMap::new());
@@ -188,6 +188,7 @@ impl Consumer {
         self.has_begun |= !partitions.all.is_empty();
         // The answers are of after whatever this waited for.
         self.reading.listen(&self.store, wall_ms());
+        self.reading.partitions.ask(|partition| Some((*ends.get(&partition)?)?.1), asked_ms);
         self.look_for_standstill(&ends)
     }
 
@@ -215,6 +216,17 @@ impl Consumer {
 
     fn topic(&self) -> Topic {
         Topic { name: self.settings.topic.clone(), from_earliest: self.from_earliest }
+    }
+
+    /// What was read of one that is made anew after that is of the old one, and so is where its partitions are read on.
+    fn same_topic(&self) -> Topic {
+        Topic { from_earliest: self.from_earliest && !self.has_begun, ..self.topic() }
+    }
+
+    /// The word of --from-earliest is of what a start finds, in all partitions.
+    fn word_may_end(&mut self) {
+        let has_found = self.has_begun && !self.reading.partitions.some_unknown && self.reading.is_witnessed();
+        self.from_earliest &= !has_found;
     }
 
     /// Ends, or reads the partition from its beginning with a new client.
@@ -279,7 +291,7 @@ impl Consumer {
         }
         if let Some(reader) = self.reader.as_ref().filter(|_| self.reading.is_ready()) {
             // The client reads on in a topic that was made anew meanwhile. What came before the answer is of the topic of the answer.
-            self.topic().know(&self.store, reader)?;
+            self.same_topic().know(&self.store, reader)?;
         }
         Ok(self.commit()?)
     }
@@ -398,5 +410,27 @@ mod tests {
         assert!(consumer.reader.is_none() && consumer.reading.partitions.all.is_empty());
         assert_eq!(store.offsets().expect("read"), BTreeMap::from([(0, 5)]), "what it had read is kept");
         assert_eq!(consumer.reading.partitions.closing_cap(false), Some(i64::MIN), "nothing closes meanwhile");
+    }
+
+    /// A partition whose broker is away for a moment may lack what is to be read next, as others did. A topic that is made anew while it is
+    /// waited for is another one.
+    #[test]
+    fn the_word_of_from_earliest_is_of_all_partitions_and_of_the_topic_that_the_start_found() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Arc::new(Store::open(&folder.path().join("store")).expect("a new store"));
+        let mut consumer = Consumer::new(store, settings(), Arc::default(), Arc::default()).from_earliest();
+        let holds = |consumer: &mut Consumer, some_unknown: bool| {
+            consumer.reading.partitions.some_unknown = some_unknown;
+            consumer.word_may_end();
+            (consumer.topic().from_earliest, consumer.same_topic().from_earliest)
+        };
+        assert_eq!(holds(&mut consumer, true), (true, true), "nothing is read yet");
+        consumer.has_begun = true;
+        assert_eq!(holds(&mut consumer, true), (true, false));
+        let end = transaction("a", 1, 0, Vec::new()).end;
+        consumer.reading.expect(0, Witness { offset: 4, end });
+        assert_eq!(holds(&mut consumer, false), (true, false));
+        consumer.reading.begin_anew();
+        assert_eq!(holds(&mut consumer, false), (false, false));
     }
 }

@@ -43,6 +43,11 @@ impl Heard {
         self.to_ms.get_or_insert(at_ms.max(self.from_ms));
     }
 
+    /// All that came until `at_ms` was heard, and there is more.
+    pub fn was_heard_to(&mut self, at_ms: i64) {
+        self.to_ms = self.to_ms.map(|to_ms| to_ms.max(at_ms));
+    }
+
     /// How long somebody who was seen last at `seen_ms` has been silent, as far as it could be heard; and how long nothing came.
     pub fn silence_ms(&self, seen_ms: i64, now_ms: i64) -> (i64, i64) {
         if seen_ms < self.silent_before_ms {

@@ -25,6 +25,13 @@ pub struct Partition {
     /// How far it was when it was looked at, and since when it is no further though there is more.
     looked_at: i64,
     stands_since: Option<Instant>,
+    /// Where it ended when it was asked, and when that was: once it is read to there, so is all that was committed until then. A partition
+    /// that somebody always writes to may never say that it ends.
+    asked: Option<(i64, i64)>,
+    /// It could be written to, and was read, since it was heard.
+    is_followed: bool,
+    /// All that was committed when somebody asked was read once.
+    was_read: bool,
 }
 
 impl Partition {
@@ -42,6 +49,43 @@ impl Partition {
     pub fn ends(&mut self, next_offset: Option<i64>) {
         self.next_offset = self.next_offset.max(next_offset.unwrap_or(0));
         (self.at_end, self.ended_at) = (true, Some(self.next_offset));
+    }
+
+    /// It gave something, of what was read before: it does not stand still.
+    pub fn gives(&mut self) {
+        self.stands_since = None;
+    }
+
+    /// What a look that began at `at_ms` was told of where it ends; None: nobody answered.
+    fn asks(&mut self, end: Option<i64>, at_ms: i64) {
+        match end {
+            None => (self.asked, self.is_followed) = (None, false),
+            Some(end) => _ = self.asked.get_or_insert((end, at_ms)),
+        }
+    }
+
+    /// Whether it was heard up to now, or to when. `is_committed`: the store knows of all that was read.
+    fn listens(&mut self, now_ms: i64, idle_after_ms: i64, is_committed: bool) {
+        let read = self.asked.filter(|(end, _)| self.next_offset >= *end);
+        let to_ms = if self.at_end { Some(now_ms) } else { read.map(|(_, at_ms)| at_ms) };
+        let is_heard_again = self.heard.to_ms.is_some();
+        let Some(to_ms) = to_ms.filter(|_| is_committed || !is_heard_again || !self.is_followed) else {
+            return self.heard.is_deaf(now_ms);
+        };
+        if self.is_followed {
+            self.heard.was_heard_to(to_ms);
+        }
+        self.heard.hears(to_ms, idle_after_ms);
+        if !self.at_end {
+            self.heard.is_deaf(to_ms);
+        }
+        (self.asked, self.is_followed, self.was_read) = (None, true, true);
+    }
+
+    /// Nothing is heard of it after `at_ms`; and what is asked after that is of after that.
+    fn is_deaf(&mut self, at_ms: i64) {
+        self.heard.is_deaf(at_ms);
+        (self.asked, self.is_followed) = (None, false);
     }
 
     /// What a look found: it ends at `end`, or could not be asked. True: it has stood still for too long.
@@ -69,6 +113,8 @@ pub struct Partitions {
     pub all: BTreeMap<i32, Partition>,
     /// There are more, and nobody could say yet where to begin in them.
     pub some_unknown: bool,
+    /// Something was read that is not committed yet.
+    pub some_uncommitted: bool,
     /// Of edges whose last transaction stands in none of them.
     others: Heard,
     /// All others wait for what this one has begun: together they held too much.
@@ -129,6 +175,16 @@ impl Partitions {
         self.all.get_mut(&partition).is_some_and(|state| state.looks(end, now)) && is_read
     }
 
+    /// What a look that began at `at_ms` was told of where each ends.
+    pub fn ask(&mut self, end: impl Fn(i32) -> Option<i64>, at_ms: i64) {
+        self.all.iter_mut().for_each(|(&partition, state)| state.asks(end(partition), at_ms));
+    }
+
+    /// Each of them was, to where it ended when somebody asked.
+    pub fn were_read(&self) -> bool {
+        !self.some_unknown && self.all.values().all(|state| state.was_read)
+    }
+
     pub fn are_read(&self) -> bool {
         !self.some_unknown && self.all.values().all(|state| state.at_end)
     }
@@ -145,8 +201,9 @@ impl Partitions {
     /// Nobody looked since then: what came meanwhile is to be read first.
     pub fn were_deaf(&mut self, since_ms: i64) {
         self.others.is_deaf(since_ms);
+        self.before.values_mut().for_each(|heard| heard.is_deaf(since_ms));
         for state in self.all.values_mut() {
-            state.heard.is_deaf(since_ms);
+            state.is_deaf(since_ms);
             state.at_end = false;
         }
     }
@@ -162,7 +219,10 @@ impl Partitions {
         };
         listen(&mut self.others, !self.all.is_empty() && !self.some_unknown);
         for state in self.all.values_mut() {
-            listen(&mut state.heard, state.at_end);
+            match away_since_ms {
+                Some(since_ms) => state.is_deaf(since_ms),
+                None => state.listens(now_ms, idle_after_ms, !self.some_uncommitted),
+            }
         }
         self.before.values_mut().for_each(|heard| listen(heard, false));
         let read = self.all.iter().map(|(&partition, state)| (partition, state.heard));
@@ -374,5 +434,42 @@ mod tests {
         assert!(!looks(6, 9, 40) && !looks(6, 9, 45), "it goes on");
         assert!(!looks(6, 6, 100), "there is nothing more");
         assert!(!looks(6, 9, 105) && !looks(6, 9, 134) && looks(6, 9, 135));
+    }
+
+    /// Edges that commit all the time leave no moment in which there is nothing more: one that died would hold all windows open for ever.
+    #[test]
+    fn a_partition_that_never_ends_is_heard_up_to_when_it_was_asked() {
+        let mut partitions = Partitions::new(0);
+        partitions.begin(0, 0, None, 0);
+        let mut offset = 0;
+        let mut turn = |partitions: &mut Partitions, now_ms, away_ms: Option<i64>, is_led: bool| {
+            if now_ms % 5_000 == 0 {
+                partitions.ask(|_| is_led.then_some(offset + 50), now_ms - 100);
+            }
+            offset += 20;
+            partitions.all.get_mut(&0).expect("it is there").next_offset = offset;
+            partitions.hearing(away_ms, now_ms, 10_000).of(Some(0)).silence_ms(700, now_ms).0
+        };
+        let turns = |from_ms: i64, to_ms: i64| (from_ms..to_ms).step_by(1_000);
+        let silent_ms = turns(1_000, 25_000).map(|now_ms| turn(&mut partitions, now_ms, None, true)).last();
+        assert_eq!(silent_ms, Some(19_900 - 700), "as far as the last question that was read up to");
+        assert!(!partitions.are_read() && partitions.were_read());
+        partitions.some_uncommitted = true;
+        turns(25_000, 35_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, true));
+        assert_eq!(partitions.all[&0].heard.to_ms, Some(19_900), "who sent may be among what is not committed");
+        partitions.some_uncommitted = false;
+        turns(35_000, 45_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, true));
+        // Nobody can send where there is no leader, or no Kafka; and nobody is heard by a process that is stopped.
+        turns(45_000, 65_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, false));
+        let since_ms = |partitions: &mut Partitions| partitions.all[&0].heard.from_ms;
+        assert_eq!(since_ms(&mut partitions), 0);
+        turns(65_000, 75_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, true));
+        assert_eq!(since_ms(&mut partitions), 64_900);
+        turns(75_000, 105_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, Some(75_000), true));
+        turns(105_000, 115_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, true));
+        assert_eq!(since_ms(&mut partitions), 104_900);
+        partitions.were_deaf(115_000);
+        turns(145_000, 155_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, true));
+        assert_eq!(since_ms(&mut partitions), 144_900);
     }
 }

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tollgate_wire::decode_end_record;
-
 use crate::assembly::{Assembly, Kind, TooNew};
 use crate::batch::{Applied, Batch, Delivered};
 use crate::hearing::{Hearing, STALL_MS};
@@ -79,9 +77,7 @@ impl Reading {
     /// Takes a record in; `None`: it is neither a partial nor an end record.
     pub fn record(&mut self, place: Place, kind: Option<Kind>, edge: &[u8], payload: &[u8]) -> Result<(), TooNew> {
         if let Some(witness) = self.witnesses.get(&place.partition) {
-            let is_there =
-                place.offset == witness.offset && kind == Some(Kind::End) && edge == witness.end.edge_id.as_bytes();
-            if is_there && decode_end_record(payload).as_ref() == Ok(&witness.end) {
+            if place.offset == witness.offset && kind == Some(Kind::End) && witness.is(edge, payload) {
                 self.witnesses.remove(&place.partition);
             } else {
                 self.put_back = Some(place.partition);
@@ -90,7 +86,8 @@ impl Reading {
         }
         let Some(state) = self.partitions.all.get_mut(&place.partition) else { return Ok(()) };
         if place.offset < state.next_offset {
-            // A client that was paused, or lost its broker, may give again what it gave.
+            // A client that was paused, or lost its broker, may give again what it gave; and it may be long from a witness to what is next.
+            state.gives();
             return Ok(());
         }
         (state.next_offset, state.at_end) = (place.offset + 1, false);
@@ -109,8 +106,11 @@ impl Reading {
     /// Everything that is committed of a partition was read; what comes next will have this offset or a later one. `high`: up to where
     /// it has records, committed or not.
     pub fn at_end(&mut self, partition: i32, next_offset: Option<i64>, high: Option<i64>) {
-        if self.witnesses.contains_key(&partition) {
-            self.put_back = Some(partition);
+        if let Some(witness) = self.witnesses.get(&partition) {
+            // A new leader may not know yet that it is committed: where nothing was passed over, it may still come.
+            if next_offset.is_some_and(|next| next > witness.offset) {
+                self.put_back = Some(partition);
+            }
             return;
         }
         if let Some(state) = self.partitions.all.get_mut(&partition) {
@@ -149,17 +149,25 @@ impl Reading {
     /// To be called before anything is read, again and again. True: this stood still since it was called last. Then nobody could be heard
     /// until what came meanwhile is read: what was said of partitions' ends is of before, and they are to be looked at.
     pub fn listen(&mut self, store: &Store, now_ms: i64) -> bool {
-        let stood_still = self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS;
-        if stood_still {
-            self.partitions.were_deaf(self.listened_ms);
-        }
+        let stood_still = self.stood_still(now_ms);
         self.listened_ms = now_ms;
         self.tell(store, now_ms);
         stood_still
     }
 
+    fn stood_still(&mut self, now_ms: i64) -> bool {
+        let stood_still = self.away_since_ms.is_none() && now_ms.saturating_sub(self.listened_ms) > STALL_MS;
+        if stood_still {
+            self.partitions.were_deaf(self.listened_ms);
+        }
+        stood_still
+    }
+
     /// Tells the store whose silence means something.
     pub fn tell(&mut self, store: &Store, now_ms: i64) {
+        // Where it stood still while it waited for records, the next `listen` finds that, too.
+        self.stood_still(now_ms);
+        self.partitions.some_uncommitted = self.is_ready();
         let hearing = self.partitions.hearing(self.away_since_ms, now_ms, store.options().idle_after_ms);
         store.set_hearing(Hearing { listened_ms: Some(self.listened_ms), ..hearing });
     }
@@ -304,6 +312,8 @@ mod tests {
         assert_eq!(store.last_counted(4, 10), None);
 
         let mut same = begun(true);
+        // As an earlier version might have kept it.
+        same.witnesses.get_mut(&3).expect("it is awaited").end.horizon_ms = 7;
         record(&mut same, 9, &sent);
         record(&mut same, 11, &other);
         assert_eq!((same.put_back(), same.ready.len()), (None, 1), "what comes after it is taken");
@@ -363,5 +373,76 @@ mod tests {
             sends(&mut reading, "ahead", now_ms as u64 / 1_000 - 14, 100_000 + now_ms, now_ms);
         }
         assert_eq!(watermark_ms(), Some(149_000), "it has been silent for 10 s that somebody listened");
+    }
+
+    /// Most of its time it waits for records: that is where it is stopped, and one of them comes first when it goes on.
+    #[test]
+    fn who_sends_while_this_waits_for_records_is_not_silent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let options = Options { idle_after_ms: 10_000, ..Options::default() };
+        let store = Store::open_with(&folder.path().join("store"), options).expect("a new store");
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 0, None, 0);
+        let comes = |reading: &mut Reading, edge: &str, seq, watermark_ms| {
+            let sent = transaction(edge, seq, watermark_ms, Vec::new());
+            let place = Place { partition: 3, offset: reading.partitions.all[&3].next_offset };
+            reading
+                .record(place, Some(Kind::End), edge.as_bytes(), &sent.end.encode_to_vec())
+                .expect("of this version");
+        };
+        for now_ms in (1_000..=20_000).step_by(1_000) {
+            reading.listen(&store, now_ms);
+            comes(&mut reading, "ahead", now_ms as u64 / 1_000, 100_000 + now_ms);
+            comes(&mut reading, "behind", now_ms as u64 / 1_000, 50_000 + now_ms);
+            reading.at_end(3, None, None);
+            reading.tell(&store, now_ms);
+            reading.commit(&store, now_ms).expect("committed");
+        }
+        let watermark_ms = || store.snapshot().expect("snapshot").watermark_ms();
+        let closed_ms = || store.snapshot().expect("snapshot").as_of().marks.closed_before_ms;
+        let (claimed_ms, before_ms) = (watermark_ms(), closed_ms());
+        reading.listen(&store, 20_100);
+        comes(&mut reading, "ahead", 21, 135_000);
+        reading.answers(&store, 35_100);
+        reading.tell(&store, 35_100);
+        reading.commit(&store, 35_100).expect("committed");
+        assert_eq!((watermark_ms(), closed_ms()), (claimed_ms, before_ms), "what the other sent may come next");
+        assert!(reading.listen(&store, 35_200), "partitions are to be looked at");
+    }
+
+    /// What lies between the record that was counted last and what is to be read next may take longer than a client that is stuck is given.
+    #[test]
+    fn a_partition_that_gives_what_was_read_before_does_not_stand_still() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(&folder.path().join("store")).expect("a new store");
+        let sent = transaction("a", 1, 0, Vec::new());
+        let mut reading = Reading::new(0);
+        reading.partitions.begin(3, 900, None, 0);
+        reading.expect(3, Witness { offset: 0, end: sent.end.clone() });
+        let (payload, begin) = (sent.end.encode_to_vec(), Instant::now());
+        for nth in 0..10 {
+            let place = Place { partition: 3, offset: nth };
+            reading.record(place, Some(Kind::End), b"a", &payload).expect("of this version");
+            let now = begin + std::time::Duration::from_secs(5 * nth as u64);
+            assert!(!reading.partitions.looks(3, Some(999), now), "it would be read from there again, and again");
+        }
+        drop(store);
+    }
+
+    /// A new leader does not know at once what is committed: up to before what was counted last, say.
+    #[test]
+    fn a_partition_that_ends_before_what_was_counted_last_was_not_put_back() {
+        let sent = transaction("a", 1, 0, Vec::new());
+        for next_offset in [None, Some(9)] {
+            let mut reading = Reading::new(0);
+            reading.partitions.begin(3, 11, None, 0);
+            reading.expect(3, Witness { offset: 9, end: sent.end.clone() });
+            reading.at_end(3, next_offset, Some(9));
+            assert_eq!((reading.put_back(), reading.is_witnessed()), (None, false), "nobody knows yet");
+            assert!(!reading.partitions.are_read());
+            let place = Place { partition: 3, offset: 9 };
+            reading.record(place, Some(Kind::End), b"a", &sent.end.encode_to_vec()).expect("of this version");
+            assert!(reading.is_witnessed());
+        }
     }
 }

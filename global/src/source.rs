@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redb::{ReadableTable, WriteTransaction};
-use tollgate_wire::EndRecord;
+use tollgate_wire::{EndRecord, decode_end_record};
 
 use crate::records::Edge;
 use crate::store::Store;
@@ -14,6 +14,17 @@ use crate::tables::{OFFSETS, SOURCE, StoreError, TEXTS, TOPIC_ID, begin_read, be
 pub struct Witness {
     pub offset: i64,
     pub end: EndRecord,
+}
+
+impl Witness {
+    /// Whether this is it, by what tells transactions apart: an earlier version may have kept less of the rest.
+    pub fn is(&self, edge: &[u8], end_record: &[u8]) -> bool {
+        let of = |end: &EndRecord| {
+            let logs: Vec<_> = end.ranges.iter().map(|range| (range.log_uuid.clone(), range.to_lsn)).collect();
+            (end.edge_id.clone(), end.txn_seq, end.partials, end.crc, logs)
+        };
+        edge == self.end.edge_id.as_bytes() && decode_end_record(end_record).is_ok_and(|end| of(&end) == of(&self.end))
+    }
 }
 
 impl Store {

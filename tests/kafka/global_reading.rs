@@ -1,12 +1,13 @@
 //! What the global tier reads of a topic, and when it cannot: transactions larger together than its memory, a topic that may not be read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::broker::{Broker, Setup};
 use crate::global::{Global, command, edge_of, gross, make_anew, produce};
 use crate::reader::{Topics, create_topic, rights};
 use crate::secured::{PASSWORD, user_flags};
-use crate::server::{Server, get};
+use crate::server::{Server, answer, get};
 use crate::shared;
 use crate::wait::{PATIENCE, let_pass, wait_until};
 
@@ -221,4 +222,39 @@ fn a_topic_that_was_put_back_and_has_grown_is_not_read_on() {
     }
     assert_eq!(edge_of(&server, "three")["troubles"], serde_json::json!([]));
     server.stop();
+}
+
+/// Where edges commit all the time, a reader that is at the head never finds nothing more: one that died would hold all windows open for ever.
+#[test]
+fn a_dead_edge_is_silent_though_its_partition_is_never_quiet() {
+    const EACH: u32 = 300;
+    let (direct, folder, topics) = of_its_own("global-busy");
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    global.flags = ["--idle-after", "4s"].map(str::to_owned).to_vec();
+    produce(&topics, &direct, &["--edge", "dead", "--transactions", "1", "--partials", "1"]);
+    let (server, done) = (global.start(), AtomicBool::new(false));
+    wait_until("it is counted", || gross(&server, None) == 3);
+    server.stop();
+    std::thread::scope(|scope| {
+        for edge in ["busy", "as-busy", "no-less"] {
+            let (topics, direct, done) = (&topics, &direct, &done);
+            let send = move |after: u32| {
+                let [after, transactions] = [after, EACH].map(|number| number.to_string());
+                let words = ["--edge", edge, "--after", &after, "--transactions", &transactions, "--partials", "1"];
+                produce(topics, direct, &words);
+            };
+            let rounds = (0..).step_by(EACH as usize).take_while(|_| !done.load(Ordering::Relaxed));
+            scope.spawn(move || rounds.for_each(send));
+        }
+        let looks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let server = global.start();
+            let seen = || gross(&server, None);
+            wait_until("they send", || seen() > 3 * u64::from(EACH));
+            wait_until("it has caught up", || answer(server.admin, "/readyz").1.contains("\"reason\":\"ready\""));
+            wait_until("its silence is noticed", || edge_of(&server, "dead")["presence"] == "silent");
+            server.stop();
+        }));
+        done.store(true, Ordering::Relaxed);
+        looks.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
