@@ -55,10 +55,13 @@ impl Samples {
         self.all[0].until(newest)
     }
 
-    fn take(&mut self, mut next: Sample) {
+    fn take(&mut self, next: Sample) {
         if let Some(last) = self.all.back_mut() {
-            next.at_ms = next.at_ms.max(last.at_ms);
-            if next.at_ms - last.at_ms > SILENCE_MS {
+            if next.at_ms < last.at_ms {
+                // The clock was put back: what was before is of no time that can be compared.
+                self.looked_first_ms = Some(next.at_ms);
+                self.all.clear();
+            } else if next.at_ms - last.at_ms > SILENCE_MS {
                 last.at_ms = self.looked_last_ms.clamp(last.at_ms, next.at_ms);
                 self.all.drain(..self.all.len() - 1);
             }
@@ -132,6 +135,17 @@ mod tests {
         assert_eq!(rate(5, 1_000, 60_000), (5_000, 0.0));
         assert_eq!(rate(5, 1_000, 61_000), (5_000, 0.0));
         assert_eq!(rate(405, 62_000, 62_300), (1_000, 400.0));
+    }
+
+    #[test]
+    fn where_the_clock_is_put_back_the_rate_is_soon_that_of_clicks_again() {
+        let mut samples = Samples::default();
+        for second in 0..120 {
+            let now_ms = 1_000 * if second < 60 { 7_200 + second } else { 3_600 + second };
+            let rates = samples.rates(&BTreeMap::from([(CLASS_VALID, second as u64 * 100)]), now_ms, now_ms + 300);
+            assert!(rates.net == 100.0 || [0, 60].contains(&second), "{second}: {rates:?}");
+            assert!(rates.over_ms <= 6_000 && samples.all.len() < 9, "{second}: {rates:?}, {}", samples.all.len());
+        }
     }
 
     #[test]
