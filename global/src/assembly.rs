@@ -210,7 +210,7 @@ impl Assembly {
 
 impl Unfinished {
     fn held_bytes(&self) -> usize {
-        self.entries.bytes()
+        self.entries.bytes() + self.sum.bytes()
     }
 
     fn add(&mut self, edge: &[u8], decoded: Result<PartialView<'_>, String>, payload: &[u8]) {
@@ -248,7 +248,7 @@ impl Unfinished {
     }
 
     fn tear(&mut self, why: String) {
-        self.entries = Entries::default();
+        (self.entries, self.sum) = (Entries::default(), PartialsSum::default());
         self.torn = Some(why);
     }
 }
@@ -497,6 +497,26 @@ mod tests {
         assert_eq!(junk(7), Vec::new(), "there is room");
         assert_eq!((assembly.open.len(), assembly.torn), (1, 1));
         assert_eq!((assembly.at_end(3, 9_999, Some(9_999)).len(), assembly.torn), (1, 0));
+    }
+
+    /// Where no partial of it could be a row, too.
+    #[test]
+    fn logs_that_somebody_makes_up_are_counted_and_let_go_with_what_is_torn() {
+        let mut strange = sent("a", 1, 3);
+        for (nth, partial) in strange.partials.iter_mut().enumerate() {
+            (partial.log_uuid, partial.ad_id) = (vec![nth as u8; 100_000], String::new());
+        }
+        let (mut assembly, mut strange) = (Assembly::default(), records(&strange));
+        strange.swap_remove(2);
+        for (offset, (kind, edge, payload)) in (0..).zip(&strange) {
+            assert!(offset == 0 || assembly.held_bytes()[&3] >= 100_000 * offset as usize, "after {offset}");
+            let payload = if offset == 2 { b"\xff" } else { &payload[..] };
+            let place = Place { partition: 3, offset };
+            let kind = if offset == 2 { Kind::Partial } else { *kind };
+            assembly.take(place, kind, edge.as_bytes(), payload).expect("of this version");
+        }
+        let held: usize = assembly.open.values().map(|unfinished| unfinished.sum.bytes()).sum();
+        assert_eq!((assembly.torn, assembly.held_bytes()[&3], held), (1, 0, 0));
     }
 
     #[test]

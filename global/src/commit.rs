@@ -33,6 +33,8 @@ use crate::window::Grain;
 
 /// More runs make every query look into more places; a cut a second closes its panes within 20 s unless an edge is silent.
 const OPEN_RUNS_MAX: usize = 256;
+/// More is not merged into one run: the file takes values of up to 3 GiB, and an error of the file is the end of the store.
+const MERGED_BYTES_MAX: usize = 2 << 30;
 /// A pane this far ahead of its edge's watermark goes to its row at once: it would stay open too long.
 const OPEN_AHEAD_MS: i64 = 5 * 60 * 1000;
 
@@ -347,7 +349,7 @@ impl<'a> Commit<'a> {
     fn fold(&mut self, mut folded_before_ms: i64) -> Result<(), StoreError> {
         let (open, bytes_max) = (&mut self.after.open, self.options.open_bytes_max);
         let is_full = open.bytes() > bytes_max;
-        if is_full && u32::try_from(open.bytes()).is_ok() {
+        if is_full && open.bytes() <= MERGED_BYTES_MAX {
             merge_runs(self.file, open, self.after.generation)?;
         }
         // With less room than a quarter they would be merged again and again.

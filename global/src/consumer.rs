@@ -188,7 +188,12 @@ impl Consumer {
         self.has_begun |= !partitions.all.is_empty();
         // The answers are of after whatever this waited for.
         self.reading.listen(&self.store, wall_ms());
-        self.reading.partitions.ask(|partition| Some((*ends.get(&partition)?)?.1), asked_ms);
+        // Nor can one answer that nobody leads, whether there was time or not.
+        let end = |of: i32| match led.get(of as usize) {
+            Some(true) => ends.get(&of).map(|answer| answer.map(|(_, end)| end)),
+            Some(false) | None => Some(None),
+        };
+        self.reading.partitions.ask(end, asked_ms);
         self.look_for_standstill(&ends)
     }
 

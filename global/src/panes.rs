@@ -213,6 +213,8 @@ impl Run {
                 return Err(RunError::TooLarge(bytes.len()));
             }
         }
+        // It grew by doubling.
+        bytes.shrink_to_fit();
         Ok(Run { bytes, index, last_pane })
     }
 

@@ -69,7 +69,7 @@ impl Partition {
         let read = self.asked.filter(|(end, _)| self.next_offset >= *end);
         let to_ms = if self.at_end { Some(now_ms) } else { read.map(|(_, at_ms)| at_ms) };
         let is_heard_again = self.heard.to_ms.is_some();
-        let Some(to_ms) = to_ms.filter(|_| is_committed || !is_heard_again || !self.is_followed) else {
+        let Some(to_ms) = to_ms.filter(|_| is_committed || !is_heard_again) else {
             return self.heard.is_deaf(now_ms);
         };
         if self.is_followed {
@@ -175,9 +175,13 @@ impl Partitions {
         self.all.get_mut(&partition).is_some_and(|state| state.looks(end, now)) && is_read
     }
 
-    /// What a look that began at `at_ms` was told of where each ends.
-    pub fn ask(&mut self, end: impl Fn(i32) -> Option<i64>, at_ms: i64) {
-        self.all.iter_mut().for_each(|(&partition, state)| state.asks(end(partition), at_ms));
+    /// What a look that began at `at_ms` was told of where each ends. None: there was no time to ask; what was said before still holds.
+    pub fn ask(&mut self, end: impl Fn(i32) -> Option<Option<i64>>, at_ms: i64) {
+        for (&partition, state) in &mut self.all {
+            if let Some(end) = end(partition) {
+                state.asks(end, at_ms);
+            }
+        }
     }
 
     /// Each of them was, to where it ended when somebody asked.
@@ -444,7 +448,7 @@ mod tests {
         let mut offset = 0;
         let mut turn = |partitions: &mut Partitions, now_ms, away_ms: Option<i64>, is_led: bool| {
             if now_ms % 5_000 == 0 {
-                partitions.ask(|_| is_led.then_some(offset + 50), now_ms - 100);
+                partitions.ask(|_| Some(is_led.then_some(offset + 50)), now_ms - 100);
             }
             offset += 20;
             partitions.all.get_mut(&0).expect("it is there").next_offset = offset;
@@ -471,5 +475,41 @@ mod tests {
         partitions.were_deaf(115_000);
         turns(145_000, 155_000).for_each(|now_ms| _ = turn(&mut partitions, now_ms, None, true));
         assert_eq!(since_ms(&mut partitions), 144_900);
+    }
+
+    /// One that does not answer takes the time of others, look after look.
+    #[test]
+    fn a_partition_that_there_was_no_time_to_ask_is_heard_up_to_the_question_before() {
+        let mut partitions = Partitions::new(0);
+        partitions.begin(0, 0, None, 0);
+        let mut offset = 0;
+        for now_ms in (1_000..=60_000).step_by(1_000) {
+            if now_ms % 5_000 == 0 {
+                let is_asked = now_ms % 10_000 == 0;
+                partitions.ask(|_| is_asked.then_some(Some(offset + 110)), now_ms - 100);
+            }
+            offset += 20;
+            partitions.all.get_mut(&0).expect("it is there").next_offset = offset;
+            partitions.hearing(None, now_ms, 10_000);
+        }
+        let heard = partitions.all[&0].heard;
+        assert_eq!((heard.from_ms, heard.to_ms), (9_900, Some(49_900)));
+    }
+
+    /// Between what is told and what is committed anybody may ask, or commit.
+    #[test]
+    fn what_came_in_a_short_stall_is_committed_before_anybody_is_silent() {
+        let mut partitions = Partitions::new(0);
+        partitions.begin(0, 0, None, 0);
+        let mut heard_to = |now_ms, stalled_since_ms: Option<i64>, some_uncommitted| {
+            stalled_since_ms.into_iter().for_each(|since_ms| partitions.were_deaf(since_ms));
+            partitions.all.get_mut(&0).expect("it is there").at_end = true;
+            partitions.some_uncommitted = some_uncommitted;
+            partitions.hearing(None, now_ms, 30_000).of(Some(0)).silence_ms(0, now_ms).0
+        };
+        assert_eq!(heard_to(1_000, None, false), 1_000);
+        assert_eq!(heard_to(28_000, None, false), 28_000);
+        assert_eq!(heard_to(32_500, Some(28_000), true), 28_000, "who sent is not counted yet");
+        assert_eq!(heard_to(32_600, None, false), 32_600);
     }
 }

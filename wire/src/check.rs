@@ -78,6 +78,9 @@ pub fn crc_of(partials: &[Partial]) -> u32 {
     crc.finalize() as u32
 }
 
+/// What a log takes in [`PartialsSum`] beside its id, about.
+const LOG_BYTES: usize = 96;
+
 /// What the partials of one transaction say together, taken one by one.
 pub struct PartialsSum {
     crc: crc_fast::Digest,
@@ -87,6 +90,8 @@ pub struct PartialsSum {
     txn_seq: u64,
     /// By log, the first partial that names it, and clicks of all.
     by_log: BTreeMap<Vec<u8>, (usize, u64)>,
+    /// Of `by_log`.
+    bytes: usize,
     /// The first that is unlike those before it, and in what.
     unlike: Option<(usize, &'static str)>,
 }
@@ -95,7 +100,7 @@ impl Default for PartialsSum {
     fn default() -> PartialsSum {
         let crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
         let (edge_id, by_log) = (String::new(), BTreeMap::new());
-        PartialsSum { crc, count: 0, edge_id, txn_seq: 0, by_log, unlike: None }
+        PartialsSum { crc, count: 0, edge_id, txn_seq: 0, by_log, bytes: 0, unlike: None }
     }
 }
 
@@ -116,7 +121,10 @@ impl PartialsSum {
         }
         match self.by_log.get_mut(partial.log_uuid) {
             Some((_, clicks)) => *clicks = clicks.saturating_add(partial.clicks),
-            None => drop(self.by_log.insert(partial.log_uuid.to_vec(), (self.count, partial.clicks))),
+            None => {
+                self.bytes += LOG_BYTES + partial.log_uuid.len();
+                self.by_log.insert(partial.log_uuid.to_vec(), (self.count, partial.clicks));
+            }
         }
         self.count += 1;
     }
@@ -124,6 +132,11 @@ impl PartialsSum {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Of memory, about: a transaction is of few logs, but somebody else's record may name any.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether they are all that the end record closes.

@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::names;
 use crate::sums::CLASS_VALID;
 
-/// Rates are over so long at least, or over one cut where that is longer.
-const OVER_MS: i64 = 5_000;
+/// Rates are over so long at least, or over one cut where that is longer. No less than the rarest cut: several edges cut at different times,
+/// and what each of them sends is of all the time since its last.
+const OVER_MS: i64 = 10_000;
 /// Edges cut more often than this: what comes after longer is not of all that time.
 const SILENCE_MS: i64 = 20_000;
 
@@ -55,10 +56,13 @@ impl Samples {
         self.all[0].until(newest)
     }
 
-    fn take(&mut self, mut next: Sample) {
+    fn take(&mut self, next: Sample) {
         if let Some(last) = self.all.back_mut() {
-            next.at_ms = next.at_ms.max(last.at_ms);
-            if next.at_ms - last.at_ms > SILENCE_MS {
+            if next.at_ms < last.at_ms {
+                // The clock was put back: what was before is of no time that can be compared.
+                self.looked_first_ms = Some(next.at_ms);
+                self.all.clear();
+            } else if next.at_ms - last.at_ms > SILENCE_MS {
                 last.at_ms = self.looked_last_ms.clamp(last.at_ms, next.at_ms);
                 self.all.drain(..self.all.len() - 1);
             }
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn where_nothing_comes_any_more_the_rate_is_0_and_what_comes_then_is_of_then() {
-        for (cut_s, zero_at) in [(1, 26), (10, 41)] {
+        for (cut_s, zero_at) in [(1, 31), (10, 41)] {
             let seen = looked_at(cut_s, 60, 20);
             assert!(seen[zero_at..].iter().all(|rate| *rate == 0.0), "cut every {cut_s} s: {seen:?}");
             assert_eq!(seen[20], 100.0, "cut every {cut_s} s");
@@ -129,9 +133,35 @@ mod tests {
             (rates.over_ms, rates.net)
         };
         assert_eq!(rate(5, 1_000, 21_500), (0, 0.0), "not known yet");
-        assert_eq!(rate(5, 1_000, 60_000), (5_000, 0.0));
-        assert_eq!(rate(5, 1_000, 61_000), (5_000, 0.0));
+        assert_eq!(rate(5, 1_000, 60_000), (10_000, 0.0));
+        assert_eq!(rate(5, 1_000, 61_000), (10_000, 0.0));
         assert_eq!(rate(405, 62_000, 62_300), (1_000, 400.0));
+    }
+
+    #[test]
+    fn where_the_clock_is_put_back_the_rate_is_soon_that_of_clicks_again() {
+        let mut samples = Samples::default();
+        for second in 0..120 {
+            let now_ms = 1_000 * if second < 60 { 7_200 + second } else { 3_600 + second };
+            let rates = samples.rates(&BTreeMap::from([(CLASS_VALID, second as u64 * 100)]), now_ms, now_ms + 300);
+            assert!(rates.net == 100.0 || [0, 60].contains(&second), "{second}: {rates:?}");
+            assert!(rates.over_ms <= 11_000 && samples.all.len() < 14, "{second}: {rates:?}, {}", samples.all.len());
+        }
+    }
+
+    /// 100 a second of one edge and 10 of another.
+    #[test]
+    fn edges_that_cut_at_different_times_are_told_together() {
+        for phase_s in [1, 3, 5] {
+            let mut samples = Samples::default();
+            for second in 0..60 {
+                let cut_at_s = [second, second - phase_s].map(|of| of.max(0) / 10 * 10);
+                let clicks = BTreeMap::from([(CLASS_VALID, (100 * cut_at_s[0] + 10 * cut_at_s[1]) as u64)]);
+                let committed_s = if second < phase_s { 0 } else { cut_at_s[0].max(cut_at_s[1] + phase_s) };
+                let rates = samples.rates(&clicks, committed_s * 1_000, second * 1_000 + 300);
+                assert!(second < 30 || rates.net == 110.0, "{phase_s} s apart, {second}: {rates:?}");
+            }
+        }
     }
 
     #[test]
