@@ -272,16 +272,18 @@ impl<'a> Commit<'a> {
         let (run, direct) = self.sort_out(counted, folded_before_ms)?;
         self.writer.ads.note(self.file, &run)?;
         self.writer.ads.note(self.file, &direct)?;
-        let mut batch = tops::Batch::default();
+        // Once, or each row would wait for another ranking.
+        let (mut names, mut batch) = (self.after.tops.names(), tops::Batch::default());
         let tops_from_ms = Tops::from_ms(self.after.progress.marks.closed_before_ms);
         for entry in run.entries().chain(direct.entries()) {
             let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
             if !row.ad_id.is_empty() && row.window_start_ms >= tops_from_ms {
-                self.after.tops.put(&mut batch, &row, entry.clicks);
+                batch.put(&mut names, &row, entry.clicks);
             }
         }
+        drop(names);
         self.add_to_tops(batch);
-        let late = merge_rows([&direct].into_iter(), i64::MIN, i64::MAX);
+        let late: Vec<_> = merge_rows([&direct].into_iter(), i64::MIN, i64::MAX).collect();
         add_late(self.file, &late, &self.after.progress)?;
         self.keep_run(run)?;
         self.fold(folded_before_ms)
@@ -349,7 +351,7 @@ impl<'a> Commit<'a> {
     fn fold(&mut self, mut folded_before_ms: i64) -> Result<(), StoreError> {
         let (open, bytes_max) = (&mut self.after.open, self.options.open_bytes_max);
         let is_full = open.bytes() > bytes_max;
-        if is_full && open.bytes() <= MERGED_BYTES_MAX {
+        if is_full && open.runs.len() > 1 && open.bytes() <= MERGED_BYTES_MAX {
             merge_runs(self.file, open, self.after.generation)?;
         }
         // With less room than a quarter they would be merged again and again.
@@ -363,8 +365,7 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         let rows = merge_rows(open.runs.iter().map(|(_, run)| run.as_ref()), folded_to_ms, folded_before_ms);
-        add_to_rows(self.file, Grain::Pane, rows.iter())?;
-        drop(rows);
+        add_to_rows(self.file, Grain::Pane, rows)?;
         open.folded_before_ms = folded_before_ms;
         self.after.progress.folded_before_ms = folded_before_ms;
         drop_folded_runs(self.file, open)

@@ -15,10 +15,9 @@ use crate::store::Store;
 use crate::tables::StoreError;
 use crate::topic::Topic;
 
-/// A batch is committed when nothing more is at hand, or after so long, or with so much. A row that is counted ten times in a batch costs
+/// A batch is committed when nothing more is at hand, or after so long, or with as much as may be unfinished. A row that is counted ten times in a batch costs
 /// little more than one that is counted once.
 const BATCH_TIME: Duration = Duration::from_millis(500);
-const BATCH_BYTES: usize = 64 << 20;
 /// How long nothing must come before what is there is committed: records of a transaction come together.
 const LULL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(100);
@@ -252,7 +251,7 @@ impl Consumer {
     /// Reads until there is something to commit, and nothing more at hand. True: Kafka gave something.
     fn gather(&mut self) -> Result<bool, Turn> {
         let (until, mut came) = (Instant::now() + BATCH_TIME, false);
-        while self.reading.ready_bytes() < BATCH_BYTES && Instant::now() < until {
+        while self.reading.ready_bytes() < self.settings.unfinished_bytes_max && Instant::now() < until {
             let timeout = if self.reading.is_ready() { LULL } else { POLL };
             let reader = self.reader.as_ref().expect("connected before");
             let (reading, meter) = (&mut self.reading, &self.meter);

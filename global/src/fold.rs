@@ -1,5 +1,6 @@
 //! Writing rows: what closed panes, late partials and corrections add to what the file holds of them.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use prost::Message;
@@ -15,14 +16,15 @@ use crate::tables::{CORRECTED, HISTORY, RUNS, StoreError, damaged_users, decode,
 use crate::window::{Grain, floor};
 
 /// Adds to rows of a grain, which may be there already. The keys name panes, whatever the grain.
-pub fn add_to_rows<'a, 'b: 'a>(
+pub fn add_to_rows<'a>(
     file: &WriteTransaction,
     grain: Grain,
-    deltas: impl Iterator<Item = &'a RowDelta<'b>>,
+    deltas: impl Iterator<Item: Borrow<RowDelta<'a>>>,
 ) -> Result<(), StoreError> {
     let mut rows = file.open_table(rows_of(grain)).map_err(redb::Error::from)?;
     let (mut row_key, mut stored) = (Vec::new(), Vec::new());
     for delta in deltas {
+        let delta = delta.borrow();
         row_key.clear();
         row_key.extend_from_slice(delta.key);
         let start_ms = floor(key::window_start(delta.key), grain.ms());
@@ -85,7 +87,7 @@ pub fn add_corrections(file: &WriteTransaction, corrections: &Corrections, now_m
 /// All runs become one, in memory and in the file: their keys are often the same.
 pub fn merge_runs(file: &WriteTransaction, open: &mut Open, number: i64) -> Result<(), StoreError> {
     let rows = merge_rows(open.runs.iter().map(|(_, run)| run.as_ref()), open.folded_before_ms, i64::MAX);
-    let merged = Run::of_rows(&rows).map_err(|error| StoreError::Damaged(format!("runs to be merged: {error}")))?;
+    let merged = Run::of_rows(rows).map_err(|error| StoreError::Damaged(format!("runs to be merged: {error}")))?;
     let mut runs = file.open_table(RUNS).map_err(redb::Error::from)?;
     for (of_one, _) in &open.runs {
         runs.remove(of_one).map_err(redb::Error::from)?;

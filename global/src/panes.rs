@@ -5,6 +5,9 @@
 //! the run's last pane is folded. It has one entry a key (see `entries`), sorted by it.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -202,9 +205,9 @@ impl Run {
     }
 
     /// The run that holds what others do, together.
-    pub fn of_rows(rows: &[RowDelta<'_>]) -> Result<Run, RunError> {
-        let (mut bytes, mut index, mut last_pane) = (Vec::new(), Vec::with_capacity(rows.len()), None);
-        for (entry, row) in rows.iter().enumerate() {
+    pub fn of_rows<'a>(rows: impl Iterator<Item = RowDelta<'a>>) -> Result<Run, RunError> {
+        let (mut bytes, mut index, mut last_pane) = (Vec::new(), Vec::new(), None);
+        for (entry, row) in rows.enumerate() {
             index.push(bytes.len() as u32);
             last_pane = last_pane.max(Some(key::window_start(row.key)));
             let users = merged_users(&row.users).map_err(|source| RunError::Users { entry, source })?;
@@ -213,8 +216,9 @@ impl Run {
                 return Err(RunError::TooLarge(bytes.len()));
             }
         }
-        // It grew by doubling.
+        // They grew by doubling.
         bytes.shrink_to_fit();
+        index.shrink_to_fit();
         Ok(Run { bytes, index, last_pane })
     }
 
@@ -296,24 +300,42 @@ pub fn merged_users<'a>(sketches: &[&'a [u8]]) -> Result<Cow<'a, [u8]>, UsersErr
     })
 }
 
-/// The entries in panes of [from, to) of all these runs, merged by key and in the order of keys.
-pub fn merge_rows<'a>(runs: impl Iterator<Item = &'a Run>, from_ms: i64, to_ms: i64) -> Vec<RowDelta<'a>> {
-    let mut entries: Vec<Entry<'a>> = Vec::new();
-    for run in runs {
-        entries.extend(run.entries().filter(|entry| (from_ms..to_ms).contains(&key::window_start(entry.key))));
+/// The entries in panes of [from, to) of all these runs, merged by key and in the order of keys; none is kept meanwhile.
+pub fn merge_rows<'a>(
+    runs: impl Iterator<Item = &'a Run>,
+    from_ms: i64,
+    to_ms: i64,
+) -> impl Iterator<Item = RowDelta<'a>> {
+    /// The entry of a run that comes next.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct Head<'a> {
+        key: &'a [u8],
+        run: usize,
+        at: usize,
     }
-    // Runs are sorted, and this sort knows how to merge.
-    entries.sort_by(|a, b| a.key.cmp(b.key));
-    let mut rows: Vec<RowDelta<'a>> = Vec::new();
-    for entry in entries {
-        if rows.last().is_none_or(|row| row.key != entry.key) {
-            rows.push(RowDelta { key: entry.key, clicks: 0, users: Vec::new() });
+    let runs: Vec<&Run> = runs.collect();
+    let head = move |runs: &[&'a Run], run: usize, from: usize| {
+        let keys = runs[run].index[from..].iter().map(|&at| entry_at(&runs[run].bytes, at).key);
+        let mut keys = (from..).zip(keys).filter(|(_, key)| (from_ms..to_ms).contains(&key::window_start(key)));
+        keys.next().map(|(at, key)| Reverse(Head { key, run, at }))
+    };
+    let mut heads: BinaryHeap<_> = (0..runs.len()).filter_map(|run| head(&runs, run, 0)).collect();
+    std::iter::from_fn(move || {
+        let mut row: Option<RowDelta<'a>> = None;
+        while let Some(mut next) = heads.peek_mut() {
+            let Reverse(Head { key, run, at }) = *next;
+            if row.as_ref().is_some_and(|row| row.key != key) {
+                break;
+            }
+            let entry = entry_at(&runs[run].bytes, runs[run].index[at]);
+            let row = row.get_or_insert_with(|| RowDelta { key, clicks: 0, users: Vec::new() });
+            row.clicks += entry.clicks;
+            row.users.extend(Some(entry.users).filter(|users| !users.is_empty()));
+            match head(&runs, run, at + 1) {
+                Some(after) => *next = after,
+                None => drop(PeekMut::pop(next)),
+            }
         }
-        let row = rows.last_mut().expect("pushed where there was none");
-        row.clicks += entry.clicks;
-        if !entry.users.is_empty() {
-            row.users.push(entry.users);
-        }
-    }
-    rows
+        row
+    })
 }

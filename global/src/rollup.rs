@@ -191,6 +191,5 @@ fn add_rows<'a>(file: &WriteTransaction, grain: Grain, rows: &'a [(Vec<u8>, Row)
         let users = [&row.users[..]].into_iter().filter(|users| !users.is_empty()).collect();
         RowDelta { key: row_key, clicks: row.clicks, users }
     };
-    let deltas: Vec<RowDelta<'_>> = rows.iter().map(delta).collect();
-    add_to_rows(file, grain, deltas.iter())
+    add_to_rows(file, grain, rows.iter().map(delta))
 }

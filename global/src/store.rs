@@ -342,7 +342,7 @@ impl Store {
         let from_ms = Tops::from_ms(closed_before_ms);
         let (mut before, mut batch) = (Tops::new(self.options.ranking_bytes_max), tops::Batch::default());
         snapshot.visit_recent(from_ms, &mut |row, clicks| {
-            before.put(&mut batch, row, clicks);
+            batch.put(&mut before.names(), row, clicks);
             if batch.len() >= WARM_UP_COUNTS {
                 before.add(std::mem::take(&mut batch), closed_before_ms);
             }

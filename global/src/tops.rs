@@ -10,7 +10,7 @@ mod names;
 mod ranking;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use counts::{Chunk, Clicks};
 use names::Names;
@@ -59,6 +59,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Adds a row's clicks.
+    pub fn put(&mut self, names: &mut Names, row: &Parts<'_>, clicks: u64) {
+        let name = names.number([row.ad_id, row.campaign_id, row.advertiser_id, row.region]);
+        let of_pane = self.by_pane.entry(row.window_start_ms).or_default();
+        let before = of_pane.len();
+        let sums = of_pane.entry(name).or_default();
+        let net = if row.class == CLASS_VALID { clicks } else { 0 };
+        *sums = (sums.0 + clicks, sums.1 + net);
+        self.entries += of_pane.len() - before;
+    }
+
     /// Counts in it.
     pub fn len(&self) -> usize {
         self.entries
@@ -91,16 +102,9 @@ impl Tops {
         Window { start_ms: end_ms.saturating_sub(window.minutes() * MINUTE_MS), end_ms }
     }
 
-    /// Adds a row's clicks to a batch.
-    pub fn put(&self, batch: &mut Batch, row: &Parts<'_>, clicks: u64) {
-        let texts = [row.ad_id, row.campaign_id, row.advertiser_id, row.region];
-        let name = self.names.write().unwrap_or_else(PoisonError::into_inner).number(texts);
-        let of_pane = batch.by_pane.entry(row.window_start_ms).or_default();
-        let before = of_pane.len();
-        let sums = of_pane.entry(name).or_default();
-        let net = if row.class == CLASS_VALID { clicks } else { 0 };
-        *sums = (sums.0 + clicks, sums.1 + net);
-        batch.entries += of_pane.len() - before;
+    /// What a batch numbers its names by: no ranking is made as long as this is held.
+    pub fn names(&self) -> RwLockWriteGuard<'_, Names> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything from here on is in the batches that were and will be added.
@@ -317,7 +321,7 @@ mod tests {
             for ad in 0..100 {
                 // Every tenth is never seen again.
                 let ad_id = if ad % 10 == 0 { format!("once_{pane}_{ad}") } else { format!("ad_{ad}") };
-                tops.put(&mut batch, &row(&ad_id, START_MS - PANE_MS + pane * PANE_MS), 1);
+                batch.put(&mut tops.names(), &row(&ad_id, START_MS - PANE_MS + pane * PANE_MS), 1);
             }
             tops.add(batch, START_MS);
             assert!(tops.bytes() <= ROOM, "{} bytes after {pane} panes", tops.bytes());
