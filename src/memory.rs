@@ -78,7 +78,7 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
         counted("replies not yet taken", connections, u64::from(config.http.reply_bytes_max)),
         match config.export.sink {
             SinkKind::Embedded => {
-                let sum = "page cache, open panes, rankings".to_owned();
+                let sum = "page cache, open panes, a copy of them, rankings".to_owned();
                 line("embedded store", tollgate_global::MEMORY_BYTES_MAX as u64, sum)
             }
             SinkKind::Kafka => {

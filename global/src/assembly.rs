@@ -13,6 +13,9 @@ use crate::transaction::Refusal;
 /// A transaction that is larger than this is not believed: an edge's is bounded far below.
 const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 
+/// An end record has some 50 bytes for each log of its edge, which are a thousand at most.
+const END_BYTES_MAX: usize = 256 << 10;
+
 /// The edge of a record without a key, which no edge writes: so it has a name to be accepted and retired by.
 const NO_KEY: &str = "(no key)";
 /// The edge of records with a key that is longer than an edge's id can be: they are nobody's, and one name is enough for all of them.
@@ -188,6 +191,10 @@ impl Assembly {
 
     fn end(&mut self, place: Place, edge: &[u8], payload: &[u8]) -> Result<Delivered, TooNew> {
         let unfinished = self.open.remove(&(place.partition, edge.to_vec())).unwrap_or_default();
+        if payload.len() > END_BYTES_MAX {
+            let too_long = || format!("an end record of {} bytes, at most {END_BYTES_MAX} are read", payload.len());
+            return Ok(torn(edge, unfinished.txn_seq, place, unfinished.torn.unwrap_or_else(too_long)));
+        }
         let end = match self.readable(place, decode_end_record(payload))? {
             Err(why) => return Ok(torn(edge, unfinished.txn_seq, place, why)),
             Ok(end) => end,
@@ -231,7 +238,7 @@ impl Unfinished {
         } else if partial.index as usize != expected || partial.txn_seq != self.txn_seq {
             let (seq, index) = (partial.txn_seq, partial.index);
             self.tear(format!("partial {index} of transaction {seq} where {expected} of {} was due", self.txn_seq));
-        } else if self.bytes > TRANSACTION_BYTES_MAX {
+        } else if self.bytes.max(self.held_bytes()) > TRANSACTION_BYTES_MAX {
             self.tear(format!("over {TRANSACTION_BYTES_MAX} bytes of partials"));
         } else {
             self.sum.add(&partial, payload);
@@ -517,6 +524,16 @@ mod tests {
         }
         let held: usize = assembly.open.values().map(|unfinished| unfinished.sum.bytes()).sum();
         assert_eq!((assembly.torn, assembly.held_bytes()[&3], held), (1, 0, 0));
+    }
+
+    /// What it would be decoded into, and what comparing it with the edge's logs would cost, nobody has to bear.
+    #[test]
+    fn an_end_record_that_no_edge_has_is_torn_unread() {
+        let mut strange = sent("a", 7, 2);
+        strange.end.ranges = vec![strange.end.ranges[0].clone(); 20_000];
+        let found = delivered(&records(&strange));
+        let [Delivered::Torn(torn)] = &found[..] else { panic!("{found:?}") };
+        assert!(torn.txn_seq == 7 && torn.why.contains("at most 262144 are read"), "{torn:?}");
     }
 
     #[test]

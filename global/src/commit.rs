@@ -33,8 +33,9 @@ use crate::window::Grain;
 
 /// More runs make every query look into more places; a cut a second closes its panes within 20 s unless an edge is silent.
 const OPEN_RUNS_MAX: usize = 256;
-/// More is not merged into one run: the file takes values of up to 3 GiB, and an error of the file is the end of the store.
-const MERGED_BYTES_MAX: usize = 2 << 30;
+/// More is not merged into one run: the file takes values of up to 3 GiB, and sketches that are few users' each take more than twice as
+/// much when they are one of many.
+const MERGED_BYTES_MAX: usize = 1 << 30;
 /// A pane this far ahead of its edge's watermark goes to its row at once: it would stay open too long.
 const OPEN_AHEAD_MS: i64 = 5 * 60 * 1000;
 
@@ -186,9 +187,22 @@ impl<'a> Commit<'a> {
         Ok((self.after, self.edges))
     }
 
-    /// Adds counts of the last hour to the ranking.
-    fn add_to_tops(&mut self, batch: tops::Batch) {
-        self.after.tops.add(batch, self.after.progress.marks.closed_before_ms);
+    /// Adds counts of the last hour to the ranking, which lets go of what is older.
+    fn add_to_tops(&mut self, run: &Run, direct: &Run) -> Result<(), StoreError> {
+        let closed_before_ms = self.after.progress.marks.closed_before_ms;
+        let (tops, mut batch) = (&mut self.after.tops, tops::Batch::default());
+        if !run.is_empty() || !direct.is_empty() {
+            // Once for all rows, or each would wait for another ranking.
+            let mut names = tops.names();
+            for entry in run.entries().chain(direct.entries()) {
+                let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
+                if !row.ad_id.is_empty() && row.window_start_ms >= Tops::from_ms(closed_before_ms) {
+                    batch.put(&mut names, &row, entry.clicks);
+                }
+            }
+        }
+        tops.add(batch, closed_before_ms);
+        Ok(())
     }
 
     fn edge(&mut self, edge_id: &str) -> &mut Edge {
@@ -272,17 +286,7 @@ impl<'a> Commit<'a> {
         let (run, direct) = self.sort_out(counted, folded_before_ms)?;
         self.writer.ads.note(self.file, &run)?;
         self.writer.ads.note(self.file, &direct)?;
-        // Once, or each row would wait for another ranking.
-        let (mut names, mut batch) = (self.after.tops.names(), tops::Batch::default());
-        let tops_from_ms = Tops::from_ms(self.after.progress.marks.closed_before_ms);
-        for entry in run.entries().chain(direct.entries()) {
-            let row = Parts::read(entry.key).ok_or_else(damaged_key)?;
-            if !row.ad_id.is_empty() && row.window_start_ms >= tops_from_ms {
-                batch.put(&mut names, &row, entry.clicks);
-            }
-        }
-        drop(names);
-        self.add_to_tops(batch);
+        self.add_to_tops(&run, &direct)?;
         let late: Vec<_> = merge_rows([&direct].into_iter(), i64::MIN, i64::MAX).collect();
         add_late(self.file, &late, &self.after.progress)?;
         self.keep_run(run)?;

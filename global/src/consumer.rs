@@ -15,9 +15,11 @@ use crate::store::Store;
 use crate::tables::StoreError;
 use crate::topic::Topic;
 
-/// A batch is committed when nothing more is at hand, or after so long, or with as much as may be unfinished. A row that is counted ten times in a batch costs
-/// little more than one that is counted once.
+/// A batch is committed when nothing more is at hand, or after so long, or with as much as may be unfinished. A row that is counted ten
+/// times in a batch costs little more than one that is counted once.
 const BATCH_TIME: Duration = Duration::from_millis(500);
+/// And never with more: a run of it is one value of the file.
+const BATCH_BYTES_MAX: usize = 256 << 20;
 /// How long nothing must come before what is there is committed: records of a transaction come together.
 const LULL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(100);
@@ -187,11 +189,7 @@ impl Consumer {
         self.has_begun |= !partitions.all.is_empty();
         // The answers are of after whatever this waited for.
         self.reading.listen(&self.store, wall_ms());
-        // Nor can one answer that nobody leads, whether there was time or not.
-        let end = |of: i32| match led.get(of as usize) {
-            Some(true) => ends.get(&of).map(|answer| answer.map(|(_, end)| end)),
-            Some(false) | None => Some(None),
-        };
+        let end = |of: i32| ends.get(&of).map(|answer| answer.map(|(_, end)| end));
         self.reading.partitions.ask(end, asked_ms);
         self.look_for_standstill(&ends)
     }
@@ -251,7 +249,8 @@ impl Consumer {
     /// Reads until there is something to commit, and nothing more at hand. True: Kafka gave something.
     fn gather(&mut self) -> Result<bool, Turn> {
         let (until, mut came) = (Instant::now() + BATCH_TIME, false);
-        while self.reading.ready_bytes() < self.settings.unfinished_bytes_max && Instant::now() < until {
+        let bytes_max = self.settings.unfinished_bytes_max.min(BATCH_BYTES_MAX);
+        while self.reading.ready_bytes() < bytes_max && Instant::now() < until {
             let timeout = if self.reading.is_ready() { LULL } else { POLL };
             let reader = self.reader.as_ref().expect("connected before");
             let (reading, meter) = (&mut self.reading, &self.meter);
@@ -340,7 +339,7 @@ fn ask_for_ends(reader: &Reader, led: &[bool], asking: &mut Asking) -> Result<En
         .ask(led, left, |partition, timeout| reader.ends(partition, timeout).map_err(|error| why = Some(error)).ok());
     let none = || ConsumeError::Away("no partition of the topic has a leader".to_owned());
     // One that does not answer keeps nobody from being counted; it tells whether Kafka does when none does.
-    if asking.nobody_answers(led.len()) { Err(why.unwrap_or_else(none)) } else { Ok(ends) }
+    if asking.nobody_answers(led) { Err(why.unwrap_or_else(none)) } else { Ok(ends) }
 }
 
 /// Why a turn ended early.

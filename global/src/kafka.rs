@@ -33,7 +33,8 @@ pub struct KafkaSettings {
     pub topic: String,
     /// Of librdkafka; nothing that the protocol decides.
     pub properties: Vec<(String, String)>,
-    /// What transactions that are not read to their end may hold in memory; beyond, one partition at a time is read.
+    /// What transactions that are not read to their end may hold in memory; beyond, one partition at a time is read. And what those may that
+    /// are: with so much they are committed.
     pub unfinished_bytes_max: usize,
 }
 

@@ -1,6 +1,6 @@
 //! Pure. The partitions of the topic, as far as they were read, and what that says: how far windows may close, whose silence means something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,7 @@ impl Partition {
     fn listens(&mut self, now_ms: i64, idle_after_ms: i64, is_committed: bool) {
         let read = self.asked.filter(|(end, _)| self.next_offset >= *end);
         let to_ms = if self.at_end { Some(now_ms) } else { read.map(|(_, at_ms)| at_ms) };
-        let is_heard_again = self.heard.to_ms.is_some();
-        let Some(to_ms) = to_ms.filter(|_| is_committed || !is_heard_again) else {
+        let Some(to_ms) = to_ms.filter(|_| is_committed) else {
             return self.heard.is_deaf(now_ms);
         };
         if self.is_followed {
@@ -235,42 +234,51 @@ impl Partitions {
     }
 }
 
-/// Who is asked where its partition ends. One that does not answer takes what time there is, so each look begins with those that were
-/// not asked in the one before it.
+/// Who is asked where its partition ends. One that does not answer takes what time there is: each look asks those that did answer first,
+/// and of those and of the others the ones that were not asked in the look before.
 #[derive(Debug, Default)]
 pub struct Asking {
     next: usize,
-    /// How many did not answer since one did.
-    unanswered: usize,
+    /// They did not answer when they were asked last.
+    silent: BTreeSet<usize>,
 }
 
 impl Asking {
-    /// Asks each partition in its turn, as long as `left` says that there is time; one without a leader cannot be asked. None: it did
-    /// not answer. Those that there was no time for are missing.
+    /// Asks partitions, as long as `left` says that there is time; one without a leader cannot be asked. None: it did not answer, or did not
+    /// before and there was no time to ask again. Others that there was no time for are missing.
     pub fn ask<T>(
         &mut self,
         led: &[bool],
         mut left: impl FnMut() -> Duration,
         mut ask: impl FnMut(i32, Duration) -> Option<T>,
     ) -> BTreeMap<i32, Option<T>> {
-        let (mut answers, count) = (BTreeMap::new(), led.len());
-        for at in (0..count).map(|nth| (self.next + nth) % count).collect::<Vec<_>>() {
-            let left = left();
+        let in_turn = (0..led.len()).map(|nth| (self.next + nth) % led.len());
+        let (silent, answering): (Vec<_>, Vec<_>) = in_turn.partition(|at| self.silent.contains(at));
+        let (mut answers, mut not_asked) = (BTreeMap::new(), None);
+        for at in answering.into_iter().chain(silent) {
+            let (partition, left) = (at as i32, left());
             if led[at] && left.is_zero() {
-                self.next = at;
-                break;
+                not_asked.get_or_insert(at);
+                if self.silent.contains(&at) {
+                    answers.insert(partition, None);
+                }
+                continue;
             }
-            let partition = at as i32;
             let answer = if led[at] { ask(partition, left) } else { None };
-            self.unanswered = if answer.is_some() { 0 } else { self.unanswered + 1 };
+            if answer.is_some() {
+                self.silent.remove(&at);
+            } else if led[at] {
+                self.silent.insert(at);
+            }
             answers.insert(partition, answer);
         }
+        self.next = not_asked.unwrap_or(self.next);
         answers
     }
 
-    /// All of `count` were asked since the last answer.
-    pub fn nobody_answers(&self, count: usize) -> bool {
-        self.unanswered >= count
+    /// None of those that have a leader did when it was asked last.
+    pub fn nobody_answers(&self, led: &[bool]) -> bool {
+        (0..).zip(led).all(|(at, led)| !led || self.silent.contains(&at))
     }
 }
 
@@ -383,17 +391,19 @@ mod tests {
                 },
             );
             let known = |(partition, answer): (i32, Option<i32>)| answer.map_or(-partition, |_| partition);
-            (answers.into_iter().map(known).collect::<Vec<_>>(), asking.nobody_answers(5))
+            (answers.into_iter().map(known).collect::<Vec<_>>(), asking.nobody_answers(&led))
         };
         let all = [true; 5];
         assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![-2], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![3, -4], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
-        for dead in [-2, -3, -4] {
-            assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![dead], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![-1, -2], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![-1, -2, 3, -4], false));
+        for _ in 0..9 {
+            assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1, -2, 3, -4], false), "who answers is asked each time");
         }
-        assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
+        assert_eq!(look(all, &[2, 4]).0.len() + look(all, &[2, 4]).0.len() + look(all, &[2, 4]).0.len(), 15);
+        assert_eq!(look(all, &[2, 4]), (vec![0, 1, -2, 3, -4], false), "one that answers again is found");
+        assert!(!look(all, &[0, 1, 2, 3, 4]).1 && !look(all, &[0, 1, 2, 3, 4]).1);
+        assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![0, -1, -2, -3, -4], true), "none did since one did");
         assert_eq!(look(all, &[]), (vec![0, 1, 2, 3, 4], false));
         assert_eq!(look([true, false, false, true, true], &[]), (vec![0, -1, -2, 3, 4], false), "at once");
         assert!(look([false; 5], &[]).1, "nobody is asked");

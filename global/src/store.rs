@@ -25,8 +25,8 @@ use crate::tops::{self, Tops};
 use crate::transaction;
 use crate::window::{Grain, Retention};
 
-/// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes,
-/// the counts of the last hour, and rankings of them in the making.
+/// What the store may hold in memory, page cache of the kernel aside, where the options do not say otherwise: cache, open panes and a copy
+/// of them in which they are merged, the counts of the last hour, and rankings of them in the making.
 pub const MEMORY_BYTES_MAX: usize = 136 << 20;
 /// Counts that are read from the store before they are taken in.
 const WARM_UP_COUNTS: usize = 100_000;
@@ -36,7 +36,7 @@ const WARM_UP_COUNTS: usize = 100_000;
 pub struct Options {
     /// What redb may hold of the file in memory.
     pub cache_bytes: usize,
-    /// Open panes beyond this are folded before they close: 50,000 rows a second of 100 bytes, for 12 s.
+    /// Open panes beyond this are merged, and folded before they close where that is not enough: 25,000 rows a second of 100 bytes, for 12 s.
     pub open_bytes_max: usize,
     /// Counts of the last hour in memory: some 3 bytes a pane for each ad and region, and their names once. With more, the ranking of the
     /// hour is read from rows. Rankings in the making take as much again, and for a moment so do names that are numbered anew.
@@ -50,7 +50,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cache_bytes: 32 << 20,
-            open_bytes_max: 64 << 20,
+            open_bytes_max: 32 << 20,
             ranking_bytes_max: 20 << 20,
             idle_after_ms: 30_000,
             retention: Retention::default(),

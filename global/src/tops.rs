@@ -171,7 +171,7 @@ impl Tops {
     fn let_oldest_go(&mut self) {
         if let Some((pane_ms, chunks)) = self.panes.pop_first() {
             self.counts_bytes -= bytes_of(&chunks);
-            self.let_go_before_ms = self.let_go_before_ms.max(pane_ms + PANE_MS);
+            self.let_go_before_ms = self.let_go_before_ms.max(pane_ms.saturating_add(PANE_MS));
         }
     }
 

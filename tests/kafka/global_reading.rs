@@ -31,7 +31,9 @@ fn transactions_that_are_too_large_together_are_read_one_after_the_other() {
         let words = ["--edge", &edge, "--transactions", "1", "--partials", "50000", "--partition", &partition];
         produce(&topics, &direct, &words);
     }
-    let global = Global::new(folder.path(), &topics, &direct);
+    let mut global = Global::new(folder.path(), &topics, &direct);
+    // An eighth of it: of two transactions.
+    global.flags.extend(["--store-memory-bytes", "64MiB"].map(str::to_owned));
     let server = global.start();
     wait_until("all is counted", || gross(&server, None) == EDGES as u64 * 50_000 * 3);
     for nth in 0..EDGES {

@@ -8,10 +8,12 @@ use serde::Serialize;
 use super::names;
 use crate::sums::CLASS_VALID;
 
-/// Rates are over so long at least, or over one cut where that is longer. No less than the rarest cut: several edges cut at different times,
-/// and what each of them sends is of all the time since its last.
+/// Rates are over so long at least, or over one cut where that is longer. Several edges cut every ten seconds at different times, and what
+/// each of them sends is of all the time since its last.
 const OVER_MS: i64 = 10_000;
-/// Edges cut more often than this: what comes after longer is not of all that time.
+/// Ten seconds are sometimes less.
+const JITTER_MS: i64 = 500;
+/// What comes after longer, and after more than twice as long as the time before, is not of all that time.
 const SILENCE_MS: i64 = 20_000;
 
 /// What was counted, ever, and when the last of it came.
@@ -25,10 +27,9 @@ struct Sample {
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     all: VecDeque<Sample>,
-    /// Between the last two.
+    /// Between the last two that came.
     gap_ms: i64,
     looked_first_ms: Option<i64>,
-    looked_last_ms: i64,
 }
 
 /// Of everything: what was counted over the last seconds. Of campaigns: their clicks of the last closed minute.
@@ -48,7 +49,6 @@ impl Samples {
         if self.all.back().is_none_or(|last| last.clicks_by_class != *clicks_by_class) {
             self.take(Sample { at_ms: committed_ms.min(now_ms), clicks_by_class: clicks_by_class.clone() });
         }
-        self.looked_last_ms = now_ms;
         let newest = self.all.back().expect("one was there, or was taken");
         if now_ms - newest.at_ms.max(since_ms) > OVER_MS.max(2 * self.gap_ms) {
             return Rates::of(OVER_MS, clicks_by_class.keys().map(|class| (*class, 0.0)).collect());
@@ -57,19 +57,16 @@ impl Samples {
     }
 
     fn take(&mut self, next: Sample) {
-        if let Some(last) = self.all.back_mut() {
-            if next.at_ms < last.at_ms {
-                // The clock was put back: what was before is of no time that can be compared.
-                self.looked_first_ms = Some(next.at_ms);
-                self.all.clear();
-            } else if next.at_ms - last.at_ms > SILENCE_MS {
-                last.at_ms = self.looked_last_ms.clamp(last.at_ms, next.at_ms);
-                self.all.drain(..self.all.len() - 1);
-            }
+        let gap_ms = self.all.back().map_or(0, |last| next.at_ms - last.at_ms);
+        // The clock may have been put back: what was before is of no time that can be compared.
+        if gap_ms < 0 || gap_ms > SILENCE_MS.max(2 * self.gap_ms) {
+            self.looked_first_ms = self.looked_first_ms.filter(|_| gap_ms >= 0);
+            self.all.clear();
         }
-        self.gap_ms = self.all.back().map_or(0, |last| next.at_ms - last.at_ms);
+        self.gap_ms = gap_ms.max(0);
         self.all.push_back(next);
-        while self.all.len() > 2 && self.all[self.all.len() - 1].at_ms - self.all[1].at_ms >= OVER_MS {
+        let newest_ms = |all: &VecDeque<Sample>| all.back().map_or(0, |newest| newest.at_ms);
+        while self.all.len() > 2 && newest_ms(&self.all) - self.all[1].at_ms >= OVER_MS - JITTER_MS {
             self.all.pop_front();
         }
     }
@@ -114,8 +111,8 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_clicks_however_rare_cuts_are() {
-        for cut_s in [1, 2, 10] {
-            let seen = looked_at(cut_s, 60, 60);
+        for cut_s in [1, 2, 10, 60] {
+            let seen = looked_at(cut_s, 300, 300);
             assert!(seen[2 * cut_s as usize..].iter().all(|rate| *rate == 100.0), "cut every {cut_s} s: {seen:?}");
         }
     }
@@ -135,7 +132,8 @@ mod tests {
         assert_eq!(rate(5, 1_000, 21_500), (0, 0.0), "not known yet");
         assert_eq!(rate(5, 1_000, 60_000), (10_000, 0.0));
         assert_eq!(rate(5, 1_000, 61_000), (10_000, 0.0));
-        assert_eq!(rate(405, 62_000, 62_300), (1_000, 400.0));
+        assert_eq!(rate(405, 62_000, 62_300), (0, 0.0), "of what time they are is not known");
+        assert_eq!(rate(805, 63_000, 63_300), (1_000, 400.0));
     }
 
     #[test]
@@ -149,17 +147,21 @@ mod tests {
         }
     }
 
-    /// 100 a second of one edge and 10 of another.
+    /// 100 a second of one edge and 10 of another, each cut every ten seconds, or a little less.
     #[test]
     fn edges_that_cut_at_different_times_are_told_together() {
-        for phase_s in [1, 3, 5] {
+        for (phase_ms, jitter_ms) in [(1_000, 0), (3_000, 0), (5_000, 0), (3_000, 50), (9_000, 50)] {
             let mut samples = Samples::default();
-            for second in 0..60 {
-                let cut_at_s = [second, second - phase_s].map(|of| of.max(0) / 10 * 10);
-                let clicks = BTreeMap::from([(CLASS_VALID, (100 * cut_at_s[0] + 10 * cut_at_s[1]) as u64)]);
-                let committed_s = if second < phase_s { 0 } else { cut_at_s[0].max(cut_at_s[1] + phase_s) };
-                let rates = samples.rates(&clicks, committed_s * 1_000, second * 1_000 + 300);
-                assert!(second < 30 || rates.net == 110.0, "{phase_s} s apart, {second}: {rates:?}");
+            for now_ms in (0..60_000).step_by(800) {
+                let cut_at_ms = [0, phase_ms].map(|begin_ms| {
+                    let cuts = (0..6).map(|nth| begin_ms + 10_000 * nth - jitter_ms * (nth % 2));
+                    cuts.rev().find(|at| *at <= now_ms).unwrap_or(0)
+                });
+                let clicks = (cut_at_ms[0] / 10 + cut_at_ms[1] / 100) as u64;
+                let committed_ms = cut_at_ms[0].max(cut_at_ms[1]);
+                let rates = samples.rates(&BTreeMap::from([(CLASS_VALID, clicks)]), committed_ms, now_ms);
+                let error = (rates.net - 110.0).abs() / 110.0;
+                assert!(now_ms < 30_000 || error < 0.02, "{phase_ms} ms apart, {now_ms}: {rates:?}");
             }
         }
     }
