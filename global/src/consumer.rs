@@ -18,7 +18,7 @@ use crate::topic::Topic;
 /// A batch is committed when nothing more is at hand, or after so long, or with as much as may be unfinished. A row that is counted ten
 /// times in a batch costs little more than one that is counted once.
 const BATCH_TIME: Duration = Duration::from_millis(500);
-/// And never with more: a run of it is one value of the file.
+/// And with no more than this and a transaction: a run of it is one value of the file.
 const BATCH_BYTES_MAX: usize = 256 << 20;
 /// How long nothing must come before what is there is committed: records of a transaction come together.
 const LULL: Duration = Duration::from_millis(5);

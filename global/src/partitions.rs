@@ -1,6 +1,6 @@
 //! Pure. The partitions of the topic, as far as they were read, and what that says: how far windows may close, whose silence means something.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use crate::hearing::{Heard, Hearing};
 /// How long a partition that has more may give nothing before the client is made anew: one was seen that asked for ever with an epoch
 /// that no broker knew, after its broker had been killed.
 pub const STANDSTILL: Duration = Duration::from_secs(30);
+/// A partition that is at its end is heard for so long though no look has time to ask it: two looks.
+const TRUSTED_MS: i64 = 10_000;
 
 /// One partition, as far as it was read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +30,9 @@ pub struct Partition {
     /// Where it ended when it was asked, and when that was: once it is read to there, so is all that was committed until then. A partition
     /// that somebody always writes to may never say that it ends.
     asked: Option<(i64, i64)>,
-    /// It could be written to, and was read, since it was heard.
+    /// No look had time to ask since then.
+    not_asked_since_ms: Option<i64>,
+    /// It could be written to, and was read, since it was heard, as far as anybody asked.
     is_followed: bool,
     /// All that was committed when somebody asked was read once.
     was_read: bool,
@@ -58,6 +62,7 @@ impl Partition {
 
     /// What a look that began at `at_ms` was told of where it ends; None: nobody answered.
     fn asks(&mut self, end: Option<i64>, at_ms: i64) {
+        self.not_asked_since_ms = None;
         match end {
             None => (self.asked, self.is_followed) = (None, false),
             Some(end) => _ = self.asked.get_or_insert((end, at_ms)),
@@ -67,7 +72,9 @@ impl Partition {
     /// Whether it was heard up to now, or to when. `is_committed`: the store knows of all that was read.
     fn listens(&mut self, now_ms: i64, idle_after_ms: i64, is_committed: bool) {
         let read = self.asked.filter(|(end, _)| self.next_offset >= *end);
-        let to_ms = if self.at_end { Some(now_ms) } else { read.map(|(_, at_ms)| at_ms) };
+        // A broker that went away meanwhile says nothing, as one where nothing is written.
+        let trusted_to_ms = self.not_asked_since_ms.map_or(now_ms, |since_ms| now_ms.min(since_ms + TRUSTED_MS));
+        let to_ms = if self.at_end { Some(trusted_to_ms) } else { read.map(|(_, at_ms)| at_ms) };
         let Some(to_ms) = to_ms.filter(|_| is_committed) else {
             return self.heard.is_deaf(now_ms);
         };
@@ -75,7 +82,7 @@ impl Partition {
             self.heard.was_heard_to(to_ms);
         }
         self.heard.hears(to_ms, idle_after_ms);
-        if !self.at_end {
+        if !self.at_end || to_ms < now_ms {
             self.heard.is_deaf(to_ms);
         }
         (self.asked, self.is_followed, self.was_read) = (None, true, true);
@@ -177,8 +184,9 @@ impl Partitions {
     /// What a look that began at `at_ms` was told of where each ends. None: there was no time to ask; what was said before still holds.
     pub fn ask(&mut self, end: impl Fn(i32) -> Option<Option<i64>>, at_ms: i64) {
         for (&partition, state) in &mut self.all {
-            if let Some(end) = end(partition) {
-                state.asks(end, at_ms);
+            match end(partition) {
+                Some(end) => state.asks(end, at_ms),
+                None => _ = state.not_asked_since_ms.get_or_insert(at_ms),
             }
         }
     }
@@ -234,51 +242,44 @@ impl Partitions {
     }
 }
 
-/// Who is asked where its partition ends. One that does not answer takes what time there is: each look asks those that did answer first,
-/// and of those and of the others the ones that were not asked in the look before.
+/// Who is asked where its partition ends. One that does not answer takes what time there is, so each look begins with those that were
+/// not asked in the one before it.
 #[derive(Debug, Default)]
 pub struct Asking {
     next: usize,
-    /// They did not answer when they were asked last.
-    silent: BTreeSet<usize>,
+    /// How many of those that have a leader were asked and did not answer since one did.
+    unanswered: usize,
 }
 
 impl Asking {
-    /// Asks partitions, as long as `left` says that there is time; one without a leader cannot be asked. None: it did not answer, or did not
-    /// before and there was no time to ask again. Others that there was no time for are missing.
+    /// Asks each partition in its turn, as long as `left` says that there is time; one without a leader cannot be asked. None: it did
+    /// not answer. Those that there was no time for are missing.
     pub fn ask<T>(
         &mut self,
         led: &[bool],
         mut left: impl FnMut() -> Duration,
         mut ask: impl FnMut(i32, Duration) -> Option<T>,
     ) -> BTreeMap<i32, Option<T>> {
-        let in_turn = (0..led.len()).map(|nth| (self.next + nth) % led.len());
-        let (silent, answering): (Vec<_>, Vec<_>) = in_turn.partition(|at| self.silent.contains(at));
         let (mut answers, mut not_asked) = (BTreeMap::new(), None);
-        for at in answering.into_iter().chain(silent) {
-            let (partition, left) = (at as i32, left());
-            if led[at] && left.is_zero() {
+        for at in (0..led.len()).map(|nth| (self.next + nth) % led.len()) {
+            let left = left();
+            if led[at] && (not_asked.is_some() || left.is_zero()) {
                 not_asked.get_or_insert(at);
-                if self.silent.contains(&at) {
-                    answers.insert(partition, None);
-                }
                 continue;
             }
-            let answer = if led[at] { ask(partition, left) } else { None };
-            if answer.is_some() {
-                self.silent.remove(&at);
-            } else if led[at] {
-                self.silent.insert(at);
+            let answer = if led[at] { ask(at as i32, left) } else { None };
+            if led[at] {
+                self.unanswered = if answer.is_some() { 0 } else { self.unanswered + 1 };
             }
-            answers.insert(partition, answer);
+            answers.insert(at as i32, answer);
         }
         self.next = not_asked.unwrap_or(self.next);
         answers
     }
 
-    /// None of those that have a leader did when it was asked last.
+    /// All that have a leader were asked since the last answer.
     pub fn nobody_answers(&self, led: &[bool]) -> bool {
-        (0..).zip(led).all(|(at, led)| !led || self.silent.contains(&at))
+        self.unanswered >= led.iter().filter(|led| **led).count()
     }
 }
 
@@ -395,16 +396,19 @@ mod tests {
         };
         let all = [true; 5];
         assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![-1, -2], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![-1, -2, 3, -4], false));
-        for _ in 0..9 {
-            assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1, -2, 3, -4], false), "who answers is asked each time");
+        assert_eq!(look(all, &[1, 2, 4]), (vec![-2], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![3, -4], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
+        for dead in [-2, -3, -4] {
+            assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![dead], false));
         }
-        assert_eq!(look(all, &[2, 4]).0.len() + look(all, &[2, 4]).0.len() + look(all, &[2, 4]).0.len(), 15);
-        assert_eq!(look(all, &[2, 4]), (vec![0, 1, -2, 3, -4], false), "one that answers again is found");
-        assert!(!look(all, &[0, 1, 2, 3, 4]).1 && !look(all, &[0, 1, 2, 3, 4]).1);
-        assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![0, -1, -2, -3, -4], true), "none did since one did");
+        assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
         assert_eq!(look(all, &[]), (vec![0, 1, 2, 3, 4], false));
+        assert_eq!(
+            look([true, true, false, true, false], &[1, 3]),
+            (vec![-1, -2, -4], false),
+            "no leader, however late"
+        );
         assert_eq!(look([true, false, false, true, true], &[]), (vec![0, -1, -2, 3, 4], false), "at once");
         assert!(look([false; 5], &[]).1, "nobody is asked");
     }
@@ -504,6 +508,24 @@ mod tests {
         }
         let heard = partitions.all[&0].heard;
         assert_eq!((heard.from_ms, heard.to_ms), (9_900, Some(49_900)));
+    }
+
+    /// One whose broker went away may not be asked for long, where others do not answer either.
+    #[test]
+    fn a_partition_at_its_end_that_nobody_asks_is_soon_not_heard() {
+        let mut partitions = Partitions::new(0);
+        partitions.begin(0, 0, None, 0);
+        let mut silent_ms = |now_ms: i64, end: Option<Option<i64>>| {
+            partitions.all.get_mut(&0).expect("it is there").at_end = true;
+            partitions.ask(|_| end, now_ms);
+            partitions.hearing(None, now_ms, 30_000).of(Some(0)).silence_ms(0, now_ms).0
+        };
+        assert_eq!(silent_ms(5_000, Some(Some(0))), 5_000);
+        assert_eq!(
+            [10_000, 15_000, 20_000, 60_000].map(|now_ms| silent_ms(now_ms, None)),
+            [10_000, 15_000, 20_000, 20_000]
+        );
+        assert_eq!(silent_ms(65_000, Some(Some(0))), 65_000, "it was quiet");
     }
 
     /// Between what is told and what is committed anybody may ask, or commit.

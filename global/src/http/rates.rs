@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::names;
 use crate::sums::CLASS_VALID;
 
-/// Rates are over so long at least, or over one cut where that is longer. Several edges cut every ten seconds at different times, and what
-/// each of them sends is of all the time since its last.
+/// Rates are over about so long, or over the last two gaps where those are longer: several edges cut every ten seconds, each at its own
+/// time, and what each sends is of all the time since its last.
 const OVER_MS: i64 = 10_000;
-/// Ten seconds are sometimes less.
-const JITTER_MS: i64 = 500;
-/// What comes after longer, and after more than twice as long as the time before, is not of all that time.
+/// What comes after longer, and after more than twice the gaps before, is not of all that time.
 const SILENCE_MS: i64 = 20_000;
+/// No edge cuts less often than every minute.
+const GAP_MS_MAX: i64 = 70_000;
 
 /// What was counted, ever, and when the last of it came.
 #[derive(Clone, Debug)]
@@ -27,8 +27,8 @@ struct Sample {
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     all: VecDeque<Sample>,
-    /// Between the last two that came.
-    gap_ms: i64,
+    /// The last two.
+    gaps_ms: [i64; 2],
     looked_first_ms: Option<i64>,
 }
 
@@ -50,23 +50,30 @@ impl Samples {
             self.take(Sample { at_ms: committed_ms.min(now_ms), clicks_by_class: clicks_by_class.clone() });
         }
         let newest = self.all.back().expect("one was there, or was taken");
-        if now_ms - newest.at_ms.max(since_ms) > OVER_MS.max(2 * self.gap_ms) {
+        if now_ms - newest.at_ms.max(since_ms) > OVER_MS.max(2 * self.longest_gap_ms()) {
             return Rates::of(OVER_MS, clicks_by_class.keys().map(|class| (*class, 0.0)).collect());
         }
-        self.all[0].until(newest)
+        let over_ms = OVER_MS.max(self.gaps_ms.iter().sum());
+        let before = self.all.iter().take((self.all.len() - 1).max(1));
+        let nearest = before.min_by_key(|sample| (newest.at_ms - sample.at_ms - over_ms).abs());
+        nearest.expect("there is one at least").until(newest)
+    }
+
+    fn longest_gap_ms(&self) -> i64 {
+        self.gaps_ms[0].max(self.gaps_ms[1])
     }
 
     fn take(&mut self, next: Sample) {
         let gap_ms = self.all.back().map_or(0, |last| next.at_ms - last.at_ms);
         // The clock may have been put back: what was before is of no time that can be compared.
-        if gap_ms < 0 || gap_ms > SILENCE_MS.max(2 * self.gap_ms) {
+        if gap_ms < 0 || gap_ms > SILENCE_MS.max(2 * self.longest_gap_ms()) {
             self.looked_first_ms = self.looked_first_ms.filter(|_| gap_ms >= 0);
             self.all.clear();
         }
-        self.gap_ms = gap_ms.max(0);
+        self.gaps_ms = [self.gaps_ms[1], gap_ms.clamp(0, GAP_MS_MAX)];
         self.all.push_back(next);
-        let newest_ms = |all: &VecDeque<Sample>| all.back().map_or(0, |newest| newest.at_ms);
-        while self.all.len() > 2 && newest_ms(&self.all) - self.all[1].at_ms >= OVER_MS - JITTER_MS {
+        let kept_ms = 2 * OVER_MS.max(self.gaps_ms.iter().sum());
+        while self.all.len() > 2 && self.all[self.all.len() - 1].at_ms - self.all[1].at_ms >= kept_ms {
             self.all.pop_front();
         }
     }
@@ -143,25 +150,34 @@ mod tests {
             let now_ms = 1_000 * if second < 60 { 7_200 + second } else { 3_600 + second };
             let rates = samples.rates(&BTreeMap::from([(CLASS_VALID, second as u64 * 100)]), now_ms, now_ms + 300);
             assert!(rates.net == 100.0 || [0, 60].contains(&second), "{second}: {rates:?}");
-            assert!(rates.over_ms <= 11_000 && samples.all.len() < 14, "{second}: {rates:?}, {}", samples.all.len());
+            assert!(rates.over_ms <= 11_000 && samples.all.len() < 24, "{second}: {rates:?}, {}", samples.all.len());
         }
     }
 
-    /// 100 a second of one edge and 10 of another, each cut every ten seconds, or a little less.
+    /// 100 a second of one edge and 10 of another, each cut as rarely, or a little less so: within a tenth.
     #[test]
     fn edges_that_cut_at_different_times_are_told_together() {
-        for (phase_ms, jitter_ms) in [(1_000, 0), (3_000, 0), (5_000, 0), (3_000, 50), (9_000, 50)] {
+        for (cut_ms, phase_ms, jitter_ms) in [
+            (10_000, 1_000, 0),
+            (10_000, 5_000, 0),
+            (10_000, 9_000, 50),
+            (10_000, 9_700, 0),
+            (10_000, 3_000, 50),
+            (10_000, 300, 50),
+            (20_000, 4_000, 0),
+            (60_000, 5_000, 100),
+        ] {
             let mut samples = Samples::default();
-            for now_ms in (0..60_000).step_by(800) {
+            for now_ms in (0..20 * cut_ms).step_by(800) {
                 let cut_at_ms = [0, phase_ms].map(|begin_ms| {
-                    let cuts = (0..6).map(|nth| begin_ms + 10_000 * nth - jitter_ms * (nth % 2));
+                    let cuts = (0..20).map(|nth| begin_ms + cut_ms * nth - jitter_ms * (nth % 2));
                     cuts.rev().find(|at| *at <= now_ms).unwrap_or(0)
                 });
                 let clicks = (cut_at_ms[0] / 10 + cut_at_ms[1] / 100) as u64;
                 let committed_ms = cut_at_ms[0].max(cut_at_ms[1]);
                 let rates = samples.rates(&BTreeMap::from([(CLASS_VALID, clicks)]), committed_ms, now_ms);
                 let error = (rates.net - 110.0).abs() / 110.0;
-                assert!(now_ms < 30_000 || error < 0.02, "{phase_ms} ms apart, {now_ms}: {rates:?}");
+                assert!(now_ms < 5 * cut_ms || error < 0.1, "{cut_ms}, {phase_ms} ms apart, {now_ms}: {rates:?}");
             }
         }
     }
