@@ -255,32 +255,34 @@ pub struct Asking {
 
 impl Asking {
     /// Asks each partition in its turn, as long as `left` says that there is time; one without a leader cannot be asked. None: it did
-    /// not answer. Those that there was no time for are missing, and the first of them begins the next look: only what begins a look has
-    /// all of its time, and is believed not to answer.
+    /// not answer. Those that there was no time for are missing, and the first of them begins the next look; so is one that the end of the
+    /// time cut off, when it had had less than most of it.
     pub fn ask<T>(
         &mut self,
         led: &[bool],
         mut left: impl FnMut() -> Duration,
         mut ask: impl FnMut(i32, Duration) -> Option<T>,
     ) -> BTreeMap<i32, Option<T>> {
-        let (mut answers, mut is_first, mut not_asked) = (BTreeMap::new(), true, None);
+        let (most, mut answers, mut not_asked) = (left() * 4 / 5, BTreeMap::new(), None);
         for at in (0..led.len()).map(|nth| (self.next + nth) % led.len()) {
             if !led[at] {
                 answers.insert(at as i32, None);
                 continue;
             }
-            let left = left();
-            let is_time = not_asked.is_none() && !left.is_zero();
-            let answer = if is_time { ask(at as i32, left) } else { None };
-            if answer.is_some() {
-                self.silent.clear();
-            } else if is_time && is_first {
-                self.silent.insert(at);
-            } else {
+            let time = left();
+            if not_asked.is_some() || time.is_zero() {
                 not_asked.get_or_insert(at);
                 continue;
             }
-            is_first = false;
+            let answer = ask(at as i32, time);
+            if answer.is_some() {
+                self.silent.clear();
+            } else if time >= most || !left().is_zero() {
+                self.silent.insert(at);
+            } else {
+                not_asked = Some(at);
+                continue;
+            }
             answers.insert(at as i32, answer);
         }
         self.next = not_asked.unwrap_or(self.next);
@@ -405,17 +407,19 @@ mod tests {
             (answers.into_iter().map(known).collect::<Vec<_>>(), asking.nobody_answers(&led))
         };
         let all = [true; 5];
-        assert_eq!(look(all, &[1, 2, 4]), (vec![0], false), "the second had not all of the time");
-        assert_eq!(look(all, &[1, 2, 4]), (vec![-1], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false));
         assert_eq!(look(all, &[1, 2, 4]), (vec![-2], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![3], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![-4], false));
-        assert_eq!(look(all, &[1, 2, 4]), (vec![0], false), "from the beginning again");
-        for dead in [-1, -2, -3, -4] {
+        assert_eq!(look(all, &[1, 2, 4]), (vec![3, -4], false));
+        assert_eq!(look(all, &[1, 2, 4]), (vec![0, -1], false), "from the beginning again");
+        for dead in [-2, -3, -4] {
             assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![dead], false));
         }
         assert_eq!(look(all, &[0, 1, 2, 3, 4]), (vec![0], true), "none did since one did");
-        assert_eq!(look([true, true, false, true, false], &[3]), (vec![1, -2, -4], false), "no leader, however late");
+        assert_eq!(
+            look([true, true, false, true, false], &[3]),
+            (vec![1, -2, -3, -4], false),
+            "no leader, however late"
+        );
         assert_eq!(look(all, &[]), (vec![0, 1, 2, 3, 4], false));
         assert_eq!(look([true, false, false, true, true], &[]), (vec![0, -1, -2, 3, 4], false), "at once");
         assert!(look([false; 5], &[]).1, "nobody is asked");
