@@ -93,9 +93,14 @@ impl MirrorFile {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LogError::Io { doing: "read", path, source }),
         };
-        let unreadable = |why: String| LogError::Unreadable { path: path.clone(), why };
+        MirrorFile::parse(&text, &path).map(Some)
+    }
+
+    /// `path`: whose text it is, for errors.
+    pub fn parse(text: &str, path: &Path) -> Result<MirrorFile, LogError> {
+        let unreadable = |why: String| LogError::Unreadable { path: path.to_owned(), why };
         // The version first: a later one may have what this one does not know.
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
         let found = &value["format_version"];
         if *found != MIRROR_VERSION {
             return Err(unreadable(format!("format version {found}; this tollgate reads version {MIRROR_VERSION}")));
@@ -104,13 +109,15 @@ impl MirrorFile {
         let decoded = file.exported.iter().all(|exported| exported.decode().is_some())
             && file.adopted.iter().all(|adopted| positions(&adopted.logs).is_some())
             && file.names.iter().all(|given| given.decode().is_some());
-        decoded.then_some(Some(file)).ok_or_else(|| unreadable("an id is not in hexadecimal digits".to_owned()))
+        decoded.then_some(file).ok_or_else(|| unreadable("an id is not in hexadecimal digits".to_owned()))
     }
 
     pub fn write(&self, dir: &Path) -> Result<(), LogError> {
-        let mut text = serde_json::to_string_pretty(self).expect("numbers and strings are JSON");
-        text.push('\n');
-        write_synced(&path(dir), text.as_bytes())
+        write_synced(&path(dir), self.text().as_bytes())
+    }
+
+    pub fn text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and strings are JSON") + "\n"
     }
 
     pub fn checkpoint(&self) -> Option<Checkpoint> {

@@ -6,9 +6,15 @@
 #[allow(dead_code, reason = "the tests of HTTP use the rest")]
 mod harness;
 
-use harness::{Driver, Reply, check_any_bytes, limits, replies, run};
+use std::sync::LazyLock;
+
+use harness::{Driver, Reply, Transcript, limits, replies, run, settled};
+use tollgate::config::HttpConfig;
 
 const CUTS_MAX: usize = 16;
+
+/// As they are, and so small that each is met.
+static LIMITS: LazyLock<[HttpConfig; 2]> = LazyLock::new(|| [limits(), harness::small_limits()]);
 
 pub fn check(input: &[u8]) {
     let line_end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
@@ -16,15 +22,15 @@ pub fn check(input: &[u8]) {
     let mut cuts: Vec<usize> = input[..line_end].split(|byte| !byte.is_ascii_digit()).map(number).collect();
     cuts.truncate(CUTS_MAX);
     cuts.sort_unstable();
-    check_any_bytes(bytes, &cuts);
-    let (transcript, out) = run(bytes, &[], &limits());
+    let [usual, small] = &*LIMITS;
+    means_the_same(bytes, &cuts, small);
+    let (transcript, out) = means_the_same(bytes, &cuts, usual);
     let expected = answers(&out);
-    assert_eq!(answers(&run(bytes, &cuts, &limits()).1), expected, "cuts {cuts:?} change the replies");
     // Where `Connection: close` stands depends on what had arrived when a reply went.
     let said = |replies: &[Reply]| -> Vec<(u16, String)> {
         replies.iter().map(|reply| (reply.status, reply.body.clone())).collect()
     };
-    let at_once = answers(&answered_at_once(bytes, &cuts));
+    let at_once = answers(&answered_at_once(bytes, &cuts, usual));
     assert_eq!(said(&at_once), said(&expected), "replies that go between cuts {cuts:?} are others");
     for reply in &expected {
         let content_type = if reply.status == 202 { "application/json" } else { "application/problem+json" };
@@ -38,13 +44,35 @@ pub fn check(input: &[u8]) {
     }
 }
 
+/// What comes of the bytes whole, which must be what comes of them in pieces.
+fn means_the_same(bytes: &[u8], cuts: &[usize], limits: &HttpConfig) -> (Transcript, Vec<u8>) {
+    let (whole, whole_out) = run(bytes, &[], limits);
+    let (cut, cut_out) = run(bytes, cuts, limits);
+    let whole = settled(whole);
+    assert_eq!(whole, settled(cut), "cuts {cuts:?} change what {:?} means", String::from_utf8_lossy(bytes));
+    let same = whole_out == cut_out || answers(&whole_out) == answers(&cut_out);
+    assert!(same, "cuts {cuts:?} change the replies to {:?}", String::from_utf8_lossy(bytes));
+    (whole, whole_out)
+}
+
+/// Each byte in turn is the last of a piece; and each is a piece.
+#[allow(dead_code, reason = "for seeds and corpora, not for each input")]
+pub fn cut_at_every_byte(input: &[u8]) {
+    let line_end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let bytes = input.get(line_end + 1..).unwrap_or(&[]);
+    for limits in &*LIMITS {
+        (1..bytes.len()).for_each(|cut| drop(means_the_same(bytes, &[cut], limits)));
+        means_the_same(bytes, &(1..bytes.len()).collect::<Vec<_>>(), limits);
+    }
+}
+
 fn number(digits: &[u8]) -> usize {
     digits.iter().take(5).fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
 }
 
 /// Every reply goes as soon as it may, and not at the end.
-fn answered_at_once(bytes: &[u8], cuts: &[usize]) -> Vec<u8> {
-    let mut driver = Driver::new(limits());
+fn answered_at_once(bytes: &[u8], cuts: &[usize], limits: &HttpConfig) -> Vec<u8> {
+    let mut driver = Driver::new(limits.clone());
     let mut from = 0;
     for &cut in cuts.iter().chain([&bytes.len()]) {
         let cut = cut.clamp(from, bytes.len());

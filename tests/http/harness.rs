@@ -1,4 +1,4 @@
-//! Drives one `Connection` over bytes in pieces and notes all that comes of it. `check_any_bytes` is the entry for fuzzers.
+//! Drives one `Connection` over bytes in pieces and notes all that comes of it.
 
 use tollgate::config::{Config, HttpConfig};
 use tollgate::net::assembly::AssemblyPool;
@@ -11,6 +11,11 @@ pub const WALL_MS: i64 = 1_795_351_885_000;
 
 pub fn limits() -> HttpConfig {
     Config::default().http
+}
+
+/// So small that each is met.
+pub fn small_limits() -> HttpConfig {
+    HttpConfig { head_bytes_max: 512, headers_max: 8, body_bytes_max: 2048, ..limits() }
 }
 
 /// A request of clicks as the core would see it. `status`: of its abandonment.
@@ -200,9 +205,7 @@ pub fn run(bytes: &[u8], cuts: &[usize], limits: &HttpConfig) -> (Transcript, Ve
 
 /// Whatever the bytes, whatever the cuts: no panic, no lost memory, and the cuts change nothing.
 pub fn check_any_bytes(bytes: &[u8], cuts: &[usize]) {
-    let mut small = limits();
-    (small.head_bytes_max, small.headers_max, small.body_bytes_max) = (512, 8, 2048);
-    for limits in [limits(), small] {
+    for limits in [limits(), small_limits()] {
         let whole = run(bytes, &[], &limits).0;
         let cut = run(bytes, cuts, &limits).0;
         // A request that is still open hands on its whole lines as they come, so only whole ones can be compared.

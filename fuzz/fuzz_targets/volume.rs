@@ -1,0 +1,105 @@
+//! Many executions of a target's check, on all CPUs: mutations of its seeds and of what coverage-guided runs left in `corpus/`, each also as
+//! it stands. `volume TARGET BATCHES[/FROM]`: so many batches of 10,000, from that one on; a batch is the seed of its mutations. Prints one
+//! JSON document; what is said of disjoint batches adds up.
+
+#[path = "../../tests/fuzz/checkpoint.rs"]
+mod checkpoint;
+#[path = "../../tests/fuzz/click.rs"]
+mod click;
+#[path = "../../tests/fuzz/http.rs"]
+mod http;
+#[path = "../../tests/fuzz/log.rs"]
+mod log;
+#[path = "../../tests/fuzz/mutate.rs"]
+mod mutate;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use mutate::{Random, mutated};
+
+const BATCH: u64 = 10_000;
+/// libFuzzer's own default.
+const INPUT_BYTES_MAX: usize = 4096;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [target, batches] = &arguments[..] else { return usage() };
+    let (count, from) = batches.split_once('/').unwrap_or((batches, "0"));
+    let (Ok(count @ 1..), Ok(from)) = (count.parse::<u64>(), from.parse::<u64>()) else { return usage() };
+    let check: fn(&[u8]) = match &target[..] {
+        "http" => http::check,
+        "click" => click::check,
+        "log" => log::check,
+        "checkpoint" => checkpoint::check,
+        _ => return usage(),
+    };
+    let interesting = mutate::interesting(target).expect("of each target");
+    let inputs = inputs(target);
+    let began = Instant::now();
+    let as_they_stand = inputs.iter().find(|input| fails(check, input));
+    if target == "http" {
+        inputs.iter().for_each(|input| http::cut_at_every_byte(input));
+    }
+    let (next, failed) = (AtomicU64::new(from), Mutex::new(as_they_stand.cloned()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let batch = next.fetch_add(1, Ordering::Relaxed);
+                    if batch >= from + count || failed.lock().expect("no one panics with it").is_some() {
+                        return;
+                    }
+                    let mut random = Random::new(batch.wrapping_mul(0xd129_0b5a_5a0c_c6b1));
+                    for _ in 0..BATCH {
+                        let input = mutated(&mut random, &inputs, interesting);
+                        if fails(check, &input) {
+                            *failed.lock().expect("no one panics with it") = Some(input);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("no one panics with it");
+    if let Some(input) = &failed {
+        println!("FAILED: the input is b\"{}\"", input.escape_ascii());
+    }
+    println!(
+        "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"executions\":{},\"seconds\":{},\"verdict\":\"{}\"}}",
+        std::env::var("TOLLGATE_COMMIT").as_deref().unwrap_or("unnamed"),
+        option_env!("SANITIZER").unwrap_or("none"),
+        from + count - 1,
+        inputs.len(),
+        count * BATCH,
+        began.elapsed().as_secs(),
+        if failed.is_none() { "pass" } else { "fail" },
+    );
+    ExitCode::from(u8::from(failed.is_some()))
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: fuzz/run volume http|click|log|checkpoint BATCHES[/FROM]; a batch is {BATCH} executions");
+    ExitCode::from(64)
+}
+
+fn fails(check: fn(&[u8]), input: &[u8]) -> bool {
+    catch_unwind(|| check(input)).is_err()
+}
+
+/// The seeds, and the corpus of earlier runs.
+fn inputs(target: &str) -> Vec<Vec<u8>> {
+    let folders = ["seeds", "corpus"].map(|folder| format!("{}/{folder}/{target}", env!("CARGO_MANIFEST_DIR")));
+    let mut paths: Vec<_> = folders
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.map(|entry| entry.expect("an input").path()))
+        .collect();
+    paths.sort();
+    let read = |path| std::fs::read(path).expect("an input");
+    paths.iter().map(read).filter(|input| input.len() <= INPUT_BYTES_MAX).collect()
+}
