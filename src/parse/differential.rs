@@ -1,8 +1,8 @@
 //! Pure. The parser against another reading of the same text: over generated documents, good and broken, the scan by layout
 //! must equal the strict reading, and both must equal what serde_json and a plain statement of the rules make of it.
 //!
-//! A slice runs with every test. All of it: `TOLLGATE_JSON_DOCUMENTS=100000000 cargo test --release --lib parse::differential`;
-//! `TOLLGATE_JSON_SEED` draws other documents.
+//! A slice runs with every test. Many: `scripts/campaigns run json 100000000/4`, where 4 is the seed of the documents
+//! (`TOLLGATE_JSON_DOCUMENTS`, `TOLLGATE_JSON_SEED`).
 
 use super::*;
 use crate::click::*;
@@ -486,7 +486,7 @@ fn the_scan_by_layout_the_strict_reading_and_serde_json_agree() {
     let mut parsers =
         RULES.map(|dedup_key| Parser::new(&ClickConfig { dedup_key, clock_skew_ms: SKEW_MS, regions: Vec::new() }));
     let (mut done, mut accepted, mut by_layout) = (0, 0, 0);
-    let mut random = Random(seed);
+    let (mut random, began) = (Random(seed), std::time::Instant::now());
     let mut layout = Layout::new();
     while done < documents {
         let rule = random.below(RULES.len() * 2).saturating_sub(RULES.len());
@@ -522,4 +522,11 @@ fn the_scan_by_layout_the_strict_reading_and_serde_json_agree() {
     }
     assert!(accepted * 4 > done, "too few good documents: {accepted} of {done}");
     assert!(by_layout * 100 > done, "too few scanned by their layout: {by_layout} bodies of {done} clicks");
+    let (commit, seconds) = (std::env::var("TOLLGATE_COMMIT"), began.elapsed().as_secs());
+    // For `scripts/campaigns`, as tests/sim/document.rs has it.
+    println!(
+        "{{\"campaign\":\"json\",\"commit\":\"{}\",\"build\":\"{}\",\"range\":[{seed},{seed}],\"documents\":{done},\"accepted\":{accepted},\"seconds\":{seconds},\"verdict\":\"pass\"}}",
+        commit.as_deref().unwrap_or("unnamed"),
+        if cfg!(debug_assertions) { "checked" } else { "unchecked" },
+    );
 }

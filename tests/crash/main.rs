@@ -41,12 +41,23 @@ mod client;
 mod contended;
 mod damage;
 mod demo;
+mod disk_faults;
+#[path = "../sim/document.rs"]
+mod document;
+#[path = "../sim/damage.rs"]
+#[allow(dead_code, reason = "worlds use the rest")]
+mod faults;
+#[path = "../sim/found.rs"]
+mod found;
 mod fresh;
 mod halts;
 mod key_rule;
 mod limits;
 mod metrics;
 mod night;
+#[path = "../sim/rng.rs"]
+#[allow(dead_code, reason = "worlds use the rest")]
+mod rng;
 mod server;
 mod settings;
 mod stopping;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tollgate::cut::Position;
-use tollgate::wal::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader};
+use tollgate::wal::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, SECTOR_BYTES};
 use tollgate::wal::segments::LogDir;
 
-use crate::disk::SECTOR_BYTES;
-use crate::images::{Images, Spot, read};
+use crate::found::{Frame, Spot, read};
+use crate::rng::Rng;
 
 const TAKES: &str = "the simulated disk takes it";
 
@@ -99,6 +99,22 @@ impl Outcomes {
     }
 }
 
+/// A log that reads otherwise than it was written: an end may be gone that was not exported, and nothing else.
+fn shorter(kind: Kind, mut found: Vec<Frame>, base: &[Frame], known: Option<&Position>) -> Fate {
+    if kind == Kind::RolledBack {
+        // What was freed since is there again.
+        let freed = found.iter().position(|frame| Some(frame) == base.first());
+        found.drain(..freed.unwrap_or(found.len()));
+    }
+    let (was, is) = (base.len(), found.len());
+    assert!(base.starts_with(&found), "{kind:?} made records, or changed some: {was} frames, then {is}");
+    assert!(kind.forgets_the_end(), "{kind:?}: of {was} frames the start took {is}, and did not halt");
+    let exported = known.map_or(0, |known| known.lsn);
+    let kept = base[found.len()].lsn - 1;
+    assert!(kept >= exported, "{kind:?}: exported up to LSN {exported}, and the log ends at {kept}");
+    Fate::Shorter { clicks: found.iter().map(|frame| frame.clicks).sum() }
+}
+
 /// How to undo a fault. Whoever has a segment open finds the same file again.
 #[derive(Default)]
 struct Before(Vec<Undo>);
@@ -143,50 +159,81 @@ impl Before {
     }
 }
 
-impl Images {
-    /// One fault, and what a start makes of it.
-    pub fn fault(&mut self, log: &LogDir, known: Option<&Position>) {
-        let (base, spots) = read(log, known).unwrap_or_else(|error| panic!("before a fault, the log halts: {error}"));
-        let kind = self.rng.pick(&Kind::ALL);
-        let Some(before) = self.damage(kind, log, &spots) else { return self.remember(log) };
-        let found = read(log, known);
-        let outcomes = self.faults.entry(kind).or_default();
-        match found {
-            Err(error) => *outcomes.detected.entry(error.exit().code()).or_default() += 1,
-            Ok((found, _)) if found == base => outcomes.survived += 1,
-            Ok((mut found, _)) => {
-                if kind == Kind::RolledBack {
-                    // What was freed since is there again.
-                    let freed = found.iter().position(|frame| Some(frame) == base.first());
-                    found.drain(..freed.unwrap_or(found.len()));
-                }
-                let (was, is) = (base.len(), found.len());
-                assert!(base.starts_with(&found), "{kind:?} made records, or changed some: {was} frames, then {is}");
-                assert!(kind.forgets_the_end(), "{kind:?}: of {was} frames the start took {is}, and did not halt");
-                let exported = known.map_or(0, |known| known.lsn);
-                let kept = base[found.len()].lsn - 1;
-                assert!(kept >= exported, "{kind:?}: exported up to LSN {exported}, and the log ends at {kept}");
-                outcomes.lost += 1;
-            }
-        }
-        before.undo();
-        self.remember(log);
+/// What a start made of a fault.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Every record was read as it was written.
+    Survived,
+    /// The start ends with this exit code.
+    Halted(i32),
+    /// The log has this many clicks, which are fewer, and nobody can tell.
+    Shorter { clicks: u64 },
+}
+
+/// Files and what is in them.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// Damages logs, and keeps count of what came of it.
+pub struct Faults {
+    rng: Rng,
+    pub outcomes: BTreeMap<Kind, Outcomes>,
+    /// Logs as they were before.
+    earlier: BTreeMap<PathBuf, Files>,
+}
+
+impl Faults {
+    pub fn new(seed: u64) -> Faults {
+        Faults { rng: Rng::new(seed ^ 0xFA17), outcomes: BTreeMap::new(), earlier: BTreeMap::new() }
     }
 
-    /// Now and then, for a log that is set back later.
-    fn remember(&mut self, log: &LogDir) {
+    /// One of any kind, in a log that grows.
+    pub fn any(&mut self, log: &LogDir, known: Option<&Position>) {
+        let kind = self.rng.pick(&Kind::ALL);
+        self.one(kind, log, known, &mut |_| {});
         if !self.earlier.contains_key(&log.path) || self.rng.percent(5) {
-            let files = log.segments().expect("it is read").into_iter().map(|file| log.segment_path(file.segment));
-            let files = files.map(|path| (path.clone(), std::fs::read(path).expect("it is listed"))).collect();
-            self.earlier.insert(log.path.clone(), files);
+            self.remember(log);
         }
+    }
+
+    /// One fault, what a start makes of it, `meanwhile` with the fault in place, and the log as it was. False: the log has nothing that
+    /// such a fault could meet.
+    pub fn one(
+        &mut self,
+        kind: Kind,
+        log: &LogDir,
+        known: Option<&Position>,
+        meanwhile: &mut dyn FnMut(&Fate),
+    ) -> bool {
+        let (base, spots) = read(log, known).unwrap_or_else(|error| panic!("before a fault, the log halts: {error}"));
+        let Some(before) = self.damage(kind, log, &spots) else { return false };
+        let fate = match read(log, known) {
+            Err(error) => Fate::Halted(error.exit().code()),
+            Ok((found, _)) if found == base => Fate::Survived,
+            Ok((found, _)) => shorter(kind, found, &base, known),
+        };
+        let outcomes = self.outcomes.entry(kind).or_default();
+        match fate {
+            Fate::Halted(code) => *outcomes.detected.entry(code).or_default() += 1,
+            Fate::Survived => outcomes.survived += 1,
+            Fate::Shorter { .. } => outcomes.lost += 1,
+        }
+        meanwhile(&fate);
+        before.undo();
+        true
+    }
+
+    /// For a log that is set back later.
+    pub fn remember(&mut self, log: &LogDir) {
+        let files = log.segments().expect("it is read").into_iter().map(|file| log.segment_path(file.segment));
+        let files = files.map(|path| (path.clone(), std::fs::read(path).expect("it is listed"))).collect();
+        self.earlier.insert(log.path.clone(), files);
     }
 
     /// None: the log has nothing that this kind of fault could meet.
     fn damage(&mut self, kind: Kind, log: &LogDir, spots: &[Spot]) -> Option<Before> {
         let mut before = Before::default();
         let (last, older) = spots.split_last()?;
-        let middle = |images: &mut Images| (!older.is_empty()).then(|| older[images.rng.index(older.len())]);
+        let middle = |faults: &mut Faults| (!older.is_empty()).then(|| older[faults.rng.index(older.len())]);
         let any = spots[self.rng.index(spots.len())];
         let segments: Vec<u64> = log.segments().ok()?.iter().map(|file| file.segment).collect();
         match kind {
@@ -292,13 +339,7 @@ impl Images {
     }
 
     /// Changes the bytes of a spot.
-    fn in_file(
-        &mut self,
-        before: &mut Before,
-        log: &LogDir,
-        spot: Spot,
-        change: impl FnOnce(&mut crate::rng::Rng, &mut [u8]),
-    ) {
+    fn in_file(&mut self, before: &mut Before, log: &LogDir, spot: Spot, change: impl FnOnce(&mut Rng, &mut [u8])) {
         let from = spot.offset as usize;
         let rng = &mut self.rng;
         before.change(&log.segment_path(spot.segment), |file| change(rng, &mut file[from..from + spot.bytes]));

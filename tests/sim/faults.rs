@@ -6,6 +6,9 @@ use crate::options::Weights;
 use crate::server::In;
 use crate::world::{Happening, MS, SECOND, World};
 
+/// Mean time between two faults while almost nobody sends.
+const FAULT_AT_REST_NS: u64 = 600 * SECOND;
+
 /// A fault that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -37,11 +40,13 @@ impl World {
         if self.draining {
             return;
         }
-        let next = self.rng.below(2 * self.options.fault_every_ns);
-        self.at(self.now_ns.max(self.resting_until_ns) + next, Happening::NextFault);
+        let every_ns = self.options.fault_every_ns;
+        let mut next_ns = self.now_ns + self.rng.below(2 * every_ns);
         if self.rests() {
-            return;
+            next_ns = self.now_ns + self.rng.below(2 * FAULT_AT_REST_NS);
+            next_ns = next_ns.min(self.resting_until_ns + self.rng.below(2 * every_ns));
         }
+        self.at(next_ns, Happening::NextFault);
         let Weights { kill, stop, fail_write, disk_full, stall, sink_away, clock, resets } =
             self.options.weights.clone();
         let mut at = self.rng.below(self.options.weights.sum());
@@ -94,9 +99,8 @@ impl World {
 
     fn lose_sink(&mut self) {
         self.note("sink away", &[]);
-        self.sink_away = true;
         let lasts = self.rng.below(6_000 * MS);
-        self.after(lasts, Happening::Ends(Fault::SinkAway));
+        self.keep_sink_away(lasts);
     }
 
     /// Hours in which almost nobody sends; and, every other time, nothing can be exported.
@@ -107,9 +111,14 @@ impl World {
         self.note("rest", &[u64::from(away)]);
         self.trace.cover(if away { "hours without a sink" } else { "quiet hours" });
         if away {
-            self.sink_away = true;
-            self.after(hours_ns, Happening::Ends(Fault::SinkAway));
+            self.keep_sink_away(hours_ns);
         }
+    }
+
+    fn keep_sink_away(&mut self, lasts_ns: u64) {
+        self.sink_away = true;
+        self.sink_away_until_ns = self.sink_away_until_ns.max(self.now_ns + lasts_ns);
+        self.after(lasts_ns, Happening::Ends(Fault::SinkAway));
     }
 
     pub fn rests(&self) -> bool {
@@ -161,7 +170,7 @@ impl World {
     pub fn fault_ends(&mut self, fault: Fault) {
         match fault {
             Fault::DiskFull if !self.draining => self.set_room(true),
-            Fault::SinkAway => self.sink_away = self.rests() && self.sink_away,
+            Fault::SinkAway => self.sink_away = self.now_ns < self.sink_away_until_ns && !self.draining,
             Fault::Clock => self.set_clock_right(),
             Fault::DiskFull => {}
         }

@@ -1,23 +1,16 @@
 //! Drives. What a disk could hold. At every write of a world: what a power cut could leave of it, sector by sector; after it, a fault
 //! of the disk in what was synced. Each of these is read by the product's own reading of the log, as a start would, and undone.
-//!
-//! A frame is what the log's reading gives back: its first LSN, its chain, and a hash over the bytes of its records.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 
 use tollgate::cut::Position;
 use tollgate::event::LogWrite;
-use tollgate::wal::record::Record;
-use tollgate::wal::recover::{Progress, walk_log};
-use tollgate::wal::replay::ReplayedFrame;
-use tollgate::wal::segments::{LogDir, LogError};
-use xxhash_rust::xxh3::Xxh3;
+use tollgate::wal::segments::LogDir;
 
-use crate::damage::{Kind, Outcomes};
+use crate::damage::Faults;
 use crate::disk::SECTOR_BYTES;
+use crate::found::read;
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -27,36 +20,16 @@ const FAULTS: u64 = 20;
 /// States of one write, where there are more.
 const STATES_MAX: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub lsn: u64,
-    pub chain: u64,
-    pub hash: u64,
-}
-
-/// A frame's place in its log.
-#[derive(Clone, Copy, Debug)]
-pub struct Spot {
-    pub segment: u64,
-    pub offset: u64,
-    pub bytes: usize,
-}
-
-/// Files and what is in them.
-type Files = Vec<(PathBuf, Vec<u8>)>;
-
 /// What is tried in a world, and how it ended.
 pub struct Images {
-    pub rng: Rng,
+    rng: Rng,
     pub power_cuts: u64,
-    pub faults: BTreeMap<Kind, Outcomes>,
-    /// Logs as they were at an earlier write.
-    pub earlier: BTreeMap<PathBuf, Files>,
+    pub faults: Faults,
 }
 
 impl Images {
     pub fn new(seed: u64) -> Images {
-        Images { rng: Rng::new(!seed), power_cuts: 0, faults: BTreeMap::new(), earlier: BTreeMap::new() }
+        Images { rng: Rng::new(!seed), power_cuts: 0, faults: Faults::new(seed) }
     }
 
     /// Which sectors of a write are there: every choice where they are few, else those that a disk is likeliest to make, and others.
@@ -125,7 +98,7 @@ impl World {
         let Some(mut images) = self.images.take() else { return };
         if images.rng.percent(FAULTS) {
             let known = self.known(log);
-            images.fault(log, known.as_ref());
+            images.faults.any(log, known.as_ref());
         }
         self.images = Some(images);
     }
@@ -134,26 +107,4 @@ impl World {
     fn known(&self, log: &LogDir) -> Option<Position> {
         self.remembered().into_iter().find(|position| position.log_id == log.log_id)
     }
-}
-
-/// What a start would find in a log, and where.
-pub fn read(log: &LogDir, known: Option<&Position>) -> Result<(Vec<Frame>, Vec<Spot>), LogError> {
-    let (mut frames, mut spots) = (Vec::new(), Vec::new());
-    walk_log(log, known, &mut Progress::default(), &mut |_| {}, &mut |segment, offset, frame| {
-        frames.push(Frame { lsn: frame.header.first_lsn, chain: frame.chain, hash: hash(frame) });
-        spots.push(Spot { segment, offset, bytes: frame.header.frame_bytes as usize });
-    })?;
-    Ok((frames, spots))
-}
-
-fn hash(frame: &ReplayedFrame<'_>) -> u64 {
-    let mut hash = Xxh3::new();
-    for record in &frame.records {
-        match record {
-            Record::Click(click) => hash.update(click.bytes()),
-            Record::DeadLetter(letter) => hash.update(&letter.raw()),
-            Record::Start(start) => hash.update(&start.nonce),
-        }
-    }
-    hash.digest()
 }

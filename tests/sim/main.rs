@@ -2,7 +2,7 @@
 //! and clocks that fail on purpose, and an oracle that shares no code with the product.
 //!
 //! ```text
-//! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens
+//! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens; SIM_WITHOUT=kill,drip takes that away
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on
 //! SIM_POINTS=all cargo test --test sim points -- --nocapture      a process stopped at every point of a scripted world; SIM_POINTS=17: at one
 //! SIM_IMAGES=100000 cargo test --test sim images -- --nocapture   so many states that a power cut could leave, and faults of the disk
@@ -11,11 +11,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod broker;
+mod campaign;
 mod clients;
 mod damage;
 mod disk;
+mod document;
 mod exporting;
 mod faults;
+mod found;
 mod global;
 mod http;
 mod images;
@@ -36,10 +39,12 @@ mod world;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::Once;
+use std::time::Instant;
 
+use campaign::{Campaign, campaign, shrink};
 use damage::{Kind, Outcomes};
+use document::document;
 use images::Images;
 use world::{Verdict, World};
 
@@ -135,12 +140,18 @@ fn quiet_panics() {
 }
 
 fn run(seed: u64) -> Result<Verdict, String> {
-    run_with(seed, None)
+    let without = std::env::var("SIM_WITHOUT").unwrap_or_default();
+    run_without(seed, &without.split(',').filter(|name| !name.is_empty()).collect::<Vec<_>>())
 }
 
-fn run_with(seed: u64, images: Option<Box<Images>>) -> Result<Verdict, String> {
-    let mut world = World::new(seed, is_traced());
-    world.images = images;
+/// `without`: names of [`options::SIMPLER`].
+fn run_without(seed: u64, without: &[&str]) -> Result<Verdict, String> {
+    judged(World::new(seed, without, is_traced()))
+}
+
+fn run_with(seed: u64, images: Images) -> Result<Verdict, String> {
+    let mut world = World::new(seed, &[], is_traced());
+    world.images = Some(Box::new(images));
     judged(world)
 }
 
@@ -169,57 +180,23 @@ fn seeds() -> (u64, u64) {
     }
 }
 
-/// Runs seeds on all CPUs; what they covered, and how each that failed did, first seed first.
-fn campaign(count: u64, from: u64) -> (BTreeMap<&'static str, u64>, Vec<(u64, String)>) {
-    let next = AtomicU64::new(from);
-    let (covered, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
-    let (clicks, steps) = (AtomicU64::new(0), AtomicU64::new(0));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let failures_max = if std::env::var_os("SIM_FIRST").is_some() { 1 } else { 5 };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + count || failed.lock().unwrap().len() >= failures_max {
-                        return;
-                    }
-                    match run(seed) {
-                        Ok(verdict) => {
-                            clicks.fetch_add(verdict.clicks, Ordering::Relaxed);
-                            steps.fetch_add(verdict.steps, Ordering::Relaxed);
-                            let mut covered = covered.lock().unwrap();
-                            for (what, times) in verdict.covered {
-                                *covered.entry(what).or_default() += times;
-                            }
-                        }
-                        Err(why) => failed.lock().unwrap().push((seed, why)),
-                    }
-                }
-            });
-        }
-    });
-    println!("{count} seeds from {from}: {} clicks, {} steps", clicks.into_inner(), steps.into_inner());
-    let mut failed = failed.into_inner().unwrap();
-    failed.sort();
-    (covered.into_inner().unwrap(), failed)
-}
-
 #[test]
 fn every_seed_keeps_the_promises() {
     let (count, from) = seeds();
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    println!("simulator: {count} seeds from {from}, {profile} profile");
+    println!("simulator: {count} seeds from {from}");
     if count == 1 {
-        println!("{:?}", World::new(from, false).options);
+        println!("{:?}", World::new(from, &[], false).options);
     }
-    let (covered, failed) = campaign(count, from);
-    for (what, times) in &covered {
-        println!("{times:>9}  {what}");
-    }
+    let Campaign { covered, failed, .. } = campaign(count, from);
     for (seed, why) in &failed {
+        println!("seed {seed} FAILED: {why}");
+        if std::env::var_os("SIM_FIRST").is_some() {
+            break;
+        }
+        let (without, why) = shrink(*seed, why.clone());
+        let replay = format!("SIM_SEED={seed} SIM_WITHOUT={} SIM_TRACE=1", without.join(","));
         println!(
-            "seed {seed} FAILED: {why}\n  replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --test sim -- --nocapture"
+            "  and so in a simpler world: {why}\n  replay: {replay} cargo test --test sim every_seed -- --nocapture"
         );
     }
     assert!(failed.is_empty(), "seed {} failed: {}", failed[0].0, failed[0].1);
@@ -235,24 +212,25 @@ fn every_seed_keeps_the_promises() {
 fn all_images_that_a_disk_could_hold_are_read_or_refused() {
     let least: u64 = std::env::var("SIM_IMAGES").map_or(1_500, |count| count.parse().expect("a whole number"));
     let (from, mut power_cuts, mut faults) = (seeds().1, 0, BTreeMap::<Kind, Outcomes>::new());
+    let began = Instant::now();
     let mut seed = from - 1;
     // A power cut is tried at every write and costs more; a fault once a write.
     while power_cuts < least || Kind::ALL.iter().any(|kind| faults.get(kind).map_or(0, Outcomes::cases) * 100 < least) {
         seed += 1;
-        let verdict = run_with(seed, Some(Box::new(Images::new(seed))));
+        let verdict = run_with(seed, Images::new(seed));
         let verdict = verdict.unwrap_or_else(|why| {
             println!("seed {seed} FAILED: {why}");
             panic!("seed {seed} failed: {why}");
         });
         let images = verdict.images.expect("it went in");
         power_cuts += images.power_cuts;
-        for (kind, outcomes) in images.faults {
+        for (kind, outcomes) in images.faults.outcomes {
             faults.entry(kind).or_default().add(&outcomes);
         }
     }
-    println!("{{\"campaign\":\"images\",\"seeds\":[{from},{seed}],\"power_cuts\":{power_cuts},\"faults\":{{");
     let each = faults.iter().map(|(kind, outcomes)| format!("\"{kind:?}\":{}", outcomes.json()));
-    println!("{}}},\"verdict\":\"pass\"}}", each.collect::<Vec<_>>().join(",\n"));
+    let counts = format!("\"power_cuts\":{power_cuts},\"faults\":{{{}}}", each.collect::<Vec<_>>().join(","));
+    println!("{}", document("images", [from, seed], &counts, began, true));
 }
 
 #[test]
@@ -263,4 +241,14 @@ fn a_seed_replays_to_the_same_trace() {
     }
     let [one, other] = [run(6), run(7)].map(|run| run.map(|verdict| verdict.hash).ok());
     assert_ne!(one, other, "two seeds are two worlds");
+}
+
+/// What shrinking takes away is gone, whatever the seed had drawn.
+#[test]
+fn what_a_seed_goes_without_is_not_in_its_world() {
+    let all: Vec<&str> = options::SIMPLER.iter().map(|(name, _)| *name).collect();
+    let options = World::new(3, &all, false).options;
+    assert_eq!((options.weights.sum(), options.fault_every_ns, options.clients), (0, 0, 1), "{options:?}");
+    assert_eq!((&options.cores[..], options.remote, options.hours), (&[1][..], false, 0), "{options:?}");
+    assert!(run_without(3, &all).is_ok_and(|verdict| verdict.fault_ns == 0 && !verdict.covered.contains_key("shed")));
 }

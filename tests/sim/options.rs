@@ -57,7 +57,7 @@ pub struct Options {
     pub global: bool,
     /// The topics of Kafka lose what was in them.
     pub rewinds: bool,
-    /// For so many hours almost nobody sends; in half of these worlds, the sink is away.
+    /// For so many hours almost nobody sends, and faults come as rarely; in half of these worlds, the sink is away.
     pub hours: u64,
     /// The process is stopped and started again so many times, each time with the next number of cores.
     pub restarts: u64,
@@ -74,6 +74,38 @@ pub struct Weights {
     pub clock: u64,
     pub resets: u64,
 }
+
+/// Its name, and what it takes away.
+pub type Simpler = (&'static str, fn(&mut Options));
+
+/// What can be taken away from a world, the most telling first.
+pub const SIMPLER: [Simpler; 25] = [
+    ("faults", |options| options.fault_every_ns = 0),
+    ("hours", |options| options.hours = 0),
+    ("cores", |options| options.cores = vec![1]),
+    ("remote", |options| options.remote = false),
+    ("global", |options| options.global = false),
+    ("neighbour", |options| options.neighbour = false),
+    ("rewinds", |options| options.rewinds = false),
+    ("doubt", |options| options.doubt_percent = 0),
+    ("kill", |options| options.weights.kill = 0),
+    ("stop", |options| options.weights.stop = 0),
+    ("fail_write", |options| options.weights.fail_write = 0),
+    ("disk_full", |options| options.weights.disk_full = 0),
+    ("stall", |options| options.weights.stall = 0),
+    ("sink_away", |options| options.weights.sink_away = 0),
+    ("clock", |options| options.weights.clock = 0),
+    ("resets", |options| options.weights.resets = 0),
+    ("crowded", |options| options.crowded = false),
+    ("short_log", |options| options.short_log = false),
+    ("windows", |options| options.windows_ms.truncate(1)),
+    ("drip", |options| options.drip_percent = 0),
+    ("slow", |options| options.slow_percent = 0),
+    ("shared", |options| options.shared_percent = 0),
+    ("clients", |options| options.clients = 1),
+    ("half", |options| options.load_ns /= 2),
+    ("three_quarters", |options| options.load_ns /= 2),
+];
 
 impl Weights {
     pub fn sum(&self) -> u64 {
@@ -124,8 +156,18 @@ impl Options {
             neighbour: rng.percent(60),
             global: rng.percent(60),
             rewinds: rng.percent(8),
-            hours: if rng.percent(4) { rng.between(1, 3) } else { 0 },
+            hours: if rng.percent(5) { rng.between(1, 24) } else { 0 },
             restarts: 0,
+        }
+    }
+
+    /// Takes away what these names of [`SIMPLER`] say.
+    pub fn without(&mut self, names: &[&str]) {
+        for name in names {
+            let known = SIMPLER.iter().find(|(simpler, _)| simpler == name);
+            let known =
+                known.unwrap_or_else(|| panic!("nothing is called `{name}`, but {:?}", SIMPLER.map(|all| all.0)));
+            known.1(self);
         }
     }
 

@@ -11,6 +11,7 @@ use tollgate::wal::segments::LogDir;
 use tollgate_wire::Checkpoint;
 
 use crate::disk::SECTOR_BYTES;
+use crate::document::document;
 use crate::options::Options;
 use crate::rng::Rng;
 use crate::world::World;
@@ -166,14 +167,9 @@ fn a_process_may_be_stopped_at_all_points() {
         passed.iter().for_each(|kind| kinds.entry(kind).or_default().0 += 1);
         points.iter().for_each(|point| kinds.entry(passed[*point]).or_default().1 += 1);
         let kinds: Vec<_> = kinds.iter().map(|(kind, (all, tried))| format!("\"{kind}\":[{all},{tried}]")).collect();
-        println!(
-            "{{\"campaign\":\"points\",\"remote_sink\":{remote},\"clicks\":{},\"points\":{},\"tried\":{},\"seconds\":{},\"kinds\":{{\n{}}},\"verdict\":\"pass\"}}",
-            base.clicks,
-            passed.len(),
-            points.len(),
-            began.elapsed().as_secs(),
-            kinds.join(",\n")
-        );
+        let counts = format!("\"clicks\":{},\"tried\":{},\"kinds\":{{{}}}", base.clicks, points.len(), kinds.join(","));
+        let name = if remote { "points, remote sink" } else { "points, embedded sink" };
+        println!("{}", document(name, [0, passed.len() as u64 - 1], &counts, began, true));
         let mut missed: Vec<_> = MUST_COVER.iter().filter(|what| !base.covered.contains_key(**what)).collect();
         missed.extend((base.clicks < 2_000).then_some(&"2,000 clicks"));
         println!("the scripted world has none of {missed:?}");

@@ -114,6 +114,7 @@ pub struct World {
     pub disk: Disk,
     pub sink: Sink,
     pub sink_away: bool,
+    pub sink_away_until_ns: u64,
     /// Where the sink is remote.
     pub broker: Broker,
     pub neighbour: Neighbour,
@@ -153,15 +154,20 @@ pub struct Verdict {
     pub hash: u64,
     pub steps: u64,
     pub clicks: u64,
+    pub simulated_ns: u64,
+    /// Of that, while faults came.
+    pub fault_ns: u64,
     pub covered: BTreeMap<&'static str, u64>,
     pub images: Option<Box<Images>>,
     pub points: Option<Points>,
 }
 
 impl World {
-    pub fn new(seed: u64, print: bool) -> World {
+    /// `without`: names of what is taken away from what the seed draws.
+    pub fn new(seed: u64, without: &[&str], print: bool) -> World {
         let mut rng = Rng::new(seed);
-        let options = Options::draw(&mut rng);
+        let mut options = Options::draw(&mut rng);
+        options.without(without);
         World::of(seed, rng, options, print)
     }
 
@@ -182,6 +188,7 @@ impl World {
             disk: Disk::new(),
             sink: Sink::new(),
             sink_away: false,
+            sink_away_until_ns: 0,
             broker: Broker::new(2),
             neighbour: Neighbour::default(),
             global: None,
@@ -250,6 +257,8 @@ impl World {
             hash: self.trace.hash(),
             steps: self.trace.steps,
             clicks: self.sink.clicks,
+            simulated_ns: self.now_ns,
+            fault_ns: if self.options.fault_every_ns > 0 { self.options.load_ns + hours_ns } else { 0 },
             covered: self.trace.covered,
             images: self.images,
             points: self.points,

@@ -1,0 +1,15 @@
+//! What a campaign of tests prints at its end: one JSON document on a line. `scripts/campaigns` adds up those of disjoint ranges.
+
+use std::time::Instant;
+
+/// `counts`: members of an object. `range`: of seeds or points, both ends included.
+pub fn document(campaign: &str, [first, last]: [u64; 2], counts: &str, began: Instant, passed: bool) -> String {
+    // Asking git would fork, and a child holds, until it is another program, what a world has locked.
+    let commit = std::env::var("TOLLGATE_COMMIT").unwrap_or_else(|_| "unnamed".to_owned());
+    let seconds = began.elapsed().as_secs();
+    let profile = if cfg!(debug_assertions) { "checked" } else { "unchecked" };
+    let verdict = if passed { "pass" } else { "fail" };
+    format!(
+        "{{\"campaign\":\"{campaign}\",\"commit\":\"{commit}\",\"build\":\"{profile}\",\"range\":[{first},{last}],{counts},\"seconds\":{seconds},\"verdict\":\"{verdict}\"}}"
+    )
+}
