@@ -33,10 +33,12 @@ pub enum Kind {
     RolledBack,
     /// The last frame is one that a copy of the directory wrote in its place.
     OtherTimeline,
+    /// The log was set back to before the last frame that was exported, and as many records were written in that one's place.
+    WrittenAnew,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::FlippedBit,
         Kind::FlippedBitOfHeader,
         Kind::ZeroedSector,
@@ -54,6 +56,7 @@ impl Kind {
         Kind::TooLong,
         Kind::RolledBack,
         Kind::OtherTimeline,
+        Kind::WrittenAnew,
     ];
 
     /// The disk takes back what it had said to have synced, from the end, and leaves no trace: only what was exported can tell.
@@ -205,7 +208,7 @@ impl Faults {
         meanwhile: &mut dyn FnMut(&Fate),
     ) -> bool {
         let (base, spots) = read(log, known).unwrap_or_else(|error| panic!("before a fault, the log halts: {error}"));
-        let Some(before) = self.damage(kind, log, &spots) else { return false };
+        let Some(before) = self.damage(kind, log, &spots, known) else { return false };
         let fate = match read(log, known) {
             Err(error) => Fate::Halted(error.exit().code()),
             Ok((found, _)) if found == base => Fate::Survived,
@@ -230,7 +233,7 @@ impl Faults {
     }
 
     /// None: the log has nothing that this kind of fault could meet.
-    fn damage(&mut self, kind: Kind, log: &LogDir, spots: &[Spot]) -> Option<Before> {
+    fn damage(&mut self, kind: Kind, log: &LogDir, spots: &[Spot], known: Option<&Position>) -> Option<Before> {
         let mut before = Before::default();
         let (last, older) = spots.split_last()?;
         let middle = |faults: &mut Faults| (!older.is_empty()).then(|| older[faults.rng.index(older.len())]);
@@ -322,6 +325,7 @@ impl Faults {
                 header.previous_chain ^= rng.between(1, u64::MAX - 1);
                 header.encode(&mut bytes[..FRAME_HEADER_BYTES]);
             }),
+            Kind::WrittenAnew => write_anew(&mut before, log, spots, known?)?,
             Kind::RolledBack => {
                 let files = self.earlier.get(&log.path)?;
                 segments.into_iter().for_each(|segment| before.remove(log, segment));
@@ -365,4 +369,23 @@ impl Faults {
             file[from..end].copy_from_slice(&frame[..end - from]);
         });
     }
+}
+
+/// Another frame, sound in itself, where the last one that was exported ends, and nothing behind it.
+fn write_anew(before: &mut Before, log: &LogDir, spots: &[Spot], known: &Position) -> Option<()> {
+    let header = |spot: &Spot| {
+        let file = std::fs::read(log.segment_path(spot.segment)).ok()?;
+        FrameHeader::decode(&file[spot.offset as usize..][..BLOCK_BYTES]).ok().map(|(header, _)| header)
+    };
+    let ends_there = |header: &FrameHeader| header.records > 0 && header.last_lsn() == known.lsn;
+    let (spot, found) = spots.iter().find_map(|spot| Some((spot, header(spot).filter(ends_there)?)))?;
+    for file in log.segments().ok()?.iter().filter(|file| file.segment > spot.segment) {
+        before.remove(log, file.segment);
+    }
+    before.change(&log.segment_path(spot.segment), |file| {
+        let from = spot.offset as usize;
+        file[from + spot.bytes..].fill(0);
+        FrameHeader { built_ms: found.built_ms + 1, ..found }.encode(&mut file[from..from + FRAME_HEADER_BYTES]);
+    });
+    Some(())
 }

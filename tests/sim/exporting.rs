@@ -262,6 +262,7 @@ impl World {
             Plan::Done | Plan::DoneTwice | Plan::DoneUntold => {
                 let landed = self.sink.land(&transaction);
                 self.held(landed);
+                self.look_at_watermark();
             }
             Plan::NotDone => {}
             Plan::Late => self.sink.in_doubt = Some(transaction),
@@ -285,6 +286,15 @@ impl World {
         let lands = self.rng.percent(50);
         let settled = self.sink.fence(lands);
         self.held(settled);
+        self.look_at_watermark();
+    }
+
+    /// How far what is exported is complete, as it says itself. Under clocks that were wrong it may say too much.
+    pub fn look_at_watermark(&mut self) {
+        if self.options.clock_is_right() {
+            let passed = self.oracle.passed_by(self.sink.watermark_ms, &self.sink.campaigns);
+            self.held(passed);
+        }
     }
 
     /// To the core that writes the log; of an idle one, to the first.

@@ -5,21 +5,22 @@
 //! - what comes to a minute that was published as complete is shown as a correction of it, to the click;
 //! - what was said to be settled does not change but as a new version;
 //! - nothing comes to what was published as final;
-//! - there are no troubles where the topic is what it was; where it was emptied, what is missing is said, and nothing is counted twice.
+//! - there are no troubles where the topic is what it was; where it was emptied, what is missing is said, and nothing is counted twice;
+//! - a start that does not find what was counted last where it stood reads nothing on.
+
+mod live;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use tollgate_global::{
-    Applied, Filter, MINUTE_MS, Marks, Options, PANE_MS, Place, Question, Reading, Store, Subject, TroubleKind, Window,
-    WindowState, begin_at,
-};
-use tollgate_wire::{EndRecord, Partial, decode_end_record, decode_partial};
+use tollgate_global::{Applied, MINUTE_MS, Marks, Options, PANE_MS, Reading, Store, TroubleKind, Window, begin_at};
+use tollgate_wire::Partial;
 
-use crate::broker::{Kind, PARTIALS, Record};
+use crate::broker::PARTIALS;
 use crate::disk::in_memory;
 use crate::world::{Happening, MS, SECOND, World};
+use live::Live;
 
 /// The topic's one partition.
 const PARTITION: i32 = 0;
@@ -42,17 +43,6 @@ pub struct GlobalTier {
     /// What must be shown as corrections, by minute.
     corrected: Rows,
     marks: Marks,
-}
-
-/// What a process has in memory.
-struct Live {
-    store: Store,
-    reading: Reading,
-    /// Where the client reads.
-    at: i64,
-    /// As the model sees it: partials with no end record yet, by edge; and what is ready to be committed.
-    open: BTreeMap<String, Vec<Partial>>,
-    ready: Vec<(EndRecord, Vec<Partial>)>,
 }
 
 impl GlobalTier {
@@ -82,7 +72,7 @@ impl GlobalTier {
         reading.listen(&store, now_ms);
         let applied = reading.commit(&store, now_ms).expect("the simulated disk takes it");
         assert_eq!(applied, Applied::default(), "nothing was read yet");
-        Live { store, reading, at: 0, open: BTreeMap::new(), ready: Vec::new() }
+        Live { store, reading, at: 0, from: 0, open: BTreeMap::new(), ready: Vec::new() }
     }
 
     /// The process is gone; what it had not committed is not in the file, whatever its library would do at a clean end.
@@ -273,7 +263,12 @@ impl World {
                 return Err(format!("it reads on at {offset}, and {stored:?} is not in {first} to {end}"));
             }
             live.reading.partitions.begin(PARTITION, offset, live.store.watermark_of_partition(PARTITION), now_ms);
-            live.at = offset;
+            // What was counted last is read once more: whether it is still there.
+            let last = live.store.last_counted(PARTITION, offset);
+            (live.at, live.from) = (last.as_ref().map_or(offset, |last| last.offset), offset);
+            if let Some(last) = last {
+                live.reading.expect(PARTITION, last);
+            }
         }
         if live.at > end {
             global.halted = true;
@@ -289,12 +284,31 @@ impl World {
             live.reading.at_end(PARTITION, Some(stable), Some(end));
         }
         live.reading.tell(&live.store, now_ms);
+        if live.reading.put_back().is_some() {
+            global.halted = true;
+            self.trace.cover("what was counted last does not stand where it stood");
+            return if global.emptied { Ok(false) } else { Err("what was counted last is not there".to_owned()) };
+        }
         Ok(true)
+    }
+
+    /// Topics that were emptied have grown, and the global tier was away: at the offset that it is to read next lies something else.
+    fn topics_grow(&mut self, global: &mut GlobalTier) -> bool {
+        if !global.emptied || global.halted || !self.rng.percent(50) {
+            return false;
+        }
+        let live = global.live.take().unwrap_or_else(|| global.begin(self.true_ms()));
+        let stored = live.store.offsets().expect("its own").get(&PARTITION).copied();
+        let witnessed = stored.filter(|stored| live.store.last_counted(PARTITION, *stored).is_some());
+        global.live = Some(live);
+        global.kill();
+        witnessed.is_some_and(|stored| self.neighbour_writes_beyond(stored))
     }
 
     /// Everything is drained: the global tier reads to the end, and is judged.
     pub fn judge_global(&mut self) {
         let Some(mut global) = self.global.take() else { return };
+        let grown = self.topics_grow(&mut global);
         // What is still open in the topic is another's.
         self.now_ns += 20 * SECOND;
         (self.draining, self.sink_away) = (true, false);
@@ -306,6 +320,7 @@ impl World {
         if global.halted {
             return;
         }
+        assert!(!grown, "topics were emptied and have grown since, and the global tier reads on in them");
         let mut expected = self.neighbour.rows.clone();
         for ((_, ad, pane_ms), clicks) in &self.sink.rows {
             *expected.entry((ad.clone(), *pane_ms)).or_default() += clicks;
@@ -323,59 +338,5 @@ impl World {
         if global.marks.final_before_ms > 0 {
             self.trace.cover("windows become final");
         }
-    }
-}
-
-impl Live {
-    /// Of what is to be committed: what was said to be settled of it, and its version.
-    fn settled(&self, marks: Marks) -> Result<BTreeMap<(String, i64), u64>, String> {
-        let mut settled = BTreeMap::new();
-        for partial in self.ready.iter().flat_map(|(_, partials)| partials) {
-            if partial.pane_start_ms + PANE_MS <= marks.closed_before_ms {
-                let key = (partial.ad_id.clone(), partial.pane_start_ms);
-                let (state, version) = self.version(&key)?;
-                if state != WindowState::Open {
-                    settled.insert(key, version);
-                }
-            }
-        }
-        Ok(settled)
-    }
-
-    /// What a question about one ad's pane is answered.
-    fn version(&self, (ad, pane_ms): &(String, i64)) -> Result<(WindowState, u64), String> {
-        let question = Question {
-            subject: Subject::Ad(ad.clone()),
-            span: Window::of(*pane_ms, PANE_MS),
-            granularity: None,
-            group_by: None,
-            filter: Filter::default(),
-            after: None,
-            rows_max: 1,
-        };
-        let snapshot = self.store.snapshot().map_err(|error| error.to_string())?;
-        let answer = snapshot.count(&question).map_err(|error| error.to_string())?.total;
-        Ok((answer.state, answer.version))
-    }
-
-    fn take(&mut self, offset: i64, record: &Record) -> Result<(), String> {
-        let kind = match record.kind {
-            Kind::Partial => tollgate_global::Kind::Partial,
-            Kind::End => tollgate_global::Kind::End,
-            Kind::Checkpoint => return Err("a checkpoint among partials".to_owned()),
-        };
-        let place = Place { partition: PARTITION, offset };
-        let taken = self.reading.record(place, Some(kind), record.key.as_bytes(), &record.payload);
-        taken.map_err(|error| error.to_string())?;
-        self.at = offset + 1;
-        let open = self.open.entry(record.key.clone()).or_default();
-        match record.kind {
-            Kind::Partial => open.push(decode_partial(&record.payload).map_err(|error| error.to_string())?),
-            Kind::End | Kind::Checkpoint => {
-                let end = decode_end_record(&record.payload).map_err(|error| error.to_string())?;
-                self.ready.push((end, std::mem::take(open)));
-            }
-        }
-        Ok(())
     }
 }

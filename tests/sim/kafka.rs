@@ -238,6 +238,7 @@ impl World {
                 self.expect_markers(delays_ns);
                 let landed = committed.map_or(Ok(()), |committed| self.sink.land_records(&committed.records));
                 self.held(landed);
+                self.look_at_watermark();
                 true
             }
             Err(refused) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tollgate_wire::{Checkpoint, EndRecord, FORMAT_VERSION, LogPosition, LogRange, Partial, Transaction, crc_of};
 
-use crate::broker::{Record, Writer};
+use crate::broker::{PARTIALS, Record, Writer};
 use crate::kafka::records;
 use crate::world::{Happening, MS, SECOND, World};
 
@@ -35,6 +35,15 @@ impl World {
         }
         let next_ns = if self.rests() { self.resting_until_ns - self.now_ns } else { self.neighbour_turn() };
         self.after(next_ns, Happening::NeighbourActs);
+    }
+
+    /// Writes on in topics that were emptied, until there is something at this offset again. False: it had ended.
+    pub fn neighbour_writes_beyond(&mut self, offset: i64) -> bool {
+        while !self.neighbour.stopped && self.broker.ends(PARTIALS).1 <= offset {
+            self.now_ns += self.neighbour_turn();
+            self.broker_ticks();
+        }
+        self.broker.ends(PARTIALS).1 > offset
     }
 
     /// One thing after the other; how long it then waits.

@@ -208,6 +208,11 @@ impl Options {
         }
     }
 
+    /// The wall clock never leaps.
+    pub fn clock_is_right(&self) -> bool {
+        self.fault_every_ns == 0 || self.weights.clock == 0
+    }
+
     /// Keys are remembered for at least so long after their click was accepted; 0 where memory or log may cut it short.
     pub fn remembered_ms(&self) -> i64 {
         let least = self.windows_ms.iter().min().copied().unwrap_or(0);

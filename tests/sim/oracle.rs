@@ -4,11 +4,12 @@
 //! - answered as taken (accepted or duplicate): counted exactly once;
 //! - refused, and no other try may have been taken: never counted;
 //! - 503, reset, silence: at most once;
-//! - nothing else is counted.
+//! - nothing else is counted;
+//! - answered before an exported watermark: counted with it.
 //!
 //! "Once" is by id and event time, for ever; over all event times of an id, for as long as keys are remembered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One click as its owner knows it; every try of it has the same id.
 pub struct Id {
@@ -56,6 +57,10 @@ pub struct Oracle {
     pub ids: Vec<Id>,
     pub tries: Vec<Try>,
     remembered_ms: i64,
+    /// Clicks that were answered `accepted`, and when, which no watermark has passed yet.
+    answered: VecDeque<(i64, usize)>,
+    /// The others, by campaign.
+    complete: BTreeMap<String, u64>,
 }
 
 /// What the sink counts, as far as the oracle looks: by campaign, ad and start of the pane.
@@ -73,7 +78,8 @@ const LATE_MS: i64 = 8_000;
 
 impl Oracle {
     pub fn new(remembered_ms: i64) -> Oracle {
-        Oracle { ids: Vec::new(), tries: Vec::new(), remembered_ms }
+        let (answered, complete) = (VecDeque::new(), BTreeMap::new());
+        Oracle { ids: Vec::new(), tries: Vec::new(), remembered_ms, answered, complete }
     }
 
     pub fn id(&mut self, ad: u32, campaign: String, never: bool) -> usize {
@@ -123,6 +129,7 @@ impl Oracle {
             Verdict::Accepted => {
                 click.accepted += 1;
                 click.taken_stamps.insert(attempt.stamp);
+                self.answered.push_back((wall_ms, attempt.id));
             }
             Verdict::Taken => {
                 click.taken_stamps.insert(attempt.stamp);
@@ -182,6 +189,24 @@ impl Oracle {
         let remembered = span_ms.max(stamps_ms) < self.remembered_ms;
         let most = if remembered { 1 } else { click.stamps.len() as u64 };
         (click.accepted.max(u64::from(taken)), most)
+    }
+
+    /// What is exported is said to be complete up to then: what was answered as accepted before is counted. By campaign, in a world whose
+    /// clock is right.
+    pub fn passed_by(&mut self, watermark_ms: i64, counted: &BTreeMap<String, u64>) -> Result<(), String> {
+        while let Some((answered_ms, id)) = self.answered.pop_front_if(|(answered_ms, _)| *answered_ms < watermark_ms) {
+            let campaign = &self.ids[id].campaign;
+            let least = self.complete.entry(campaign.clone()).or_default();
+            *least += 1;
+            let clicks = counted.get(campaign).copied().unwrap_or(0);
+            if clicks < *least {
+                return Err(format!(
+                    "watermark {watermark_ms} is exported, and of campaign {campaign} {clicks} clicks, not {least}: click {id} was answered \
+                     at {answered_ms}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The last word: what the sink holds against what clients were told.
@@ -266,6 +291,16 @@ mod tests {
         assert_eq!(allowed(&[Unknown, Unknown], false), [0, 1]);
         assert_eq!(allowed(&[Refused, NotTaken], false), [0]);
         assert_eq!(allowed(&[Accepted, Accepted], false), [0; 0], "an id accepted twice fails whatever is counted");
+    }
+
+    #[test]
+    fn what_was_answered_before_a_watermark_is_counted_with_it() {
+        let mut oracle = Oracle::new(0);
+        let id = oracle.id(1, "c".to_owned(), false);
+        let at = oracle.send(id, 12_345, 0);
+        oracle.end(at, Verdict::Accepted, 10).unwrap();
+        assert!(oracle.passed_by(10, &BTreeMap::new()).is_ok());
+        assert!(oracle.passed_by(11, &BTreeMap::new()).is_err());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::oracle::Rows;
 pub struct Sink {
     pub checkpoint: Option<Checkpoint>,
     pub rows: Rows,
+    /// Of these, by campaign.
+    pub campaigns: BTreeMap<String, u64>,
+    pub watermark_ms: i64,
     pub clicks: u64,
     pub commits: u64,
     /// A transaction that was sent and of which nobody knows whether it lands; a fence settles it.
@@ -58,9 +61,11 @@ impl Sink {
             if partial.pane_start_ms + 10_000 <= self.horizon_ms {
                 return Err(format!("transaction {seq} counts {key:?} before the horizon {}", self.horizon_ms));
             }
+            *self.campaigns.entry(partial.campaign_id.clone()).or_default() += partial.clicks;
             *self.rows.entry(key).or_default() += partial.clicks;
         }
         (self.horizon_ms, self.stopped) = (self.horizon_ms.max(end.horizon_ms), end.stopped);
+        self.watermark_ms = self.watermark_ms.max(end.watermark_ms);
         self.clicks += sum;
         self.commits += 1;
         self.checkpoint = Some(checkpoint.clone());
