@@ -61,6 +61,8 @@ pub struct Options {
     pub hours: u64,
     /// The process is stopped and started again so many times, each time with the next number of cores.
     pub restarts: u64,
+    /// The data directory is copied, and the copy used.
+    pub clones: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +128,7 @@ impl Options {
             rewinds: rng.percent(8),
             hours: if rng.percent(4) { rng.between(1, 3) } else { 0 },
             restarts: 0,
+            clones: rng.percent(16),
         }
     }
 
@@ -163,6 +166,7 @@ impl Options {
             rewinds: false,
             hours: 0,
             restarts: 4,
+            clones: false,
         }
     }
 
