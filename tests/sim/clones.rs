@@ -61,10 +61,14 @@ pub struct Clones {
     used: bool,
     /// Up to where the copy holds each log.
     ends: BTreeMap<Vec<u8>, u64>,
+    /// Of the incarnations that it knows.
+    nonces: BTreeSet<Vec<u8>>,
     /// Used once so many transactions followed it.
     after_exports: u64,
     /// Beside the directory, not in its place.
     beside: bool,
+    /// The second cannot reach Kafka yet.
+    cut_off: bool,
     /// Lives of all hosts; no number is of two.
     lives: u32,
     lives_of_second: BTreeSet<u32>,
@@ -85,6 +89,8 @@ impl Default for Clones {
             copied: false,
             used: false,
             ends: BTreeMap::new(),
+            nonces: BTreeSet::new(),
+            cut_off: false,
             after_exports: 0,
             beside: false,
             lives: 0,
@@ -100,6 +106,10 @@ impl Clones {
     /// Two live.
     pub fn are_two(&self) -> bool {
         self.paused.is_some()
+    }
+
+    pub fn are_cut_off(&self) -> bool {
+        self.cut_off && self.running == Which::Second
     }
 
     /// The number of a life that begins.
@@ -143,7 +153,8 @@ impl Clones {
                 "the {who:?} exports after the other did what it does not hold: two histories are mixed"
             ));
         }
-        if self.is_beyond(checkpoint) {
+        // By a nonce that it does not hold, each knows the other also where positions say nothing.
+        if self.is_beyond(checkpoint) || !self.nonces.contains(&checkpoint.nonce) {
             self.counted = Some(who);
         }
         Ok(())
@@ -173,10 +184,15 @@ impl World {
         let logs = logs.unwrap_or_else(|error| panic!("a copy cannot be read: {error}"));
         let clones = &mut self.clones;
         clones.ends = logs.iter().map(|log| (log.dir.log_id.to_vec(), log.position.lsn)).collect();
+        clones.nonces = logs.iter().flat_map(|log| log.nonces.iter().map(|nonce| nonce.to_vec())).collect();
         (clones.copy, clones.copied) = (Some(copy), true);
         clones.after_exports = self.rng.pick(&[0, 0, 0, 1, 1, 1, 2, 6]);
         clones.beside = self.rng.percent(50);
         self.note("copied", &[logs.len() as u64]);
+        if self.rng.percent(30) {
+            // What it then exports first, the copy holds; its nonce, not.
+            self.kill();
+        }
         let delay_ns = self.rng.skewed(400 * MS);
         self.after(delay_ns, Happening::UseCopy);
     }
@@ -192,6 +208,11 @@ impl World {
         }
         let copy = self.clones.copy.take().expect("it was not used yet");
         (self.clones.running, self.clones.used) = (Which::Second, true);
+        if self.rng.percent(50) {
+            self.clones.cut_off = true;
+            let lasts_ns = self.rng.between(300, 3_000) * MS;
+            self.after(lasts_ns, Happening::CopyReaches);
+        }
         if beside {
             self.note("a clone begins", &[]);
             let disk = std::mem::replace(&mut self.disk, copy);
@@ -208,6 +229,15 @@ impl World {
         // What was lost with it may be sent again.
         self.oracle.lose(Side::First);
         self.disk = copy;
+    }
+
+    /// The second has a history of its own by now, and begins once more.
+    pub fn copy_reaches(&mut self) {
+        if self.clones.running == Which::First || self.server.is_none() {
+            return self.after(LOOK_NS, Happening::CopyReaches);
+        }
+        self.clones.cut_off = false;
+        self.kill();
     }
 
     fn after_a_slice(&mut self) {

@@ -92,7 +92,7 @@ impl World {
 
     /// Time has passed for what was asked. The call's answer, where it has one.
     pub fn kafka_goes_on(&mut self, doing: Doing) -> Option<Told> {
-        if self.sink_away && !matches!(doing, Doing::End { .. }) {
+        if (self.sink_away || self.clones.are_cut_off()) && !matches!(doing, Doing::End { .. }) {
             self.trace.cover("sink unreachable");
             return Some(self.kafka_fails());
         }

@@ -86,6 +86,7 @@ pub enum Happening {
     /// The data directory is copied; the copy is used, if it is time; and of two hosts, the other runs.
     Copy,
     UseCopy,
+    CopyReaches,
     ChangePlaces,
     /// Hours begin in which little happens.
     Rest,
@@ -333,6 +334,7 @@ impl World {
             Happening::Rewind => self.rewind_topics(),
             Happening::Copy => self.copy_directory(),
             Happening::UseCopy => self.use_copy(),
+            Happening::CopyReaches => self.copy_reaches(),
             Happening::ChangePlaces => self.places_change(),
             Happening::Rest => self.rest(),
             Happening::ClientActs(client) => self.client_acts(client),
