@@ -164,6 +164,7 @@ impl World {
     fn send(&mut self, number: usize, planned: &[Planned]) {
         let wall_ms = self.now().wall_ms;
         let documents: Vec<String> = planned.iter().map(|click| self.document(click)).collect();
+        self.hear_side(number);
         let tries = planned.iter().map(|click| self.oracle.send(click.id, click.stamp, wall_ms)).collect();
         let bytes = http::request(&documents, &mut self.rng);
         self.note("request", &[number as u64, planned.len() as u64]);
@@ -225,6 +226,7 @@ impl World {
             let Some(reply) = self.held(taken) else { return };
             self.note("reply", &[number as u64, u64::from(reply.status)]);
             self.trace.bytes(&reply.body);
+            self.hear_side(number);
             let Some(request) = self.conns[number].outstanding.pop_front() else {
                 // Said of the connection, not of a request: too many are open, or the next one never came.
                 assert!(matches!(reply.status, 503 | 408), "an answer {} that nobody asked for", reply.status);

@@ -189,7 +189,7 @@ impl World {
     /// Everything has its answer: the process is stopped for good.
     pub fn stop_when_answered(&mut self) {
         let serves = self.server.as_ref().is_some_and(|server| !server.stopping);
-        if self.draining && serves && self.all_answered() {
+        if self.draining && serves && !self.clones.are_two() && self.all_answered() {
             self.last_stop = true;
             self.ask_to_stop();
         }

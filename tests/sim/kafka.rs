@@ -92,7 +92,7 @@ impl World {
 
     /// Time has passed for what was asked. The call's answer, where it has one.
     pub fn kafka_goes_on(&mut self, doing: Doing) -> Option<Told> {
-        if self.sink_away && !matches!(doing, Doing::End { .. }) {
+        if (self.sink_away || self.clones.are_cut_off()) && !matches!(doing, Doing::End { .. }) {
             self.trace.cover("sink unreachable");
             return Some(self.kafka_fails());
         }
@@ -122,6 +122,7 @@ impl World {
         match self.broker.init(EDGE, now_ns, delays_ns) {
             Ok(epoch) => {
                 self.note("fenced", &[u64::from(epoch)]);
+                self.clones.fenced(epoch);
                 if self.stops_at("after a producer fenced") {
                     self.kill();
                     return None;
@@ -236,9 +237,12 @@ impl World {
         match self.broker.end(EDGE, epoch, true, now_ns, delays_ns) {
             Ok(committed) => {
                 self.expect_markers(delays_ns);
-                let landed = committed.map_or(Ok(()), |committed| self.sink.land_records(&committed.records));
-                self.held(landed);
-                self.look_at_watermark();
+                if let Some(committed) = committed {
+                    let landed = self.sink.land_records(&committed.records);
+                    self.held(landed);
+                    self.look_at_watermark();
+                    self.clone_exported(epoch);
+                }
                 true
             }
             Err(refused) => {
@@ -303,8 +307,11 @@ impl World {
     }
 
     /// The exporter ends the process rather than count something twice or not at all: right where the topics are not what they were,
-    /// and nowhere else.
+    /// another one exported as this edge, and nowhere else.
     pub fn exporter_halts(&mut self, halt: &Halt) {
+        if self.clone_halts(halt) {
+            return;
+        }
         assert!(self.rewound && halt.exit() == Exit::Checkpoint, "the exporter halts: {halt}");
         self.note("halted", &[]);
         self.trace.cover("halted over a topic that was rewound");

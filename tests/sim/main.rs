@@ -13,6 +13,7 @@
 mod broker;
 mod campaign;
 mod clients;
+mod clones;
 mod damage;
 mod disk;
 mod document;
@@ -125,6 +126,10 @@ const MUST_COVER: &[&str] = &[
     "the global tier halts over topics that were emptied",
     "a minute that was complete is corrected",
     "windows become final",
+    "a running clone finds a rival and halts",
+    "a clone finds at its start that another exported, and halts",
+    "a directory that was set back halts",
+    "a directory that was set back goes on",
 ];
 
 thread_local! {

@@ -23,7 +23,7 @@ pub struct Conn {
     /// Whose connection it is, as the kernel and the spread had it.
     core: usize,
     pub id: ConnectionId,
-    life: u32,
+    pub life: u32,
     /// The client uses it still.
     pub open: bool,
     /// Requests sent and not answered, oldest first.

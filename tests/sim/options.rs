@@ -61,6 +61,8 @@ pub struct Options {
     pub hours: u64,
     /// The process is stopped and started again so many times, each time with the next number of cores.
     pub restarts: u64,
+    /// The data directory is copied, and the copy used.
+    pub clones: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ pub struct Weights {
 pub type Simpler = (&'static str, fn(&mut Options));
 
 /// What can be taken away from a world, the most telling first.
-pub const SIMPLER: [Simpler; 25] = [
+pub const SIMPLER: [Simpler; 26] = [
     ("faults", |options| options.fault_every_ns = 0),
     ("hours", |options| options.hours = 0),
     ("cores", |options| options.cores = vec![1]),
@@ -87,6 +89,7 @@ pub const SIMPLER: [Simpler; 25] = [
     ("global", |options| options.global = false),
     ("neighbour", |options| options.neighbour = false),
     ("rewinds", |options| options.rewinds = false),
+    ("clones", |options| options.clones = false),
     ("doubt", |options| options.doubt_percent = 0),
     ("kill", |options| options.weights.kill = 0),
     ("stop", |options| options.weights.stop = 0),
@@ -158,6 +161,7 @@ impl Options {
             rewinds: rng.percent(8),
             hours: if rng.percent(5) { rng.between(1, 24) } else { 0 },
             restarts: 0,
+            clones: rng.percent(16),
         }
     }
 
@@ -205,6 +209,7 @@ impl Options {
             rewinds: false,
             hours: 0,
             restarts: 4,
+            clones: false,
         }
     }
 

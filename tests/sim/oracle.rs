@@ -19,8 +19,9 @@ pub struct Id {
     pub never: bool,
     /// The event times it was sent with.
     stamps: BTreeSet<i64>,
-    /// Of those, the ones a try with which was answered as taken.
+    /// Of those, the ones a try with which was answered as taken; and who said so.
     taken_stamps: BTreeSet<i64>,
+    taken_by: BTreeSet<Side>,
     /// Tries that were answered `accepted`, not `duplicate`.
     accepted: u64,
     /// Tries that may have been taken: never answered, or answered 503.
@@ -39,6 +40,8 @@ pub struct Try {
     /// When it was sent, an answer had already said that this id is counted, and it never had another event time.
     known_taken: bool,
     over: bool,
+    /// An answer that it was taken, and whose.
+    taken: Option<(Verdict, Side)>,
 }
 
 /// What became of one try.
@@ -53,6 +56,15 @@ pub enum Verdict {
     Unknown,
 }
 
+/// Who answers: where a data directory is copied, two may answer for the same edge, and one of them in the end for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// It was not copied yet: both hold it.
+    Before,
+    First,
+    Second,
+}
+
 pub struct Oracle {
     pub ids: Vec<Id>,
     pub tries: Vec<Try>,
@@ -61,6 +73,9 @@ pub struct Oracle {
     answered: VecDeque<(i64, usize)>,
     /// The others, by campaign.
     complete: BTreeMap<String, u64>,
+    /// Who is asked or answers now; and whose answers are not owed.
+    pub side: Side,
+    lost: Option<Side>,
 }
 
 /// What the sink counts, as far as the oracle looks: by campaign, ad and start of the pane.
@@ -79,7 +94,7 @@ const LATE_MS: i64 = 8_000;
 impl Oracle {
     pub fn new(remembered_ms: i64) -> Oracle {
         let (answered, complete) = (VecDeque::new(), BTreeMap::new());
-        Oracle { ids: Vec::new(), tries: Vec::new(), remembered_ms, answered, complete }
+        Oracle { ids: Vec::new(), tries: Vec::new(), remembered_ms, answered, complete, side: Side::Before, lost: None }
     }
 
     pub fn id(&mut self, ad: u32, campaign: String, never: bool) -> usize {
@@ -89,6 +104,7 @@ impl Oracle {
             never,
             stamps: BTreeSet::new(),
             taken_stamps: BTreeSet::new(),
+            taken_by: BTreeSet::new(),
             accepted: 0,
             unknown: 0,
             open: 0,
@@ -106,8 +122,9 @@ impl Oracle {
         click.open += 1;
         click.first_sent_ms = click.first_sent_ms.min(wall_ms);
         // A duplicate with another event time may outlive the first one's generation, and is then new.
-        let known_taken = click.stamps.len() == 1 && click.taken_stamps.contains(&stamp);
-        self.tries.push(Try { id, stamp, known_taken, over: false });
+        let known_here = [Side::Before, self.side].iter().any(|side| click.taken_by.contains(side));
+        let known_taken = click.stamps.len() == 1 && click.taken_stamps.contains(&stamp) && known_here;
+        self.tries.push(Try { id, stamp, known_taken, over: false, taken: None });
         self.tries.len() - 1
     }
 
@@ -118,6 +135,8 @@ impl Oracle {
         attempt.over = true;
         let click = &mut self.ids[attempt.id];
         click.open -= 1;
+        let taken = matches!(verdict, Verdict::Accepted | Verdict::Taken);
+        let verdict = if taken && self.lost == Some(self.side) { Verdict::Unknown } else { verdict };
         click.last_ended_ms = click.last_ended_ms.max(wall_ms);
         match verdict {
             Verdict::Accepted | Verdict::Taken if click.never => {
@@ -126,13 +145,14 @@ impl Oracle {
             Verdict::Accepted if attempt.known_taken => {
                 return Err(format!("click {} was answered as taken, sent again, and accepted anew", attempt.id));
             }
-            Verdict::Accepted => {
-                click.accepted += 1;
+            Verdict::Accepted | Verdict::Taken => {
+                if verdict == Verdict::Accepted {
+                    click.accepted += 1;
+                    self.answered.push_back((wall_ms, attempt.id));
+                }
                 click.taken_stamps.insert(attempt.stamp);
-                self.answered.push_back((wall_ms, attempt.id));
-            }
-            Verdict::Taken => {
-                click.taken_stamps.insert(attempt.stamp);
+                click.taken_by.insert(self.side);
+                attempt.taken = Some((verdict, self.side));
             }
             Verdict::Refused if attempt.known_taken => {}
             Verdict::Refused => click.refused = true,
@@ -140,6 +160,27 @@ impl Oracle {
             Verdict::Unknown => click.unknown += 1,
         }
         Ok(())
+    }
+
+    /// What this side answered is not owed: it may be counted, or not.
+    pub fn lose(&mut self, side: Side) {
+        self.lost = Some(side);
+        for id in &mut self.ids {
+            id.taken_by.remove(&side);
+            id.taken_stamps.clear();
+        }
+        for attempt in &mut self.tries {
+            let click = &mut self.ids[attempt.id];
+            match attempt.taken {
+                Some((verdict, by)) if by == side => {
+                    click.accepted -= u64::from(verdict == Verdict::Accepted);
+                    click.unknown += 1;
+                    attempt.taken = None;
+                }
+                Some(_) => drop(click.taken_stamps.insert(attempt.stamp)),
+                None => {}
+            }
+        }
     }
 
     /// How many of a batch that was wholly answered as taken may have been accepted anew.

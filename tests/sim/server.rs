@@ -272,7 +272,7 @@ impl World {
                 Action::Halt { exit, why } => {
                     let write_failed = host.write_failed && exit == Exit::LogWriteFailed;
                     let stopping = self.server.as_ref().is_some_and(|server| server.stopping);
-                    let late = exit == Exit::Store && stopping && !self.draining;
+                    let late = exit == Exit::Store && stopping && (!self.draining || self.clones.are_two());
                     assert!(late || write_failed, "core {core} halts, {exit:?}: {why}");
                     self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();

@@ -27,7 +27,7 @@ impl World {
         if self.server.is_some() || self.finished {
             return;
         }
-        self.lives += 1;
+        self.lives = self.clones.next_life();
         self.set_clock_right();
         self.note("start", &[u64::from(self.lives)]);
         let window_ms = self.rng.pick(&self.options.windows_ms);

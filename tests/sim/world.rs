@@ -8,6 +8,7 @@ use tollgate::event::Now;
 
 use crate::broker::Broker;
 use crate::clients::{Client, Request};
+use crate::clones::Clones;
 use crate::disk::Disk;
 use crate::faults::{Ambush, Fault};
 use crate::global::GlobalTier;
@@ -82,6 +83,11 @@ pub enum Happening {
     GlobalTurn,
     /// The topics are not any more what they were.
     Rewind,
+    /// The data directory is copied; the copy is used, if it is time; and of two hosts, the other runs.
+    Copy,
+    UseCopy,
+    CopyReaches,
+    ChangePlaces,
     /// Hours begin in which little happens.
     Rest,
     ClientActs(usize),
@@ -121,6 +127,7 @@ pub struct World {
     /// Where it reads.
     pub global: Option<Box<GlobalTier>>,
     pub rewound: bool,
+    pub clones: Clones,
     /// The exporter ended the process for good, as it should.
     pub halted: bool,
     /// Little happens until then.
@@ -193,6 +200,7 @@ impl World {
             neighbour: Neighbour::default(),
             global: None,
             rewound: false,
+            clones: Clones::default(),
             halted: false,
             resting_until_ns: 0,
             room: true,
@@ -239,6 +247,9 @@ impl World {
             self.after(at_ns, Happening::Rewind);
         }
         let hours_ns = self.options.hours * 3_600 * SECOND;
+        if self.has_clones() {
+            self.plan_clones();
+        }
         if hours_ns > 0 {
             let at_ns = self.rng.below(self.options.load_ns);
             self.after(at_ns, Happening::Rest);
@@ -301,6 +312,9 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
+        if self.waits_for_its_host(happening) {
+            return;
+        }
         match happening {
             Happening::Turn { life, core, token } if self.lives_on(life) => self.turn_is_due(core, token),
             Happening::LogWrite { life, core } if self.lives_on(life) => self.log_write_ends(core),
@@ -327,6 +341,10 @@ impl World {
             Happening::NeighbourActs => self.neighbour_acts(),
             Happening::GlobalTurn => self.global_turn(),
             Happening::Rewind => self.rewind_topics(),
+            Happening::Copy => self.copy_directory(),
+            Happening::UseCopy => self.use_copy(),
+            Happening::CopyReaches => self.copy_reaches(),
+            Happening::ChangePlaces => self.places_change(),
             Happening::Rest => self.rest(),
             Happening::ClientActs(client) => self.client_acts(client),
             Happening::ToServer(conn) => self.reaches_server(conn),
