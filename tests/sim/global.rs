@@ -98,8 +98,9 @@ impl GlobalTier {
             }
             for Partial { ad_id, pane_start_ms, .. } in &partials {
                 let key = (ad_id.clone(), *pane_start_ms);
+                let Some(before) = settled.get(&key) else { continue };
                 let now = live.version(&key)?.1;
-                if let Some(before) = settled.get(&key).filter(|before| **before >= now) {
+                if now <= *before {
                     return Err(format!(
                         "{key:?} was said to be settled as version {before}, is changed, and now {now}"
                     ));
