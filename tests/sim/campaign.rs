@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::document::document;
 use crate::options::SIMPLER;
-use crate::world::{SECOND, Verdict};
+use crate::world::{SECOND, Verdict, World};
 use crate::{run, run_without};
 
 /// A campaign ends after so many failures.
@@ -52,6 +52,9 @@ pub fn campaign(count: u64, from: u64) -> Campaign {
                     if seed >= from + count || all.lock().unwrap().failed.len() >= failures_max {
                         return;
                     }
+                    if !is_wanted(seed) {
+                        continue;
+                    }
                     let ended = run(seed);
                     let mut all = all.lock().unwrap();
                     match ended {
@@ -75,8 +78,19 @@ pub fn campaign(count: u64, from: u64) -> Campaign {
         all.failed.len(),
         covered.join(",")
     );
-    println!("{}", document("seeds", [from, from + count - 1], &counts, began, all.failed.is_empty()));
+    let name = std::env::var("SIM_ONLY").map_or("seeds".to_owned(), |only| format!("seeds of {only}"));
+    println!("{}", document(&name, [from, from + count - 1], &counts, began, all.failed.is_empty()));
     all
+}
+
+/// Where SIM_ONLY says so, worlds without clones, or without the global tier, are passed over: they cannot show what is looked for.
+fn is_wanted(seed: u64) -> bool {
+    match std::env::var("SIM_ONLY").as_deref() {
+        Ok("clones") => World::new(seed, &[], false).has_clones(),
+        Ok("global") => World::new(seed, &[], false).has_global(),
+        Ok(other) => panic!("SIM_ONLY={other}: `clones` or `global`"),
+        Err(_) => true,
+    }
 }
 
 /// Takes away what can be taken away, so that the seed still fails; what was taken, and how it fails then.

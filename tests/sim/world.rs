@@ -221,6 +221,11 @@ impl World {
         }
     }
 
+    /// The global tier reads what is in Kafka.
+    pub fn has_global(&self) -> bool {
+        self.options.remote && self.options.global
+    }
+
     /// Runs the world to its end. Panics where a promise is broken.
     pub fn run(mut self) -> Verdict {
         self.after(0, Happening::Start);
@@ -238,7 +243,7 @@ impl World {
             let at_ns = self.options.load_ns * part / (self.options.restarts + 1);
             self.after(at_ns, Happening::Restart);
         }
-        if self.options.remote && self.options.global {
+        if self.has_global() {
             self.global = Some(Box::new(GlobalTier::new()));
             self.after(MS, Happening::GlobalTurn);
         }
