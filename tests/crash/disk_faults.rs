@@ -1,45 +1,64 @@
 //! Faults of the disk in the directory of a real server that was killed: what a start's reading makes of each; and for some of each kind
 //! what the process does: it ends with that exit code and has taken nothing, or every click that can still be read is counted once.
 //!
-//! `DISK_FAULTS=1000 cargo test --test crash disk_faults -- --nocapture`: so many of each kind. The kinds, and what each may cost, are those
-//! that the simulator tries (`tests/sim/damage.rs`).
+//! `DISK_FAULTS=1000 cargo test --test crash disk_faults -- --nocapture`: so many of each kind, [`A_DIRECTORY`] in each directory. The kinds,
+//! and what each may cost, are those that the simulator tries (`tests/sim/damage.rs`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tollgate::commands::exported::exported_positions_or_why;
+use tollgate::cut::Position;
 use tollgate::wal::segments::{LogDir, list_logs};
 
 use crate::client::{Connection, send_number, send_one_by_one};
 use crate::document::document;
 use crate::faults::{Fate, Faults, Kind};
 use crate::found::read;
+use crate::rng::Rng;
 use crate::server::{EXPORTS, PATIENCE, Server, copy, wait_until};
 
-/// Of each kind: faults, and starts of the real process.
+/// Of each kind.
 const FAULTS: u64 = 20;
-const STARTS: u64 = 2;
-/// Lives of the server, and clicks in each.
-const LIVES: u64 = 6;
-const CLICKS: u64 = 40;
+/// Of them, in one directory: the last write of a log is but one.
+const A_DIRECTORY: u64 = 10;
 /// No cut within the test.
 const EXPORTS_NOTHING: [&str; 2] = ["--export-interval", "1m"];
 
-/// A log of several segments, all but the last life's clicks exported.
-fn killed_again_and_again(data_dir: &Path, faults: &mut Faults) -> LogDir {
-    for life in 0..LIVES {
-        let exports = life + 1 < LIVES;
-        let server = Server::start(data_dir, if exports { &EXPORTS } else { &EXPORTS_NOTHING });
-        send_one_by_one(server.clicks, life * CLICKS, (life + 1) * CLICKS);
+/// A directory whose server was killed again and again, the clicks of its last life not exported.
+struct Killed {
+    data_dir: PathBuf,
+    log: LogDir,
+    clicks: u64,
+    known: Option<Position>,
+}
+
+/// Lives and clicks follow from the seed.
+fn killed_again_and_again(folder: &Path, seed: u64, faults: &mut Faults) -> Killed {
+    let mut rng = Rng::new(seed);
+    let data_dir = folder.join("data");
+    let (lives, mut clicks) = (rng.between(4, 7), 0);
+    for life in 0..lives {
+        let exports = life + 1 < lives;
+        let server = Server::start(&data_dir, if exports { &EXPORTS } else { &EXPORTS_NOTHING });
+        let more = rng.between(5, 40);
+        send_one_by_one(server.clicks, clicks, clicks + more);
+        clicks += more;
         if exports {
-            server.wait_for_gross((life + 1) * CLICKS);
+            server.wait_for_gross(clicks);
         }
         server.kill();
-        // Set back, it lacks what is not exported, or more.
-        if life == LIVES - 2 {
-            faults.remember(&log_of(data_dir));
+        // Set back, it lacks what was not exported, or more.
+        if life + 1 < lives && (life == 1 || rng.percent(50)) {
+            faults.remember(&log_of(&data_dir));
         }
     }
-    log_of(data_dir)
+    let log = log_of(&data_dir);
+    let known = exported(&data_dir).into_iter().find(|position| position.log_id == log.log_id);
+    Killed { data_dir, log, clicks, known }
+}
+
+fn exported(data_dir: &Path) -> Vec<Position> {
+    exported_positions_or_why(data_dir).expect("a store")
 }
 
 fn log_of(data_dir: &Path) -> LogDir {
@@ -49,15 +68,18 @@ fn log_of(data_dir: &Path) -> LogDir {
 }
 
 /// The process, started on a copy with the fault in it.
-fn starts_as_told(data_dir: &Path, folder: &Path, kind: Kind, fate: &Fate) {
+fn starts_as_told(killed: &Killed, folder: &Path, kind: Kind, fate: &Fate) {
     let damaged = folder.join("damaged");
-    copy(data_dir, &damaged);
+    copy(&killed.data_dir, &damaged);
     match fate {
         Fate::Halted(code) => {
-            let ended = Server::spawn(&damaged, &EXPORTS).ended_within(PATIENCE);
+            let mut server = Server::spawn(&damaged, &EXPORTS);
+            assert!(!server.has_been_ready(), "{kind:?}: it took clicks");
+            let ended = server.ended_within(PATIENCE);
             assert_eq!(ended.code, Some(*code), "{kind:?}: {}", ended.errors);
+            assert_eq!(exported(&damaged), exported(&killed.data_dir), "{kind:?}: it exported something");
         }
-        Fate::Survived => counts(&damaged, LIVES * CLICKS),
+        Fate::Survived => counts(&damaged, killed.clicks),
         Fate::Shorter { clicks } => counts(&damaged, *clicks),
     }
     std::fs::remove_dir_all(&damaged).expect("ours");
@@ -74,36 +96,43 @@ fn counts(data_dir: &Path, clicks: u64) {
     server.kill();
 }
 
-#[test]
-fn faults_of_the_disk_lose_nothing_or_halt_or_take_back_the_end_alone() {
-    let of_each = std::env::var("DISK_FAULTS").map_or(FAULTS, |text| text.parse().expect("a whole number"));
+/// Each kind in one directory; how often the real process was started.
+fn in_one_directory(seed: u64, faults: &mut Faults) -> u64 {
     let folder = tempfile::tempdir().expect("a folder");
-    let data_dir = folder.path().join("data");
-    let mut faults = Faults::new(1);
-    let log = killed_again_and_again(&data_dir, &mut faults);
-    let known = exported_positions_or_why(&data_dir).expect("a store");
-    let known = known.iter().find(|position| position.log_id == log.log_id);
-    let (frames, _) = read(&log, known).expect("as it was left");
-    assert_eq!(frames.iter().map(|frame| frame.clicks).sum::<u64>(), LIVES * CLICKS, "nothing is lost by kills");
-    let began = std::time::Instant::now();
+    let killed = killed_again_and_again(folder.path(), seed, faults);
+    let (log, known) = (&killed.log, killed.known.as_ref());
+    let frames = read(log, known).expect("as it was left").0;
+    assert_eq!(frames.iter().map(|frame| frame.clicks).sum::<u64>(), killed.clicks, "kills lose nothing");
+    let mut starts = 0;
     for kind in Kind::ALL {
-        let (mut tried, mut started) = (0, 0);
+        let (mut tried, mut seen) = (0, Vec::new());
         // Some draws find nothing to damage.
-        for _ in 0..20 * of_each {
-            tried += u64::from(faults.one(kind, &log, known, &mut |fate| {
-                if started < STARTS {
-                    started += 1;
-                    starts_as_told(&data_dir, folder.path(), kind, fate);
+        for _ in 0..20 * A_DIRECTORY {
+            tried += u64::from(faults.one(kind, log, known, &mut |fate| {
+                let fate_kind = std::mem::discriminant(fate);
+                if !seen.contains(&fate_kind) {
+                    seen.push(fate_kind);
+                    starts += 1;
+                    starts_as_told(&killed, folder.path(), kind, fate);
                 }
             }));
-            if tried == of_each {
+            if tried == A_DIRECTORY {
                 break;
             }
         }
-        assert_eq!(tried, of_each, "{kind:?}");
+        assert_eq!(tried, A_DIRECTORY, "{kind:?}");
     }
+    assert_eq!(read(log, known).expect("as it was left").0, frames, "every fault was undone");
+    starts
+}
+
+#[test]
+fn faults_of_the_disk_lose_nothing_or_halt_or_take_back_the_end_alone() {
+    let of_each = std::env::var("DISK_FAULTS").map_or(FAULTS, |text| text.parse().expect("a whole number"));
+    let directories = of_each.div_ceil(A_DIRECTORY);
+    let (mut faults, began) = (Faults::new(1), std::time::Instant::now());
+    let starts: u64 = (1..=directories).map(|seed| in_one_directory(seed, &mut faults)).sum();
     let each = faults.outcomes.iter().map(|(kind, outcomes)| format!("\"{kind:?}\":{}", outcomes.json()));
-    let counts = format!("\"faults\":{{{}}}", each.collect::<Vec<_>>().join(","));
-    println!("{}", document("disk faults", [1, 1], &counts, began, true));
-    assert_eq!(read(&log, known).expect("as it was left").0, frames, "every fault was undone");
+    let counts = format!("\"starts\":{starts},\"faults\":{{{}}}", each.collect::<Vec<_>>().join(","));
+    println!("{}", document("disk faults", [1, directories], &counts, began, true));
 }

@@ -119,6 +119,12 @@ impl Server {
         true
     }
 
+    /// Whether it said so before it ended; waits for one or the other.
+    pub fn has_been_ready(&mut self) -> bool {
+        let line = self.first_line.recv_timeout(PATIENCE).expect("it says so, or ends");
+        !line.is_empty()
+    }
+
     /// At once, as a crash.
     pub fn kill(mut self) {
         self.kill_now();

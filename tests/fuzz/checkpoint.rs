@@ -10,7 +10,9 @@ use tollgate::cut::{LogId, Position, Totals};
 use tollgate::event::Now;
 use tollgate::export::mirror::MirrorFile;
 use tollgate::export::{Behind, Exporter, Found, LogStart, Mirror, Start, Step, Told};
-use tollgate_wire::{Checkpoint, PartialView, decode_checkpoint, decode_end_record, decode_partial, view_partial};
+use tollgate_wire::{
+    Checkpoint, LogPosition, PartialView, decode_checkpoint, decode_end_record, decode_partial, view_partial,
+};
 
 /// What the seeds in `fuzz/seeds/checkpoint` are true of.
 const EDGE_ID: &str = "fra-1";
@@ -36,7 +38,24 @@ fn mirror(text: &[u8]) {
     let again = MirrorFile::parse(&file.text(), Path::new("exported.json")).expect("what was read can be written");
     assert_eq!(again, file, "a mirror says everything of itself");
     file.names().of(&LOG_ID);
-    contact(file.checkpoint(), MirrorFile::for_the_protocol(Some(&file)));
+    // What Kafka has is what the directory remembers; or it is one of ours that may be older or newer.
+    for found in [file.checkpoint(), Some(ours())] {
+        contact(found, MirrorFile::for_the_protocol(Some(&file)));
+    }
+}
+
+/// As `fuzz/seeds/checkpoint/up_to_the_end` has it.
+fn ours() -> Checkpoint {
+    let (lsn, chain) = ENDS[1];
+    Checkpoint {
+        format_version: 1,
+        edge_id: EDGE_ID.to_owned(),
+        txn_seq: 7,
+        logs: vec![LogPosition { log_uuid: LOG_ID.to_vec(), lsn, chain, clicks_total: lsn }],
+        nonce: NONCES[0].to_vec(),
+        data_dir_uuid: DATA_DIR.to_vec(),
+        written_ms: NOW.wall_ms,
+    }
 }
 
 fn record(value: &[u8]) {
@@ -57,7 +76,10 @@ fn record(value: &[u8]) {
 
 /// The exporter finds this checkpoint: it halts, or it is one of ours.
 fn contact(found: Option<Checkpoint>, mirror: Mirror) {
-    let adopted = matches!(mirror, Mirror::Kept { adopted: Some(_), .. });
+    let seq = found.as_ref().map(|found| found.txn_seq);
+    // An operator's word is about the checkpoint of that number alone.
+    let adopted = matches!(&mirror, Mirror::Kept { adopted: Some(adopted), .. } if adopted.found == seq);
+    let (remembered, keeps_nothing) = (mirror.txn_seq(), mirror == Mirror::Kept { checkpoint: None, adopted: None });
     let (lsn, chain) = ENDS[1];
     let log = LogStart {
         end: Position { log_id: LOG_ID, lsn, chain },
@@ -87,7 +109,8 @@ fn contact(found: Option<Checkpoint>, mirror: Mirror) {
             }
             Step::Halt(_) => return,
             _ => {
-                let ours = adopted || found.as_ref().is_none_or(is_ours);
+                let in_turn = (remembered..=remembered.saturating_add(1)).contains(&seq.unwrap_or(0));
+                let ours = adopted || found.as_ref().is_none_or(is_ours) && (keeps_nothing || in_turn);
                 assert!(ours, "an edge goes on from what is not its own: {found:?}");
                 return;
             }
@@ -97,9 +120,8 @@ fn contact(found: Option<Checkpoint>, mirror: Mirror) {
 }
 
 fn is_ours(checkpoint: &Checkpoint) -> bool {
-    let is_of_our_log = |log: &tollgate_wire::LogPosition| {
-        log.log_uuid == LOG_ID && log.lsn >= BASE_LSN && ENDS.contains(&(log.lsn, log.chain))
-    };
+    let is_of_our_log =
+        |log: &LogPosition| log.log_uuid == LOG_ID && log.lsn >= BASE_LSN && ENDS.contains(&(log.lsn, log.chain));
     checkpoint.edge_id == EDGE_ID
         && checkpoint.data_dir_uuid == DATA_DIR
         && NONCES.iter().any(|nonce| *nonce == *checkpoint.nonce)

@@ -1,7 +1,7 @@
 //! Drives. Many seeds on all CPUs; what they went through as one JSON document, such that documents of disjoint seeds add up; and of a seed
 //! that failed, the simplest world in which it still does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -20,28 +20,34 @@ pub struct Campaign {
     pub covered: BTreeMap<&'static str, u64>,
     /// How each that failed did, first seed first.
     pub failed: Vec<(u64, String)>,
+    worlds: u64,
     clicks: u64,
     steps: u64,
     simulated_ns: u64,
-    /// Of that, while faults came.
-    fault_ns: u64,
+    /// Of that, while faults came: under load, and in hours in which almost nobody sends.
+    loaded_ns: u64,
+    rest_ns: u64,
+    began: Option<Instant>,
 }
 
 impl Campaign {
     fn add(&mut self, verdict: Verdict) {
+        self.worlds += 1;
         self.clicks += verdict.clicks;
         self.steps += verdict.steps;
         self.simulated_ns += verdict.simulated_ns;
-        self.fault_ns += verdict.fault_ns;
+        self.loaded_ns += verdict.fault_loaded_ns;
+        self.rest_ns += verdict.fault_rest_ns;
         for (what, times) in verdict.covered {
             *self.covered.entry(what).or_default() += times;
         }
     }
 }
 
-/// So many seeds, from that one on; the document is printed.
+/// So many seeds, from that one on.
 pub fn campaign(count: u64, from: u64) -> Campaign {
-    let (next, all, began) = (AtomicU64::new(from), Mutex::new(Campaign::default()), Instant::now());
+    let (next, all) =
+        (AtomicU64::new(from), Mutex::new(Campaign { began: Some(Instant::now()), ..Campaign::default() }));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failures_max = if std::env::var_os("SIM_FIRST").is_some() { 1 } else { FAILURES_MAX };
     std::thread::scope(|scope| {
@@ -67,20 +73,29 @@ pub fn campaign(count: u64, from: u64) -> Campaign {
     });
     let mut all = all.into_inner().unwrap();
     all.failed.sort();
-    let covered: Vec<_> = all.covered.iter().map(|(what, times)| format!("\"{what}\":{times}")).collect();
-    let hours = |ns: u64| ns as f64 / (3_600 * SECOND) as f64;
-    let counts = format!(
-        "\"clicks\":{},\"steps\":{},\"simulated_hours\":{:.2},\"fault_hours\":{:.2},\"failed\":{},\"covered\":{{{}}}",
-        all.clicks,
-        all.steps,
-        hours(all.simulated_ns),
-        hours(all.fault_ns),
-        all.failed.len(),
-        covered.join(",")
-    );
-    let name = std::env::var("SIM_ONLY").map_or("seeds".to_owned(), |only| format!("seeds of {only}"));
-    println!("{}", document(&name, [from, from + count - 1], &counts, began, all.failed.is_empty()));
     all
+}
+
+impl Campaign {
+    /// Its document. `passed`: what the caller makes of it.
+    pub fn document(&self, [from, last]: [u64; 2], passed: bool) -> String {
+        let covered: Vec<_> = self.covered.iter().map(|(what, times)| format!("\"{what}\":{times}")).collect();
+        let hours = |ns: u64| ns as f64 / (3_600 * SECOND) as f64;
+        let counts = format!(
+            "\"worlds\":{},\"clicks\":{},\"steps\":{},\"simulated_hours\":{:.2},\"fault_hours_loaded\":{:.2},\"fault_hours_at_rest\":{:.2},\"failed\":{},\"covered\":{{{}}}",
+            self.worlds,
+            self.clicks,
+            self.steps,
+            hours(self.simulated_ns),
+            hours(self.loaded_ns),
+            hours(self.rest_ns),
+            self.failed.len(),
+            covered.join(",")
+        );
+        let of = |name: &str, word: &str| std::env::var(name).map_or(String::new(), |text| format!(" {word} {text}"));
+        let name = format!("seeds{}{}", of("SIM_ONLY", "of"), of("SIM_WITHOUT", "without"));
+        document(&name, [from, last], &counts, self.began.expect("it began"), passed)
+    }
 }
 
 /// Where SIM_ONLY says so, worlds without clones, or without the global tier, are passed over: they cannot show what is looked for.
@@ -93,15 +108,30 @@ fn is_wanted(seed: u64) -> bool {
     }
 }
 
-/// Takes away what can be taken away, so that the seed still fails; what was taken, and how it fails then.
-pub fn shrink(seed: u64, why: String) -> (Vec<&'static str>, String) {
-    let (mut without, mut why) = (Vec::new(), why);
+/// Takes away what can be taken away, so that the seed still fails, and as it did; what is away then.
+pub fn shrink(seed: u64, why: &str) -> Vec<&'static str> {
+    let given = without_of_environment();
+    let mut without: Vec<&str> = SIMPLER.iter().map(|(name, _)| *name).filter(|name| given.contains(*name)).collect();
     for (name, _) in SIMPLER {
+        if without.contains(&name) {
+            continue;
+        }
         without.push(name);
-        match run_without(seed, &without) {
-            Err(still) => why = still,
-            Ok(_) => drop(without.pop()),
+        if !run_without(seed, &without).is_err_and(|still| kind_of(&still) == kind_of(why)) {
+            without.pop();
         }
     }
-    (without, why)
+    without
+}
+
+/// What SIM_WITHOUT takes away.
+pub fn without_of_environment() -> BTreeSet<String> {
+    let names = std::env::var("SIM_WITHOUT").unwrap_or_default();
+    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// A failure's place, and its words up to where they name numbers.
+fn kind_of(why: &str) -> (&str, &str) {
+    let (place, words) = why.split_once('\n').unwrap_or((why, ""));
+    (place, words.split(|character: char| character.is_ascii_digit()).next().unwrap_or(words))
 }

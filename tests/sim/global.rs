@@ -295,7 +295,7 @@ impl World {
 
     /// Topics that were emptied have grown, and the global tier was away: at the offset that it is to read next lies something else.
     fn topics_grow(&mut self, global: &mut GlobalTier) -> bool {
-        if !global.emptied || global.halted || !self.rng.percent(50) {
+        if !global.emptied || global.halted || !self.options.neighbour || !self.rng.percent(50) {
             return false;
         }
         let live = global.live.take().unwrap_or_else(|| global.begin(self.true_ms()));

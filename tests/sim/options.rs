@@ -132,7 +132,7 @@ impl Options {
         };
         let window_ms = rng.pick(&[8_000, 12_000, 20_000]);
         let windows_ms = if rng.percent(50) { vec![window_ms] } else { vec![window_ms, window_ms * 2, window_ms / 2] };
-        Options {
+        let mut options = Options {
             clients: rng.between(2, 6) as usize,
             load_ns: rng.between(5_000, 20_000) * MS,
             act_every_ns: rng.pick(&[30, 80, 200]) * MS,
@@ -162,7 +162,10 @@ impl Options {
             hours: if rng.percent(5) { rng.between(1, 24) } else { 0 },
             restarts: 0,
             clones: rng.percent(16),
-        }
+        };
+        // Whoever goes without one of these shall not get clones for it.
+        options.clones &= options.remote && !options.rewinds && options.hours == 0;
+        options
     }
 
     /// Takes away what these names of [`SIMPLER`] say.

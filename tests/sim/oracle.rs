@@ -5,7 +5,7 @@
 //! - refused, and no other try may have been taken: never counted;
 //! - 503, reset, silence: at most once;
 //! - nothing else is counted;
-//! - answered before an exported watermark: counted with it.
+//! - answered before an exported watermark: counted with it, where the clock never leaps and no directory is cloned.
 //!
 //! "Once" is by id and event time, for ever; over all event times of an id, for as long as keys are remembered.
 

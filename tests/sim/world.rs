@@ -162,8 +162,9 @@ pub struct Verdict {
     pub steps: u64,
     pub clicks: u64,
     pub simulated_ns: u64,
-    /// Of that, while faults came.
-    pub fault_ns: u64,
+    /// Of that, while faults came: under load, and in hours in which almost nobody sends.
+    pub fault_loaded_ns: u64,
+    pub fault_rest_ns: u64,
     pub covered: BTreeMap<&'static str, u64>,
     pub images: Option<Box<Images>>,
     pub points: Option<Points>,
@@ -268,13 +269,19 @@ impl World {
             assert!(self.now_ns < deadline_ns, "not drained in time: {}", self.what_is_left());
             self.happen(happening);
         }
+        // A world may end early.
+        let faults_ns = self.now_ns.min(SECOND + self.options.load_ns + hours_ns) - SECOND;
+        let faults_ns = if self.options.fault_every_ns > 0 { faults_ns } else { 0 };
+        let rested_ns = faults_ns.min(hours_ns).saturating_sub(self.resting_until_ns.saturating_sub(self.now_ns));
+        let rested_ns = if self.resting_until_ns > 0 { rested_ns } else { 0 };
         self.judge();
         Verdict {
             hash: self.trace.hash(),
             steps: self.trace.steps,
             clicks: self.sink.clicks,
             simulated_ns: self.now_ns,
-            fault_ns: if self.options.fault_every_ns > 0 { self.options.load_ns + hours_ns } else { 0 },
+            fault_loaded_ns: faults_ns.saturating_sub(rested_ns),
+            fault_rest_ns: rested_ns,
             covered: self.trace.covered,
             images: self.images,
             points: self.points,
