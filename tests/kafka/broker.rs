@@ -1,4 +1,4 @@
-//! A real Kafka broker: one node, KRaft, loopback only. Each listener is its own way in, and clients stay on it:
+//! A real Kafka broker, or three of one cluster: KRaft, loopback only. Each listener is its own way in, and clients stay on it:
 //!
 //!     DIRECT     clients that faults must not touch: the reader, topics
 //!     PROXIEDn   advertised as the address of the n-th proxy, so that who comes through it stays in it
@@ -24,15 +24,19 @@ use crate::secured::Secured;
 use crate::wait::{PATIENCE, wait_until, within};
 use crate::{java, ports};
 
-/// The end of a cluster's id, which is any 16 bytes in Kafka's base64: each broker is a cluster of its own.
+/// The end of a cluster's id, which is any 16 bytes in Kafka's base64; the port of its first broker is before it.
 const CLUSTER_ID_END: &str = "dGUtdGVzdC0wMQ";
 
 const CONTROLLER_ID: u32 = 100;
 
 const SETTINGS_FILE: &str = "server.properties";
+const CONTROLLER_LOG: &str = "controller.log";
 
 /// Little memory, and soon up: tests write megabytes, not gigabytes.
-const JVM: [&str; 4] = ["-Xmx384m", "-Xss512k", "-XX:TieredStopAtLevel=1", "-Dlog.level=info"];
+const JVM: [&str; 3] = ["-Xss512k", "-XX:TieredStopAtLevel=1", "-Dlog.level=info"];
+const HEAP: &str = "-Xmx384m";
+/// Of each.
+const HEAP_OF_THREE: &str = "-Xmx256m";
 
 /// What does not differ from broker to broker.
 const SETTINGS: &str = "\
@@ -60,6 +64,15 @@ broker.heartbeat.interval.ms=300
 broker.session.timeout.ms=1500
 ";
 
+/// Where there are three, behind the others and so in their place: one may be away.
+const OF_THREE: &str = "\
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+";
+
 /// What a broker is to have besides its direct listener.
 #[derive(Default)]
 pub struct Setup {
@@ -69,15 +82,26 @@ pub struct Setup {
 
 /// A running broker; dropped, it is killed. Its data stay in its directory.
 pub struct Broker {
+    pub id: u32,
     dir: PathBuf,
+    cluster: Cluster,
     child: Option<Child>,
-    /// The controller, from the first start to the last breath.
+    /// The controller, from the first start to the last breath: the first broker's.
     controller: Option<Child>,
-    voter: SocketAddr,
     starts: u32,
     direct: SocketAddr,
     proxies: Vec<Proxy>,
     secured: Option<Secured>,
+}
+
+/// What its brokers have in common.
+#[derive(Clone)]
+struct Cluster {
+    id: String,
+    settings: String,
+    heap: &'static str,
+    voter: SocketAddr,
+    controller_log: PathBuf,
 }
 
 struct Listener {
@@ -93,21 +117,57 @@ impl Broker {
     /// Starts one in an empty directory of its own, and waits until it answers. When this process ends without having dropped
     /// it, the broker removes the directory.
     pub fn start(dir: &Path, setup: &Setup) -> Broker {
+        Broker::first(dir, setup, SETTINGS.to_owned(), HEAP)
+    }
+
+    /// Three, in directories of their own below this one. A topic has a replica on each, and takes what two of them have.
+    pub fn start_three(dir: &Path) -> [Broker; 3] {
+        let dirs = ["1", "2", "3"].map(|name| dir.join(name));
+        dirs.iter().for_each(|dir| std::fs::create_dir(dir).expect("the directory of the brokers can be written"));
+        let first = Broker::first(&dirs[0], &Setup::default(), format!("{SETTINGS}{OF_THREE}"), HEAP_OF_THREE);
+        let (second, third) = (first.another(2, &dirs[1]), first.another(3, &dirs[2]));
+        [first, second, third]
+    }
+
+    fn first(dir: &Path, setup: &Setup, settings: String, heap: &'static str) -> Broker {
         let direct = ports::free();
-        let proxies: Vec<Proxy> = (0..setup.proxies).map(|_| Proxy::start(ports::free())).collect();
-        let secured = setup.secured.then(|| Secured::create(dir, ports::free()));
-        let (dir, voter) = (dir.to_owned(), ports::free());
-        let mut broker = Broker { dir, child: None, controller: None, voter, starts: 0, direct, proxies, secured };
-        let written = |name: &str, settings: String| {
-            let path = broker.dir.join(name);
-            std::fs::write(&path, settings).expect("the directory of the broker can be written");
-            path
+        let cluster = Cluster {
+            id: format!("{:08}{CLUSTER_ID_END}", direct.port()),
+            settings,
+            heap,
+            voter: ports::free(),
+            controller_log: dir.join(CONTROLLER_LOG),
         };
-        written(SETTINGS_FILE, broker.settings());
-        let controller = written("controller.properties", broker.controller_settings());
-        broker.controller = Some(broker.spawn(&controller, "controller.log", true));
-        broker.restart();
+        let mut broker = Broker::new(1, dir, direct, cluster);
+        broker.proxies = (0..setup.proxies).map(|_| Proxy::start(ports::free())).collect();
+        broker.secured = setup.secured.then(|| Secured::create(dir, ports::free()));
+        let controller = broker.written("controller.properties", broker.controller_settings());
+        broker.controller = Some(broker.spawn(&controller, CONTROLLER_LOG, true));
+        broker.begin();
         broker
+    }
+
+    /// Of the same cluster.
+    fn another(&self, id: u32, dir: &Path) -> Broker {
+        let mut broker = Broker::new(id, dir, ports::free(), self.cluster.clone());
+        broker.begin();
+        broker
+    }
+
+    fn new(id: u32, dir: &Path, direct: SocketAddr, cluster: Cluster) -> Broker {
+        let (dir, proxies) = (dir.to_owned(), Vec::new());
+        Broker { id, dir, cluster, child: None, controller: None, starts: 0, direct, proxies, secured: None }
+    }
+
+    fn begin(&mut self) {
+        self.written(SETTINGS_FILE, self.settings());
+        self.restart();
+    }
+
+    fn written(&self, name: &str, settings: String) -> PathBuf {
+        let path = self.dir.join(name);
+        std::fs::write(&path, settings).expect("the directory of the broker can be written");
+        path
     }
 
     /// Its data, to be kept or put back while it does not run.
@@ -152,7 +212,7 @@ impl Broker {
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs");
         // Its last life is over when the controller says so: one that is back before takes itself for the leader that it was.
-        wait_until("the controller fences the broker that is gone", || self.fenced() >= self.starts);
+        wait_until("the controller fences the broker that is gone", || self.starts == 0 || self.fenced());
         self.starts += 1;
         let log = format!("broker-{}.log", self.starts);
         self.child = Some(self.spawn(&self.dir.join(SETTINGS_FILE), &log, self.starts == 1));
@@ -162,10 +222,10 @@ impl Broker {
 
     fn spawn(&self, settings: &Path, log: &str, format: bool) -> Child {
         let log = File::create(self.dir.join(log)).expect("the directory of the broker can be written");
-        let mut command = java::reader(&JVM);
+        let mut command = java::reader(&[&[self.cluster.heap], &JVM[..]].concat());
         command.arg("broker").arg("--properties").arg(settings).arg("--remove").arg(&self.dir);
         if format {
-            command.args(["--format", &format!("{:08}{CLUSTER_ID_END}", self.direct.port())]);
+            command.args(["--format", &self.cluster.id]);
             if let Some(secured) = &self.secured {
                 command.args(["--scram", &secured.scram()]);
             }
@@ -177,12 +237,16 @@ impl Broker {
         command.spawn().expect("java starts: install a JDK 17 or later")
     }
 
-    /// How often the controller has put it out: once a life.
-    fn fenced(&self) -> u32 {
-        let said = std::fs::read_to_string(self.dir.join("controller.log")).unwrap_or_default();
-        let fences =
-            |line: &&str| line.contains("Replayed BrokerRegistrationChangeRecord") && line.contains("fenced=1,");
-        said.lines().filter(fences).count() as u32
+    /// Whether the controller has put it out, and not taken it in since: a slow one may be put out within a life, too.
+    fn fenced(&self) -> bool {
+        let said = std::fs::read_to_string(&self.cluster.controller_log).unwrap_or_default();
+        let of = format!("brokerId={},", self.id);
+        let tells = |line: &&str| {
+            line.contains("Replayed BrokerRegistrationChangeRecord")
+                && line.contains(&of)
+                && !line.contains("fenced=0,")
+        };
+        said.lines().rfind(tells).is_some_and(|line| line.contains("fenced=1,"))
     }
 
     /// Stops its process where it stands; it answers nobody, and its connections stay open.
@@ -228,8 +292,8 @@ impl Broker {
     }
 
     fn controller_settings(&self) -> String {
-        let mut text = SETTINGS.replace("inter.broker.listener.name=DIRECT\n", "");
-        let (data, voter) = (self.dir.join("metadata"), self.voter);
+        let mut text = self.cluster.settings.replace("inter.broker.listener.name=DIRECT\n", "");
+        let (data, voter) = (self.dir.join("metadata"), self.cluster.voter);
         let lines = [
             ("process.roles", "controller".to_owned()),
             ("node.id", CONTROLLER_ID.to_string()),
@@ -260,13 +324,13 @@ impl Broker {
             });
         }
         let listed = |line: fn(&Listener) -> String| listeners.iter().map(line).collect::<Vec<_>>().join(",");
-        let mut text = SETTINGS.to_owned();
+        let mut text = self.cluster.settings.clone();
         let protocols = listed(|it| format!("{}:{}", it.name, it.protocol));
         let lines = [
             ("process.roles", "broker".to_owned()),
-            ("node.id", "1".to_owned()),
+            ("node.id", self.id.to_string()),
             ("log.dirs", self.data().display().to_string()),
-            ("controller.quorum.voters", format!("{CONTROLLER_ID}@{}", self.voter)),
+            ("controller.quorum.voters", format!("{CONTROLLER_ID}@{}", self.cluster.voter)),
             ("listeners", listed(|it| format!("{}://{}", it.name, it.bound))),
             ("advertised.listeners", listed(|it| format!("{}://{}", it.name, it.shown))),
             ("listener.security.protocol.map", format!("CONTROLLER:PLAINTEXT,{protocols}")),

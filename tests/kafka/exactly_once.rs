@@ -30,7 +30,7 @@ fn clients(seed: u64) -> Vec<Client> {
 /// Everything is settled and exported; what stands on the topics is what the clients know. Returns the clicks and how many
 /// records were aborted.
 #[track_caller]
-fn judged(edge: &Edge, clients: &mut [Client]) -> (u64, u64) {
+pub fn judged(edge: &Edge, clients: &mut [Client]) -> (u64, u64) {
     let server = edge.start();
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);

@@ -4,6 +4,7 @@
 //!
 //!     shared::broker(), shared::proxy()    a broker and a way to it through faults, for tests that do not harm the broker
 //!     Broker::start(dir, &Setup { .. })    one of its own, to kill, stop, freeze and start again
+//!     Broker::start_three(dir)             a cluster, in which any one may be away
 //!     Topics::create(direct, name)         topics, and `committed()`, `uncommitted()`, `counted()`: what stands on them
 //!     proxy.add(Rule { .. })               a fault; what it returns tells how often it was applied: assert it
 //!
@@ -12,6 +13,7 @@
 //!     KAFKA_COMMITS=1500 cargo test --test kafka faults           commits through faults of EndTxn and others, of six edges together
 //!                                                                 (510 in the gate)
 //!     KAFKA_ROUNDS=1000 cargo test --test kafka kills             kills of the edge (50), of the broker and of both (20)
+//!     KAFKA_MOVES=60 cargo test --test kafka coordinator          moves of the transactions' coordinator and of the topics' leaders (6)
 //!     MILLION_CLICKS=1000000 cargo test --test kafka million      clicks through two edges and the global tier, killed in turn (60,000)
 //!     FRESHNESS_RATE=200000 cargo test --release --workspace --test kafka freshness -- --nocapture
 //!                                                                 clicks/s beside which the age of a count is measured (2,000)
@@ -26,6 +28,7 @@ mod broker;
 #[allow(dead_code)]
 #[path = "../crash/client.rs"]
 mod client;
+mod coordinator;
 mod edge;
 mod exactly_once;
 mod faults;

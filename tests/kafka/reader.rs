@@ -208,9 +208,16 @@ pub fn empty_topic(bootstrap: &str, name: &str) {
     asked(&["topics", "--bootstrap", bootstrap, "--empty", name]);
 }
 
-/// Its `partitions`, 0 where there is none such, and its `config`.
+/// Its `partitions`, 0 where there is none such, its `config`; `leaders`, -1 for none, and how many replicas
+/// are `in_sync`, by partition.
 pub fn describe_topic(bootstrap: &str, name: &str) -> Value {
     asked(&["topics", "--bootstrap", bootstrap, "--describe", name])
+}
+
+/// The id of the broker that coordinates its transactions.
+pub fn coordinator_of(bootstrap: &str, transactional_id: &str) -> u64 {
+    let answer = asked(&["topics", "--bootstrap", bootstrap, "--coordinator-of", transactional_id]);
+    answer["coordinator"].as_u64().unwrap_or_else(|| panic!("coordinator in {answer}"))
 }
 
 /// Rights of a user, as `TYPE NAME OPERATION`, after `words`: `--password P` makes it, `--allow`, `--deny` and `--command` change them.

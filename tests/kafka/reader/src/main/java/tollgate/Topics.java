@@ -3,6 +3,7 @@ package tollgate;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Properties;
 import java.util.TreeMap;
 import java.util.concurrent.ExecutionException;
@@ -13,6 +14,7 @@ import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.config.ConfigResource;
 
 /** Creates, changes, deletes and describes topics. */
@@ -39,16 +41,26 @@ final class Topics {
             if (options.has("alter")) {
                 return alter(admin, options);
             }
+            if (options.has("coordinator-of")) {
+                return coordinator(admin, options.text("coordinator-of"));
+            }
             return describe(admin, options.text("describe"));
         } catch (ExecutionException error) {
             throw error.getCause() instanceof Exception cause ? cause : error;
         }
     }
 
+    /** Which broker it is, by its id. */
+    private static Map<String, Object> coordinator(Admin admin, String transactionalId) throws Exception {
+        var found = admin.describeTransactions(List.of(transactionalId)).description(transactionalId).get();
+        return Map.of("coordinator", found.coordinatorId());
+    }
+
+    /** With as many replicas as the broker gives a topic. */
     private static Map<String, Object> create(Admin admin, Options options) throws Exception {
         String name = options.text("create");
         int partitions = options.number("partitions", 1);
-        NewTopic topic = new NewTopic(name, partitions, (short) 1).configs(options.pairs("config"));
+        NewTopic topic = new NewTopic(name, Optional.of(partitions), Optional.empty()).configs(options.pairs("config"));
         admin.createTopics(List.of(topic)).all().get();
         await(admin, name, partitions);
         return Map.of("created", name, "partitions", partitions);
@@ -90,12 +102,15 @@ final class Topics {
 
     /** Partitions that have a leader; none where there is no such topic. */
     private static int partitions(Admin admin, String name) throws Exception {
+        return (int) found(admin, name).stream().filter(p -> p.leader() != null).count();
+    }
+
+    private static List<TopicPartitionInfo> found(Admin admin, String name) throws Exception {
         try {
-            var found = admin.describeTopics(List.of(name)).allTopicNames().get().get(name);
-            return (int) found.partitions().stream().filter(p -> p.leader() != null).count();
+            return admin.describeTopics(List.of(name)).allTopicNames().get().get(name).partitions();
         } catch (ExecutionException error) {
             if (error.getCause() instanceof org.apache.kafka.common.errors.UnknownTopicOrPartitionException) {
-                return 0;
+                return List.of();
             }
             throw error;
         }
@@ -103,9 +118,12 @@ final class Topics {
 
     private static Map<String, Object> describe(Admin admin, String name) throws Exception {
         Map<String, Object> answer = new TreeMap<>();
+        List<TopicPartitionInfo> found = found(admin, name);
         int partitions = partitions(admin, name);
         answer.put("topic", name);
         answer.put("partitions", partitions);
+        answer.put("leaders", found.stream().map(p -> p.leader() == null ? -1 : p.leader().id()).toList());
+        answer.put("in_sync", found.stream().map(p -> p.isr().size()).toList());
         Map<String, String> config = new TreeMap<>();
         if (partitions > 0) {
             var resource = new ConfigResource(ConfigResource.Type.TOPIC, name);
