@@ -240,6 +240,18 @@ fn every_decision_is_in_the_index() {
 }
 
 #[test]
+fn trust_counts_what_is_tried() {
+    let trust = read("docs/TRUST.md");
+    let bugs = files("tests/sim/bugs", ".bug").len();
+    assert!(trust.contains(&format!("| {bugs} bugs, each")), "docs/TRUST.md: there are {bugs} planted bugs");
+    let (_, table) = trust.split_once("## What a disk can do").expect("a table of faults");
+    // But for the head of the table.
+    let (rows, kinds) = (rows(table, "").len() - 1, "[Kind; 18] = [");
+    assert!(read("tests/sim/damage.rs").contains(kinds) && trust.contains("eighteen kinds"), "{kinds}");
+    assert_eq!(rows, 18, "docs/TRUST.md: a row for each kind of fault");
+}
+
+#[test]
 fn links_within_the_repository_lead_somewhere() {
     let mut documents = ["README.md", "CHANGELOG.md", "fuzz/README.md"].map(str::to_owned).to_vec();
     documents.extend(files("docs", ".md").into_iter().map(|name| format!("docs/{name}")));
