@@ -293,6 +293,7 @@ impl World {
     pub fn look_at_watermark(&mut self) {
         // Of a clone that lost, what it had answered is not owed.
         if self.options.clock_is_right() && !self.clones.used {
+            self.trace.cover("an exported watermark is held to what was answered");
             let passed = self.oracle.passed_by(self.sink.watermark_ms, &self.sink.campaigns);
             self.held(passed);
         }

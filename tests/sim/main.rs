@@ -126,6 +126,7 @@ const MUST_COVER: &[&str] = &[
     "the global tier halts over topics that were emptied",
     "a minute that was complete is corrected",
     "windows become final",
+    "an exported watermark is held to what was answered",
     "a running clone finds a rival and halts",
     "a clone finds at its start that another exported, and halts",
     "a directory that was set back halts",

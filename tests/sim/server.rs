@@ -44,6 +44,8 @@ pub struct Server {
     jobs: VecDeque<Job>,
     last_job_ns: u64,
     pub stopping: bool,
+    /// It was asked to when nothing failed any more.
+    stops_in_peace: bool,
     /// The wall clock was moved by so much since it started, and stays so.
     pub clock_moved_ms: i64,
 }
@@ -132,6 +134,7 @@ impl Server {
             jobs: VecDeque::new(),
             last_job_ns: 0,
             stopping: false,
+            stops_in_peace: false,
             clock_moved_ms: 0,
         }
     }
@@ -271,8 +274,10 @@ impl World {
                 Action::Stopped => stopped = true,
                 Action::Halt { exit, why } => {
                     let write_failed = host.write_failed && exit == Exit::LogWriteFailed;
-                    let stopping = self.server.as_ref().is_some_and(|server| server.stopping);
-                    let late = exit == Exit::Store && stopping && (!self.draining || self.clones.are_two());
+                    let server = self.server.as_ref().expect("its core acts");
+                    // One of two may have been paused since it was asked to.
+                    let in_time = self.draining && !(self.clones.are_two() && !server.stops_in_peace);
+                    let late = exit == Exit::Store && server.stopping && !in_time;
                     assert!(late || write_failed, "core {core} halts, {exit:?}: {why}");
                     self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();
@@ -485,7 +490,7 @@ impl World {
         if let Some(server) = &mut self.server
             && !server.stopping
         {
-            server.stopping = true;
+            (server.stopping, server.stops_in_peace) = (true, self.draining);
             let (life, cores) = (self.lives, server.cores.len());
             self.note("stop", &[]);
             for core in 0..cores {
