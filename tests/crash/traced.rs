@@ -30,17 +30,20 @@ impl Traced {
         waitpid(self.0, Some(WaitPidFlag::__WALL)).expect("it is traced by this thread")
     }
 
-    /// The next calls of io_uring_enter find a kernel that has none.
+    /// The next calls of io_uring_enter find a kernel that has none. Returns at the thread's end.
     fn refuse_the_ring(&self) {
-        let refused =
-            |signal| ptrace::syscall(self.0, signal).is_ok() && matches!(self.wait(), WaitStatus::Stopped(..));
-        while refused(None) {
-            let mut registers = ptrace::getregs(self.0).expect("it is stopped");
+        loop {
+            // One that another thread is ending cannot be told to go on; unless its end is waited for here, the process is never over.
+            let _ = ptrace::syscall(self.0, None);
+            if !matches!(self.wait(), WaitStatus::Stopped(..)) {
+                return;
+            }
+            let Ok(mut registers) = ptrace::getregs(self.0) else { continue };
             // At the way in the result reads so.
             let entering = registers.rax as i64 == -i64::from(libc::ENOSYS);
             if entering && registers.orig_rax as i64 == libc::SYS_io_uring_enter {
                 registers.orig_rax = u64::MAX;
-                ptrace::setregs(self.0, registers).expect("it is stopped");
+                let _ = ptrace::setregs(self.0, registers);
             }
         }
     }
