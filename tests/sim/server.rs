@@ -276,8 +276,8 @@ impl World {
                     let write_failed = host.write_failed && exit == Exit::LogWriteFailed;
                     let server = self.server.as_ref().expect("its core acts");
                     // One of two may have been paused since it was asked to.
-                    let in_time = self.draining && !(self.clones.are_two() && !server.stops_in_peace);
-                    let late = exit == Exit::Store && server.stopping && !in_time;
+                    let was_paused = self.clones.are_two() && !server.stops_in_peace;
+                    let late = exit == Exit::Store && server.stopping && (!self.draining || was_paused);
                     assert!(late || write_failed, "core {core} halts, {exit:?}: {why}");
                     self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();
