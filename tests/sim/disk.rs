@@ -1,7 +1,7 @@
 //! Drives. The disk under the log: files in memory, so that recovery and the exporter read them with the product's own code,
 //! and writes that are nowhere until they end. A kill decides sector by sector what of an unfinished write is there.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -11,12 +11,14 @@ use tollgate::export::mirror::{self, MirrorFile, Place};
 use tollgate::wal::segments::LogDir;
 use tollgate_wire::Checkpoint;
 
+use crate::late::Late;
 use crate::rng::Rng;
 
 pub const SECTOR_BYTES: usize = 512;
 
 pub struct Disk {
     pub dir: TempDir,
+    pub late: Vec<Late>,
 }
 
 /// What a power cut left of a write.
@@ -36,51 +38,28 @@ pub fn in_memory() -> TempDir {
 
 impl Disk {
     pub fn new() -> Disk {
-        Disk { dir: in_memory() }
+        Disk { dir: in_memory(), late: Vec::new() }
     }
 
     /// A write ended, synced.
     pub fn write(&self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
+        put(&self.open(log, write), write.file_offset, bytes);
+    }
+
+    /// The segment that is written to.
+    pub fn open(&self, log: &LogDir, write: &LogWrite) -> File {
         let file = OpenOptions::new().write(true).open(log.segment_path(write.segment));
-        let file = file.expect("a segment is prepared before it is written to");
-        file.write_all_at(bytes, write.file_offset).expect("the simulated disk takes it");
+        file.expect("a segment is prepared before it is written to")
     }
 
     /// A write never ended: any of its sectors may be there.
     pub fn tear(&self, log: &LogDir, write: &LogWrite, bytes: &[u8], rng: &mut Rng) -> Left {
-        let sectors = bytes.len() / SECTOR_BYTES;
-        let kept: Vec<bool> = match rng.below(6) {
-            0 => vec![false; sectors],
-            1 => vec![true; sectors],
-            2 => {
-                let cut = rng.index(sectors + 1);
-                (0..sectors).map(|sector| sector < cut).collect()
-            }
-            3 => {
-                let cut = rng.index(sectors + 1);
-                (0..sectors).map(|sector| sector >= cut).collect()
-            }
-            4 => {
-                let lost = rng.index(sectors);
-                (0..sectors).map(|sector| sector != lost).collect()
-            }
-            _ => (0..sectors).map(|_| rng.percent(50)).collect(),
-        };
-        self.write_some(log, write, bytes, &kept);
-        match kept.iter().filter(|kept| **kept).count() {
-            0 => Left::Nothing,
-            all if all == sectors => Left::All,
-            _ => Left::Part,
-        }
+        tear_in(&self.open(log, write), write, bytes, rng)
     }
 
     /// These sectors of a write are there.
     pub fn write_some(&self, log: &LogDir, write: &LogWrite, bytes: &[u8], kept: &[bool]) {
-        for (sector, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
-            let at = sector * SECTOR_BYTES;
-            let place = LogWrite { file_offset: write.file_offset + at as u64, ..*write };
-            self.write(log, &place, &bytes[at..at + SECTOR_BYTES]);
-        }
+        put_some(&self.open(log, write), write, bytes, kept);
     }
 
     /// A segment's preparation never ended: the file is missing, too short, or there.
@@ -140,4 +119,43 @@ impl Disk {
         let read = MirrorFile::read(self.dir.path()).expect("what is remembered can be read");
         read.unwrap_or_else(|| MirrorFile::new(place()))
     }
+}
+
+/// As [`Disk::tear`], of a file that may be deleted.
+pub fn tear_in(file: &File, write: &LogWrite, bytes: &[u8], rng: &mut Rng) -> Left {
+    let sectors = bytes.len() / SECTOR_BYTES;
+    let kept: Vec<bool> = match rng.below(6) {
+        0 => vec![false; sectors],
+        1 => vec![true; sectors],
+        2 => {
+            let cut = rng.index(sectors + 1);
+            (0..sectors).map(|sector| sector < cut).collect()
+        }
+        3 => {
+            let cut = rng.index(sectors + 1);
+            (0..sectors).map(|sector| sector >= cut).collect()
+        }
+        4 => {
+            let lost = rng.index(sectors);
+            (0..sectors).map(|sector| sector != lost).collect()
+        }
+        _ => (0..sectors).map(|_| rng.percent(50)).collect(),
+    };
+    put_some(file, write, bytes, &kept);
+    match kept.iter().filter(|kept| **kept).count() {
+        0 => Left::Nothing,
+        all if all == sectors => Left::All,
+        _ => Left::Part,
+    }
+}
+
+fn put_some(file: &File, write: &LogWrite, bytes: &[u8], kept: &[bool]) {
+    for (sector, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
+        let at = sector * SECTOR_BYTES;
+        put(file, write.file_offset + at as u64, &bytes[at..at + SECTOR_BYTES]);
+    }
+}
+
+fn put(file: &File, offset: u64, bytes: &[u8]) {
+    file.write_all_at(bytes, offset).expect("the simulated disk takes it");
 }

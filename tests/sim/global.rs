@@ -34,7 +34,9 @@ pub struct GlobalTier {
     dir: TempDir,
     live: Option<Live>,
     /// The topic was emptied; and what was to be read next is not there: it ended for good.
-    pub emptied: bool,
+    emptied: bool,
+    /// Something had been counted by then, and is not there any more.
+    lacks_counted: bool,
     halted: bool,
     counted: BTreeSet<(String, u64)>,
     /// Edges that were heard, and what was final by then: of one that nobody knew, anything may come.
@@ -51,6 +53,7 @@ impl GlobalTier {
             dir: in_memory(),
             live: None,
             emptied: false,
+            lacks_counted: false,
             halted: false,
             known: BTreeMap::new(),
             counted: BTreeSet::new(),
@@ -81,6 +84,11 @@ impl GlobalTier {
         let left = std::fs::read(self.path()).expect("the store's file");
         drop(live);
         std::fs::write(self.path(), left).expect("the simulated disk takes it");
+    }
+
+    /// The topic has lost all that was in it.
+    pub fn topic_emptied(&mut self) {
+        (self.emptied, self.lacks_counted) = (true, !self.counted.is_empty());
     }
 
     /// Commits what was read, and holds what is published to the model.
@@ -195,7 +203,7 @@ fn same(what: &str, expected: &Rows, found: &Rows) -> Result<(), String> {
 
 impl World {
     pub fn global_turn(&mut self) {
-        let every_ns = if self.rests() { 20 * SECOND } else { 400 * MS };
+        let every_ns = if self.rests() { 60 * SECOND } else { 400 * MS };
         let next_ns = 10 * MS + self.rng.below(every_ns);
         self.after(next_ns, Happening::GlobalTurn);
         let Some(mut global) = self.global.take() else { return };
@@ -223,16 +231,14 @@ impl World {
             self.trace.cover("the global tier halts over topics that were emptied");
             return Ok(());
         }
-        if !self.draining && self.rng.percent(4) {
-            self.trace.cover("the global tier is killed before a commit");
+        if self.global_dies("the global tier is killed before a commit") {
             global.kill();
             return Ok(());
         }
         let more = global.counted.len();
         global.commit(now_ms, false)?;
         self.note("the global tier commits", &[(global.counted.len() - more) as u64]);
-        if !self.draining && self.rng.percent(4) {
-            self.trace.cover("the global tier is killed after a commit");
+        if self.global_dies("the global tier is killed after a commit") {
             global.kill();
             return Ok(());
         }
@@ -240,6 +246,16 @@ impl World {
             live.store.keep_up(now_ms).map_err(|error| error.to_string())?;
         }
         global.look_at_marks()
+    }
+
+    /// In hours in which little happens, this happens as rarely.
+    fn global_dies(&mut self, when: &'static str) -> bool {
+        let in_1000 = if self.rests() { 5 } else { 40 };
+        let dies = !self.draining && self.rng.below(1_000) < in_1000;
+        if dies {
+            self.trace.cover(when);
+        }
+        dies
     }
 
     /// Takes in some of what is committed. False: it cannot be read on.
@@ -295,7 +311,7 @@ impl World {
 
     /// Topics that were emptied have grown, and the global tier was away: at the offset that it is to read next lies something else.
     fn topics_grow(&mut self, global: &mut GlobalTier) -> bool {
-        if !global.emptied || global.halted || !self.options.neighbour || !self.rng.percent(50) {
+        if !global.lacks_counted || global.halted || !self.options.neighbour {
             return false;
         }
         let live = global.live.take().unwrap_or_else(|| global.begin(self.true_ms()));

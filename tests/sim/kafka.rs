@@ -293,7 +293,7 @@ impl World {
             [PARTIALS, CHECKPOINTS].into_iter().for_each(|partition| self.broker.rewind(partition, usize::MAX));
             let killed = self.rng.percent(50);
             if let Some(global) = &mut self.global {
-                global.emptied = true;
+                global.topic_emptied();
                 if killed {
                     global.kill();
                 }

@@ -24,6 +24,7 @@ mod global;
 mod http;
 mod images;
 mod kafka;
+mod late;
 mod mesh;
 mod neighbour;
 mod network;
@@ -58,6 +59,7 @@ const MUST_COVER: &[&str] = &[
     "unfinished write lost",
     "unfinished write torn",
     "unfinished write kept",
+    "a late write lands",
     "first frame torn",
     "recovering killed",
     "several segments recovered",

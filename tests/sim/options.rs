@@ -158,7 +158,7 @@ impl Options {
             remote: rng.percent(50),
             neighbour: rng.percent(60),
             global: rng.percent(60),
-            rewinds: rng.percent(8),
+            rewinds: rng.percent(12),
             hours: if rng.percent(5) { rng.between(1, 24) } else { 0 },
             restarts: 0,
             clones: rng.percent(16),

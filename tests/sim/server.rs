@@ -438,6 +438,7 @@ impl World {
             let Some((buffer, write)) = host.write.take() else { continue };
             let from = write.buffer_offset as usize;
             let bytes = &buffer.memory[from..from + write.length as usize];
+            self.may_land_late(&host.log, &write, bytes);
             match self.disk.tear(&host.log, &write, bytes, &mut self.rng) {
                 Left::Nothing => self.trace.cover("unfinished write lost"),
                 Left::Part => self.trace.cover("unfinished write torn"),

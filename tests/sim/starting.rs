@@ -43,6 +43,7 @@ impl World {
         let data_dir = self.open();
         let now = self.now();
         let mut tables = self.tables(&config);
+        self.late_writes_of_idle_logs(config.cores());
         let recovered = self.recover(&confirmed, &mut tables);
         if self.killed_while("recovering killed", 12) || self.stopped_in_start("after the logs are recovered") {
             return;
@@ -62,6 +63,7 @@ impl World {
         if let Some(server) = self.begin(config, data_dir, confirmed, tables, recovered) {
             self.cores = server.cores.len() as u16;
             self.server = Some(Box::new(server));
+            self.late_writes_are_due();
             self.tell_room(self.room, 0);
             self.pump();
         }

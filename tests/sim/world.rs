@@ -96,6 +96,8 @@ pub enum Happening {
     Sent(usize),
     Closed(usize),
     Start,
+    /// What a process that is gone was writing gets to the disk at last.
+    LateWrites,
     NextFault,
     /// The script stops the process.
     Restart,
@@ -364,6 +366,7 @@ impl World {
             Happening::Sent(conn) => self.send_ends(conn),
             Happening::Closed(conn) => self.close_ends(conn),
             Happening::Start => self.start(),
+            Happening::LateWrites => self.late_writes_land(),
             Happening::NextFault => self.next_fault(),
             Happening::Restart => self.ask_to_stop(),
             Happening::Ends(fault) => self.fault_ends(fault),
