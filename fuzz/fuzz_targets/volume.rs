@@ -70,13 +70,17 @@ fn main() -> ExitCode {
     if let Some(input) = &failed {
         println!("FAILED: the input is b\"{}\"", input.escape_ascii());
     }
+    let done = done.into_inner();
+    let connections = match &target[..] {
+        "http" => format!("\"connections\":{},", done * http::CONNECTIONS_AN_INPUT),
+        _ => String::new(),
+    };
     println!(
-        "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"executions\":{},\"seconds\":{},\"verdict\":\"{}\"}}",
+        "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"executions\":{done},{connections}\"seconds\":{},\"verdict\":\"{}\"}}",
         std::env::var("TOLLGATE_COMMIT").as_deref().unwrap_or("unnamed"),
         option_env!("SANITIZER").unwrap_or("none"),
         from + count - 1,
         inputs.len(),
-        done.into_inner(),
         began.elapsed().as_secs(),
         if failed.is_none() { "pass" } else { "fail" },
     );

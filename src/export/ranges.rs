@@ -244,6 +244,9 @@ impl Log {
     /// The checkpoint says that the log is exported up to here: what recovery found behind it is the first range.
     pub fn resume(&mut self, position: Position, clicks: u64) -> Result<(), Halt> {
         let (log, end) = (self.id(), &self.start);
+        if position.lsn > end.end.lsn {
+            return Err(Halt::BeyondEnd { log, lsn: position.lsn, end: end.end.lsn });
+        }
         let gone = position.lsn == end.end.lsn && clicks != end.totals.clicks;
         if gone || clicks > end.totals.clicks {
             return Err(Halt::Totals { log, found: end.totals.clicks, expected: clicks });

@@ -600,8 +600,15 @@ fn what_an_operator_adopted_is_followed_once_and_numbers_are_not_used_again() {
     let mut world = exported_world();
     let found = world.sink.checkpoint().expect("exported").txn_seq;
     let copied = Checkpoint { txn_seq: found + 5, ..checkpoint };
-    let word = Adopted { found: Some(found + 1), ..adopted };
+    let word = Adopted { found: Some(found + 1), ..adopted.clone() };
     assert_eq!(halt_over(&mut world, Some(copied), Some(word)), Some(Halt::Rewound { found, ours: found + 5 }));
+    // The log does not reach as far as the word.
+    let end = world.logs[0].start().end;
+    let mut word = Adopted { found: None, ..adopted };
+    word.logs[0].lsn = end.lsn + 1;
+    world.sink.transactions.clear();
+    let halt = Halt::BeyondEnd { log: end.log_id, lsn: end.lsn + 1, end: end.lsn };
+    assert_eq!(halt_over(&mut world, None, Some(word)), Some(halt));
 }
 
 #[test]

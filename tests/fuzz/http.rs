@@ -6,84 +6,248 @@
 #[allow(dead_code, reason = "the tests of HTTP use the rest")]
 mod harness;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::LazyLock;
 
-use harness::{Driver, Reply, Transcript, limits, replies, run, settled};
+use harness::{End, Reply, WALL_MS, accepted, limits, replies};
 use tollgate::config::HttpConfig;
+use tollgate::net::assembly::AssemblyPool;
+use tollgate::net::connection::{Connection, Step};
+use tollgate::net::http::RequestInfo;
+use tollgate::net::reply::{Letterhead, Ticket};
+use xxhash_rust::xxh3::xxh3_64;
 
 const CUTS_MAX: usize = 16;
+/// Outputs that are known to be sound; then they are forgotten.
+const SOUND_MAX: usize = 1 << 16;
 
 /// As they are, and so small that each is met.
 static LIMITS: LazyLock<[HttpConfig; 2]> = LazyLock::new(|| [limits(), harness::small_limits()]);
+static LETTERHEAD: LazyLock<Letterhead> = LazyLock::new(|| Letterhead::new(WALL_MS));
+
+thread_local! {
+    /// What a run wrote down, whole and in pieces: their memory serves the next one.
+    static RUNS: RefCell<[Run; 2]> = RefCell::default();
+    /// Hashes of outputs whose replies were looked at, and whether FIN followed.
+    static SOUND: RefCell<HashSet<(u64, bool)>> = RefCell::default();
+}
 
 pub fn check(input: &[u8]) {
-    let line_end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
-    let bytes = input.get(line_end + 1..).unwrap_or(&[]);
-    let mut cuts: Vec<usize> = input[..line_end].split(|byte| !byte.is_ascii_digit()).map(number).collect();
+    let (line, bytes) = parted(input);
+    let mut cuts: Vec<usize> = line.split(|byte| !byte.is_ascii_digit()).map(number).collect();
     cuts.truncate(CUTS_MAX);
     cuts.sort_unstable();
-    let [usual, small] = &*LIMITS;
-    means_the_same(bytes, &cuts, small);
-    let (transcript, out) = means_the_same(bytes, &cuts, usual);
-    let expected = answers(&out);
-    // Where `Connection: close` stands depends on what had arrived when a reply went.
-    let said = |replies: &[Reply]| -> Vec<(u16, String)> {
-        replies.iter().map(|reply| (reply.status, reply.body.clone())).collect()
-    };
-    let at_once = answers(&answered_at_once(bytes, &cuts, usual));
-    assert_eq!(said(&at_once), said(&expected), "replies that go between cuts {cuts:?} are others");
-    for reply in &expected {
-        let content_type = if reply.status == 202 { "application/json" } else { "application/problem+json" };
-        assert_eq!(reply.field("content-type"), Some(content_type), "{}", reply.head);
-        assert_eq!(reply.field("allow").is_some(), reply.status == 405, "{}", reply.head);
-    }
-    let closes = |reply: &Reply| reply.field("connection") == Some("close");
-    if let Some((last, before)) = expected.split_last() {
-        assert!(!before.iter().any(closes), "a reply follows one that says close");
-        assert!(closes(last) || !transcript.shut_down, "FIN without a word");
-    }
+    RUNS.with_borrow_mut(|[whole, pieces]| {
+        let [usual, small] = &*LIMITS;
+        whole.run(bytes, &[], small, Answers::AtEnd);
+        pieces.run(bytes, &cuts, small, Answers::AtEnd);
+        whole.means_the_same(pieces, bytes, &cuts);
+        whole.run(bytes, &[], usual, Answers::AtEnd);
+        pieces.run(bytes, &cuts, usual, Answers::AtEnd);
+        whole.means_the_same(pieces, bytes, &cuts);
+        pieces.run(bytes, &cuts, usual, Answers::AtOnce);
+        whole.says_the_same(pieces, &cuts);
+        let known = (xxh3_64(&whole.out), whole.shut_down);
+        let looked_at = SOUND.with_borrow(|sound| sound.contains(&known));
+        if !looked_at {
+            are_sound(&answers(&whole.out), whole.shut_down);
+            SOUND.with_borrow_mut(|sound| {
+                if sound.len() >= SOUND_MAX {
+                    sound.clear();
+                }
+                sound.insert(known);
+            });
+        }
+    });
 }
 
-/// What comes of the bytes whole, which must be what comes of them in pieces.
-fn means_the_same(bytes: &[u8], cuts: &[usize], limits: &HttpConfig) -> (Transcript, Vec<u8>) {
-    let (whole, whole_out) = run(bytes, &[], limits);
-    let (cut, cut_out) = run(bytes, cuts, limits);
-    let whole = settled(whole);
-    assert_eq!(whole, settled(cut), "cuts {cuts:?} change what {:?} means", String::from_utf8_lossy(bytes));
-    let same = whole_out == cut_out || answers(&whole_out) == answers(&cut_out);
-    assert!(same, "cuts {cuts:?} change the replies to {:?}", String::from_utf8_lossy(bytes));
-    (whole, whole_out)
-}
+/// Connections that each input is given to.
+#[allow(dead_code, reason = "only whoever counts asks")]
+pub const CONNECTIONS_AN_INPUT: u64 = 5;
 
 /// Each byte in turn is the last of a piece; and each is a piece.
 #[allow(dead_code, reason = "for seeds and corpora, not for each input")]
 pub fn cut_at_every_byte(input: &[u8]) {
+    let (_, bytes) = parted(input);
+    RUNS.with_borrow_mut(|[whole, pieces]| {
+        for limits in &*LIMITS {
+            whole.run(bytes, &[], limits, Answers::AtEnd);
+            let mut cut_at = |cuts: &[usize]| {
+                pieces.run(bytes, cuts, limits, Answers::AtEnd);
+                whole.means_the_same(pieces, bytes, cuts);
+            };
+            (1..bytes.len()).for_each(|cut| cut_at(&[cut]));
+            cut_at(&(1..bytes.len()).collect::<Vec<_>>());
+        }
+    });
+}
+
+/// The line of cuts, and the bytes of the connection.
+fn parted(input: &[u8]) -> (&[u8], &[u8]) {
     let line_end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
-    let bytes = input.get(line_end + 1..).unwrap_or(&[]);
-    for limits in &*LIMITS {
-        (1..bytes.len()).for_each(|cut| drop(means_the_same(bytes, &[cut], limits)));
-        means_the_same(bytes, &(1..bytes.len()).collect::<Vec<_>>(), limits);
-    }
+    (&input[..line_end], input.get(line_end + 1..).unwrap_or(&[]))
 }
 
 fn number(digits: &[u8]) -> usize {
     digits.iter().take(5).fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
 }
 
-/// Every reply goes as soon as it may, and not at the end.
-fn answered_at_once(bytes: &[u8], cuts: &[usize], limits: &HttpConfig) -> Vec<u8> {
-    let mut driver = Driver::new(limits.clone());
-    let mut from = 0;
-    for &cut in cuts.iter().chain([&bytes.len()]) {
-        let cut = cut.clamp(from, bytes.len());
-        driver.receive(&bytes[from..cut]);
-        driver.release_all();
-        from = cut;
-    }
-    driver.finish().1
-}
-
 /// What was answered but for `100 Continue`, which depends on what had arrived.
 fn answers(out: &[u8]) -> Vec<Reply> {
     replies(out).into_iter().filter(|reply| reply.status != 100).collect()
+}
+
+fn are_sound(answers: &[Reply], shut_down: bool) {
+    for reply in answers {
+        let content_type = if reply.status == 202 { "application/json" } else { "application/problem+json" };
+        assert_eq!(reply.field("content-type"), Some(content_type), "{}", reply.head);
+        assert_eq!(reply.field("allow").is_some(), reply.status == 405, "{}", reply.head);
+    }
+    let closes = |reply: &Reply| reply.field("connection") == Some("close");
+    if let Some((last, before)) = answers.split_last() {
+        assert!(!before.iter().any(closes), "a reply follows one that says close");
+        assert!(closes(last) || !shut_down, "FIN without a word");
+    }
+}
+
+/// When replies go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// So that nothing but the cuts differs between two runs.
+    AtEnd,
+    /// As soon as they may.
+    AtOnce,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Taken {
+    request: RequestInfo,
+    end: End,
+    /// Of `bodies`; a request that is not whole has handed on as many of its lines as had come.
+    body: Range<usize>,
+}
+
+/// All that came of a connection.
+#[derive(Debug, Default)]
+struct Run {
+    /// As a core has one for all its connections. Limits are the same for each.
+    pool: Option<AssemblyPool>,
+    taken: Vec<Taken>,
+    bodies: Vec<u8>,
+    refused: Vec<u16>,
+    out: Vec<u8>,
+    stopped: bool,
+    shut_down: bool,
+}
+
+impl Run {
+    /// A connection with a core of no brain: every whole request is accepted as one click.
+    fn run(&mut self, bytes: &[u8], cuts: &[usize], limits: &HttpConfig, answers: Answers) {
+        self.taken.clear();
+        self.bodies.clear();
+        self.refused.clear();
+        self.out.clear();
+        (self.stopped, self.shut_down) = (false, false);
+        let pool = self.pool.take();
+        let mut pool = pool.unwrap_or_else(|| AssemblyPool::new(limits.assembly_bytes_max));
+        let mut connection = Connection::new();
+        connection.reset(0, limits);
+        let mut current = None;
+        let mut from = 0;
+        for &cut in cuts.iter().chain([&bytes.len()]) {
+            let cut = cut.clamp(from, bytes.len());
+            self.receive(&mut connection, &mut pool, &mut current, &bytes[from..cut], limits);
+            from = cut;
+            if answers == Answers::AtOnce || cut == bytes.len() {
+                self.release(&mut connection, limits);
+                while connection.may_go_on(limits) {
+                    self.receive(&mut connection, &mut pool, &mut current, &[], limits);
+                    self.release(&mut connection, limits);
+                }
+            }
+        }
+        connection.clear(&mut pool);
+        assert_eq!(pool.lent_bytes(), 0, "a cleared connection holds no memory");
+        self.pool = Some(pool);
+    }
+
+    fn receive(
+        &mut self,
+        connection: &mut Connection,
+        pool: &mut AssemblyPool,
+        current: &mut Option<Ticket>,
+        mut input: &[u8],
+        limits: &HttpConfig,
+    ) {
+        loop {
+            match connection.next(&mut input, 0, limits, pool) {
+                Step::Begin { ticket, request } => {
+                    assert!(current.is_none(), "a request begins within another");
+                    assert!(!self.stopped, "a request begins after Stop");
+                    *current = Some(ticket);
+                    let body = self.bodies.len()..self.bodies.len();
+                    self.taken.push(Taken { request, end: End::Open, body });
+                }
+                Step::Body { bytes, last } => {
+                    let taken = self.taken.last_mut().expect("a body belongs to a request");
+                    assert_eq!(taken.end, End::Open, "a body piece after its end");
+                    self.bodies.extend_from_slice(bytes);
+                    taken.body.end = self.bodies.len();
+                    assert!(last || bytes.ends_with(b"\n"), "a piece that is not the last holds whole lines");
+                    if last {
+                        taken.end = End::Whole;
+                        let ticket = current.take().expect("a body belongs to a request");
+                        connection.settle(ticket, accepted(1), 0, limits);
+                    }
+                }
+                Step::Abandon { ticket, status } => {
+                    assert_eq!(current.take(), Some(ticket), "only the request at hand is abandoned");
+                    self.taken.last_mut().expect("it began").end = End::Abandoned(status);
+                }
+                Step::Refused { status } => self.refused.push(status),
+                Step::Paused => break,
+                Step::NeedMore => {
+                    assert!(!self.stopped, "nothing is awaited after Stop");
+                    break;
+                }
+                Step::Stop => {
+                    self.stopped = true;
+                    break;
+                }
+            }
+        }
+        assert!(input.is_empty(), "NeedMore, Paused and Stop leave nothing behind");
+    }
+
+    fn release(&mut self, connection: &mut Connection, limits: &HttpConfig) {
+        let from = self.out.len();
+        self.shut_down |= connection.release(0, 0, limits, &LETTERHEAD, &mut self.out);
+        connection.sent(self.out.len() - from, 0, limits);
+    }
+
+    /// Bodies of what is not whole aside.
+    fn means_the_same(&self, pieces: &Run, bytes: &[u8], cuts: &[usize]) {
+        let ends = |run: &Run| (run.taken.len(), run.stopped, run.shut_down);
+        let each_same = self.taken.iter().zip(&pieces.taken).all(|(one, other)| {
+            let whole = one.end == End::Whole;
+            let same_body = || self.bodies[one.body.clone()] == pieces.bodies[other.body.clone()];
+            (one.request, one.end) == (other.request, other.end) && (!whole || same_body())
+        });
+        let same = each_same && self.refused == pieces.refused && ends(self) == ends(pieces);
+        let told = || format!("{:?}: {self:?}, and in pieces {pieces:?}", String::from_utf8_lossy(bytes));
+        assert!(same, "cuts {cuts:?} change what is taken of {}", told());
+        let same = self.out == pieces.out || answers(&self.out) == answers(&pieces.out);
+        assert!(same, "cuts {cuts:?} change the replies to {}", told());
+    }
+
+    /// Where `Connection: close` stands depends on what had arrived when a reply went.
+    fn says_the_same(&self, at_once: &Run, cuts: &[usize]) {
+        let said = |run: &Run| -> Vec<(u16, String)> {
+            answers(&run.out).into_iter().map(|reply| (reply.status, reply.body)).collect()
+        };
+        let same = self.out == at_once.out || said(self) == said(at_once);
+        assert!(same, "replies that go between cuts {cuts:?} are others: {self:?}, {at_once:?}");
+    }
 }

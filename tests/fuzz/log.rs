@@ -29,8 +29,9 @@ pub fn check(input: &[u8]) {
         let records: Vec<Vec<u8>> = (0..script.byte() % (RECORDS_MAX + 1)).map(|_| script.record()).collect();
         log.push(&records, u32::from(script.byte()));
     }
-    let mut bytes = log.bytes.clone();
-    bytes.resize(bytes.len() + BLOCK_BYTES, 0);
+    let mut bytes = Vec::with_capacity(log.bytes.len() + BLOCK_BYTES);
+    bytes.extend_from_slice(&log.bytes);
+    bytes.resize(log.bytes.len() + BLOCK_BYTES, 0);
     let manner = script.byte();
     for _ in 0..script.byte() % (CHANGES_MAX + 1) {
         script.change(&mut log, &mut bytes);
@@ -161,7 +162,9 @@ impl Log {
             dedup_key: 0,
             nonce: [9; 16],
         };
-        let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+        // Room for what most scripts make of it.
+        let mut bytes = Vec::with_capacity(8 * SEGMENT_HEADER_BYTES);
+        bytes.resize(SEGMENT_HEADER_BYTES, 0);
         header.encode(&mut bytes);
         Log { bytes, ends: Vec::new(), lsn: BASE.0, chain: BASE.1, totals: Totals::default(), only_torn: true }
     }
