@@ -1,6 +1,6 @@
 //! Many executions of a target's check, on all CPUs: mutations of its seeds and of what coverage-guided runs left in `corpus/`, each also as
 //! it stands. `volume TARGET BATCHES[/FROM]`: so many batches of 10,000, from that one on; a batch is the seed of its mutations. Prints one
-//! JSON document; what is said of disjoint batches adds up.
+//! JSON document; what is said of disjoint batches adds up. `of` is a hash of what is mutated, which no repository keeps.
 
 #[path = "../../tests/fuzz/checkpoint.rs"]
 mod checkpoint;
@@ -76,11 +76,12 @@ fn main() -> ExitCode {
         _ => String::new(),
     };
     println!(
-        "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"executions\":{done},{connections}\"seconds\":{},\"verdict\":\"{}\"}}",
+        "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"of\":\"{:016x}\",\"executions\":{done},{connections}\"seconds\":{},\"verdict\":\"{}\"}}",
         std::env::var("TOLLGATE_COMMIT").as_deref().unwrap_or("unnamed"),
         option_env!("SANITIZER").unwrap_or("none"),
         from + count - 1,
         inputs.len(),
+        xxhash_rust::xxh3::xxh3_64(&inputs.concat()),
         began.elapsed().as_secs(),
         if failed.is_none() { "pass" } else { "fail" },
     );

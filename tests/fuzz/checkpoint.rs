@@ -78,7 +78,10 @@ fn record(value: &[u8]) {
 fn contact(found: Option<Checkpoint>, mirror: Mirror) {
     let seq = found.as_ref().map(|found| found.txn_seq);
     // An operator's word is about the checkpoint of that number alone.
-    let adopted = matches!(&mirror, Mirror::Kept { adopted: Some(adopted), .. } if adopted.found == seq);
+    let adopted = match &mirror {
+        Mirror::Kept { adopted: Some(adopted), .. } if adopted.found == seq => Some(adopted.logs.clone()),
+        _ => None,
+    };
     let (remembered, keeps_nothing) = (mirror.txn_seq(), mirror == Mirror::Kept { checkpoint: None, adopted: None });
     let (lsn, chain) = ENDS[1];
     let log = LogStart {
@@ -110,13 +113,22 @@ fn contact(found: Option<Checkpoint>, mirror: Mirror) {
             Step::Halt(_) => return,
             _ => {
                 let in_turn = (remembered..=remembered.saturating_add(1)).contains(&seq.unwrap_or(0));
-                let ours = adopted || found.as_ref().is_none_or(is_ours) && (keeps_nothing || in_turn);
+                let ours = match &adopted {
+                    // Recovery has held their chains against the log.
+                    Some(logs) => logs.iter().filter(|log| log.log_uuid == LOG_ID).all(is_reached),
+                    None => found.as_ref().is_none_or(is_ours) && (keeps_nothing || in_turn),
+                };
                 assert!(ours, "an edge goes on from what is not its own: {found:?}");
                 return;
             }
         }
     }
     panic!("the contact does not end");
+}
+
+fn is_reached(log: &LogPosition) -> bool {
+    let (end, _) = ENDS[1];
+    log.lsn <= end && log.clicks_total <= end && (log.lsn < end || log.clicks_total == end)
 }
 
 fn is_ours(checkpoint: &Checkpoint) -> bool {

@@ -227,19 +227,22 @@ impl Run {
         connection.sent(self.out.len() - from, 0, limits);
     }
 
-    /// Bodies of what is not whole aside.
     fn means_the_same(&self, pieces: &Run, bytes: &[u8], cuts: &[usize]) {
-        let ends = |run: &Run| (run.taken.len(), run.stopped, run.shut_down);
-        let each_same = self.taken.iter().zip(&pieces.taken).all(|(one, other)| {
-            let whole = one.end == End::Whole;
-            let same_body = || self.bodies[one.body.clone()] == pieces.bodies[other.body.clone()];
-            (one.request, one.end) == (other.request, other.end) && (!whole || same_body())
-        });
-        let same = each_same && self.refused == pieces.refused && ends(self) == ends(pieces);
+        let same = self.takes_the_same(pieces) && (self.stopped, self.shut_down) == (pieces.stopped, pieces.shut_down);
         let told = || format!("{:?}: {self:?}, and in pieces {pieces:?}", String::from_utf8_lossy(bytes));
         assert!(same, "cuts {cuts:?} change what is taken of {}", told());
         let same = self.out == pieces.out || answers(&self.out) == answers(&pieces.out);
         assert!(same, "cuts {cuts:?} change the replies to {}", told());
+    }
+
+    /// Bodies of what is not whole aside.
+    fn takes_the_same(&self, other: &Run) -> bool {
+        let each_same = self.taken.iter().zip(&other.taken).all(|(one, its)| {
+            let whole = one.end == End::Whole;
+            let same_body = || self.bodies[one.body.clone()] == other.bodies[its.body.clone()];
+            (one.request, one.end) == (its.request, its.end) && (!whole || same_body())
+        });
+        each_same && self.taken.len() == other.taken.len() && self.refused == other.refused
     }
 
     /// Where `Connection: close` stands depends on what had arrived when a reply went.
@@ -249,5 +252,9 @@ impl Run {
         };
         let same = self.out == at_once.out || said(self) == said(at_once);
         assert!(same, "replies that go between cuts {cuts:?} are others: {self:?}, {at_once:?}");
+        assert!(
+            self.takes_the_same(at_once),
+            "replies that go between cuts {cuts:?} change what is taken: {self:?}, {at_once:?}"
+        );
     }
 }

@@ -24,7 +24,7 @@ impl Random {
 /// Changes an input as a fuzzer does: bytes set, flipped, inserted, removed, parts repeated or taken from another input.
 pub fn mutated(random: &mut Random, seeds: &[Vec<u8>], interesting: &[u8]) -> Vec<u8> {
     let mut bytes = seeds[random.below(seeds.len())].clone();
-    for _ in 0..random.below(5) {
+    for _ in 0..1 + random.below(4) {
         let at = random.below(bytes.len() + 1);
         let byte =
             if random.below(4) == 0 { random.next() as u8 } else { interesting[random.below(interesting.len())] };

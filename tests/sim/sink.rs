@@ -21,7 +21,7 @@ pub struct Sink {
     pub in_doubt: Option<Box<Transaction>>,
     /// Up to where each log was exported, and its clicks.
     logs: BTreeMap<Vec<u8>, (u64, u64)>,
-    horizon_ms: i64,
+    pub horizon_ms: i64,
     pub stopped: bool,
 }
 

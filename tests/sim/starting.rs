@@ -56,6 +56,7 @@ impl World {
         }
         for table in &mut tables {
             incarnation::keep_horizon(table, &config, &recovered, now);
+            self.holds_what_is_final(table);
             if self.options.crowded {
                 self.crowd(table, &config);
             }
@@ -277,6 +278,12 @@ impl World {
             table.restore(&hashed, 0, stamp, stamp);
             number += 1;
         }
+    }
+
+    /// What was exported as over does not begin again. Of two histories, only one can know.
+    fn holds_what_is_final(&self, table: &dedup::Table) {
+        let (kept, exported) = (table.horizon_ms(), self.sink.horizon_ms);
+        assert!(self.clones.used || kept >= exported, "a start with horizon {kept}, and {exported} is exported");
     }
 
     /// The clicks that the logs count, read from the disk as a restart would.
