@@ -10,9 +10,10 @@ use crate::config::CLOCK_SKEW_MS_MAX;
 use crate::cut::Position;
 use crate::exit::Exit;
 use crate::units::utc;
+use crate::wal::durable::write_synced;
 use crate::wal::extent::{Extent, Finding, repair as repair_of, verify_log};
 use crate::wal::replay::hex;
-use crate::wal::segments::{DataDir, LogDir, write_synced};
+use crate::wal::segments::{DataDir, LogDir};
 
 /// What the operator says of the damage.
 #[derive(Clone, Debug, PartialEq, Eq)]

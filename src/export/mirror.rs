@@ -12,8 +12,9 @@ use tollgate_wire::{Checkpoint, FORMAT_VERSION, LogPosition};
 use crate::cut::LogId;
 use crate::export::ranges::Mirror;
 use crate::export::{Adopted, Names};
+use crate::wal::durable::write_synced;
 use crate::wal::replay::hex;
-use crate::wal::segments::{LogError, write_synced};
+use crate::wal::segments::LogError;
 
 const MIRROR_VERSION: u32 = 1;
 

@@ -10,7 +10,8 @@ use super::{Failure, store_path};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::export::mirror::MirrorFile;
-use crate::wal::segments::{DataDir, LogError, io_error, list_logs, write_synced};
+use crate::wal::durable::write_synced;
+use crate::wal::segments::{DataDir, LogError, io_error, list_logs};
 
 /// That it is there is what counts; its text is for whoever finds it.
 const MARK: &str = "DEMO";

@@ -1,5 +1,6 @@
 //! The log: records, frames, the writer's state, replay (all pure), and the files that they live in.
 
+pub mod durable;
 pub mod extent;
 mod extras;
 pub mod frame;

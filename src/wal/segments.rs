@@ -1,4 +1,4 @@
-//! The only file of the log that touches the disk: the data directory and its lock, segment files made, opened, read and
+//! The log's files on the disk: the data directory and its lock, segment files made, opened, read and
 //! deleted. Runs at start, on the helper thread that prepares segments, on the exporter's thread, and in `tollgate wal`.
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use serde::{Deserialize, Serialize};
 
+use super::durable::{sync_above, sync_dir, write_synced};
 use super::frame::BLOCK_BYTES;
 use super::repairs::Repair;
 use super::replay::{Damage, Fault, hex};
@@ -93,7 +94,10 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(LogError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(io_error("lock", &lock_path, source)),
         }
+        // Whoever made them may have been killed before their names were synced.
+        sync_dir(&logs)?;
         sync_dir(path)?;
+        sync_above(path)?;
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
@@ -283,19 +287,6 @@ pub fn delete_segment(log_dir: &Path, segment: u64) -> io::Result<()> {
     File::open(log_dir)?.sync_all()
 }
 
-/// Writes a small file aside, syncs it, renames it into place, syncs the directory.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    let aside = path.with_extension("new");
-    let write = || {
-        let mut file = File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)
-    };
-    write().map_err(|source| io_error("write", path, source))?;
-    sync_dir(path.parent().expect("a file of a data directory has a parent"))
-}
-
 /// Reads a segment in windows, past the page cache where the file system allows.
 #[derive(Debug)]
 pub struct SegmentReader {
@@ -379,10 +370,6 @@ pub fn io_error(doing: &'static str, path: &Path, source: io::Error) -> LogError
 
 fn segment_path(log_dir: &Path, segment: u64) -> PathBuf {
     log_dir.join(format!("{segment:010}.seg"))
-}
-
-fn sync_dir(path: &Path) -> Result<(), LogError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|source| io_error("sync", path, source))
 }
 
 /// Opens with O_DIRECT; where the file system has none (tmpfs of old), without.

@@ -47,6 +47,7 @@ mod document;
 #[path = "../sim/damage.rs"]
 #[allow(dead_code, reason = "worlds use the rest")]
 mod faults;
+mod forgetful;
 #[path = "../sim/found.rs"]
 mod found;
 mod fresh;
@@ -55,6 +56,7 @@ mod key_rule;
 mod limits;
 mod metrics;
 mod night;
+mod power;
 #[path = "../sim/rng.rs"]
 #[allow(dead_code, reason = "worlds use the rest")]
 mod rng;

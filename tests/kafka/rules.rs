@@ -55,7 +55,7 @@ pub enum When {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Later requests of the connection wait behind it.
     DelayRequest(Duration),

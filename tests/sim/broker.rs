@@ -20,7 +20,7 @@ pub enum Kind {
     Checkpoint,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub kind: Kind,
     /// The edge's id.

@@ -359,7 +359,7 @@ fn life_of(happening: Happening, conns: &[Conn]) -> Option<u32> {
     }
 }
 
-fn copy_files(from: &Path, to: &Path) {
+pub fn copy_files(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("the simulated disk can be listed") {
         let entry = entry.expect("the simulated disk can be listed");
         let (path, place) = (entry.path(), to.join(entry.file_name()));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tollgate::cut::Position;
+use tollgate::exit::Exit;
 use tollgate::wal::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, SECTOR_BYTES};
 use tollgate::wal::segments::LogDir;
 
@@ -210,7 +211,11 @@ impl Faults {
         let (base, spots) = read(log, known).unwrap_or_else(|error| panic!("before a fault, the log halts: {error}"));
         let Some(before) = self.damage(kind, log, &spots, known) else { return false };
         let fate = match read(log, known) {
-            Err(error) => Fate::Halted(error.exit().code()),
+            Err(error) => {
+                let exit = error.exit();
+                assert!(matches!(exit, Exit::LogDamaged | Exit::Checkpoint), "{kind:?}: {exit:?}, {error}");
+                Fate::Halted(exit.code())
+            }
             Ok((found, _)) if found == base => Fate::Survived,
             Ok((found, _)) => shorter(kind, found, &base, known),
         };

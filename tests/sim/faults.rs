@@ -65,11 +65,24 @@ impl World {
             () if is(stop) => self.ask_to_stop(),
             () if is(fail_write) => self.fail_next_write = self.server.is_some(),
             () if is(disk_full) => self.fill_disk(),
-            () if is(stall) => self.stalled_until_ns = self.now_ns + self.rng.below(3_000 * MS),
+            () if is(stall) => self.stall(),
             () if is(sink_away) => self.lose_sink(),
             () if is(clock) => self.move_clock(),
             () if is(resets) => self.reset_connections(),
             () => {}
+        }
+    }
+
+    /// The disk is slow; or one core gets no CPU, and the others go on.
+    fn stall(&mut self) {
+        let until_ns = self.now_ns + self.rng.below(3_000 * MS);
+        if self.rng.percent(50) {
+            self.stalled_until_ns = until_ns;
+        } else if let Some(server) = &mut self.server {
+            let core = self.rng.index(server.cores.len());
+            server.cores[core].paused_until_ns = until_ns;
+            self.note("a core is paused", &[core as u64, until_ns]);
+            self.trace.cover("a core is paused");
         }
     }
 
@@ -182,6 +195,9 @@ impl World {
         self.draining = true;
         self.sink_away = false;
         self.fail_next_write = false;
+        if let Some(server) = &mut self.server {
+            server.cores.iter_mut().for_each(|core| core.paused_until_ns = 0);
+        }
         self.set_room(true);
         self.set_clock_right();
     }

@@ -39,6 +39,10 @@ pub struct GlobalTier {
     lacks_counted: bool,
     halted: bool,
     counted: BTreeSet<(String, u64)>,
+    /// Where the end records of these stand, or stood.
+    counted_at: BTreeSet<i64>,
+    /// Of each edge: when it was counted last, whether it stopped then, and up to where it ever said that it is complete.
+    edges: BTreeMap<String, (i64, bool, i64)>,
     /// Edges that were heard, and what was final by then: of one that nobody knew, anything may come.
     known: BTreeMap<String, i64>,
     rows: Rows,
@@ -57,6 +61,8 @@ impl GlobalTier {
             halted: false,
             known: BTreeMap::new(),
             counted: BTreeSet::new(),
+            counted_at: BTreeSet::new(),
+            edges: BTreeMap::new(),
             rows: Rows::new(),
             corrected: Rows::new(),
             marks: Marks::default(),
@@ -89,6 +95,8 @@ impl GlobalTier {
     /// The topic has lost all that was in it.
     pub fn topic_emptied(&mut self) {
         (self.emptied, self.lacks_counted) = (true, !self.counted.is_empty());
+        // A client that lives knows a topic by more than its name, and ends.
+        self.kill();
     }
 
     /// Commits what was read, and holds what is published to the model.
@@ -100,7 +108,7 @@ impl GlobalTier {
         let settled = live.settled(self.marks)?;
         let applied = live.reading.commit(&live.store, now_ms).map_err(|error| format!("the store: {error}"))?;
         let (mut transactions, mut clicks, mut heard) = (0, 0, BTreeSet::new());
-        for (end, partials) in std::mem::take(&mut live.ready) {
+        for (offset, end, partials) in std::mem::take(&mut live.ready) {
             if !self.counted.insert((end.edge_id.clone(), end.txn_seq)) {
                 continue;
             }
@@ -115,6 +123,9 @@ impl GlobalTier {
                 }
             }
             transactions += 1;
+            self.counted_at.insert(offset);
+            let said_ms = self.edges.get(&end.edge_id).map_or(i64::MIN, |(_, _, said_ms)| *said_ms);
+            self.edges.insert(end.edge_id.clone(), (now_ms, end.stopped, said_ms.max(end.watermark_ms)));
             heard.insert(end.edge_id.clone());
             for partial in partials {
                 clicks += partial.clicks;
@@ -148,13 +159,20 @@ impl GlobalTier {
         Ok(true)
     }
 
-    /// What is published now: never less than before.
-    fn look_at_marks(&mut self) -> Result<(), String> {
+    /// What is published now: never less than before, and not beyond what an edge has said that was heard just now and has not stopped.
+    fn look_at_marks(&mut self, now_ms: i64) -> Result<(), String> {
         let Some(live) = &self.live else { return Ok(()) };
         let marks = live.store.snapshot().map_err(|error| error.to_string())?.as_of().marks;
         let before = std::mem::replace(&mut self.marks, marks);
         if marks.closed_before_ms < before.closed_before_ms || marks.final_before_ms < before.final_before_ms {
             return Err(format!("{marks:?} is published after {before:?}"));
+        }
+        let live = |(heard_ms, stopped, _): &(i64, bool, i64)| now_ms < heard_ms + IDLE_AFTER_MS && !stopped;
+        let behind = self.edges.iter().find(|(_, edge)| live(edge) && edge.2 < marks.closed_before_ms);
+        if let Some(behind) = behind
+            && marks.closed_before_ms > before.closed_before_ms
+        {
+            return Err(format!("{marks:?} is published, and {behind:?} is complete up to that only"));
         }
         Ok(())
     }
@@ -219,11 +237,11 @@ impl World {
         }
         let Some(live) = &mut global.live else {
             global.live = Some(global.begin(now_ms));
-            return global.look_at_marks();
+            return global.look_at_marks(now_ms);
         };
         if self.sink_away {
             live.reading.falls_silent(&live.store, now_ms, now_ms).map_err(|error| error.to_string())?;
-            return global.look_at_marks();
+            return global.look_at_marks(now_ms);
         }
         live.reading.answers(&live.store, now_ms);
         live.reading.listen(&live.store, now_ms);
@@ -245,7 +263,7 @@ impl World {
         if let Some(live) = &global.live {
             live.store.keep_up(now_ms).map_err(|error| error.to_string())?;
         }
-        global.look_at_marks()
+        global.look_at_marks(now_ms)
     }
 
     /// In hours in which little happens, this happens as rarely.
@@ -316,7 +334,7 @@ impl World {
         }
         let live = global.live.take().unwrap_or_else(|| global.begin(self.true_ms()));
         let stored = live.store.offsets().expect("its own").get(&PARTITION).copied();
-        let witnessed = stored.filter(|stored| live.store.last_counted(PARTITION, *stored).is_some());
+        let witnessed = stored.filter(|stored| global.counted_at.first().is_some_and(|at| at < stored));
         global.live = Some(live);
         global.kill();
         witnessed.is_some_and(|stored| self.neighbour_writes_beyond(stored))
@@ -335,7 +353,9 @@ impl World {
             self.held(done);
         }
         if global.halted {
-            return;
+            let begun = global.live.take().unwrap_or_else(|| global.begin(self.true_ms()));
+            global.live = Some(begun);
+            return self.held(global.judge());
         }
         assert!(!grown, "topics were emptied and have grown since, and the global tier reads on in them");
         let mut expected = self.neighbour.rows.clone();

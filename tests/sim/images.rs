@@ -8,13 +8,18 @@ use tollgate::cut::Position;
 use tollgate::event::LogWrite;
 use tollgate::wal::segments::LogDir;
 
+use tollgate::wal::recover::recover;
+
+use crate::clones::copy_files;
 use crate::damage::Faults;
-use crate::disk::SECTOR_BYTES;
+use crate::disk::{Disk, SECTOR_BYTES};
 use crate::found::read;
 use crate::rng::Rng;
 use crate::world::World;
 
-/// In percent of the writes: where power cuts are tried, and where a fault is. Many worlds show more than one that is tried through.
+/// In percent of the writes: where power cuts are tried, of those that begin a log's part of a start and of the others; and where a fault
+/// is. Many worlds show more than one that is tried through.
+const POWER_CUTS_AT_START: u64 = 20;
 const POWER_CUTS: u64 = 2;
 const FAULTS: u64 = 20;
 /// States of one write, where there are more.
@@ -54,7 +59,7 @@ impl Images {
     }
 
     /// All that a power cut during this write could leave.
-    fn cut_power(&mut self, log: &LogDir, known: Option<&Position>, write: &LogWrite, bytes: &[u8]) {
+    fn cut_power(&mut self, disk: &Disk, log: &LogDir, known: Option<&Position>, write: &LogWrite, bytes: &[u8]) {
         let file = OpenOptions::new().read(true).write(true).open(log.segment_path(write.segment));
         let file = file.expect("a segment is prepared before it is written to");
         let put = |bytes: &[u8]| file.write_all_at(bytes, write.file_offset).expect("the simulated disk takes it");
@@ -64,7 +69,9 @@ impl Images {
         put(bytes);
         let all = read(log, known).unwrap_or_else(|error| panic!("after a write, the log halts: {error}")).0;
         assert!(all.len() == base.len() + 1 && all.starts_with(&base), "a write is one frame more: {all:?}");
-        for kept in self.states(bytes.len() / SECTOR_BYTES) {
+        let states = self.states(bytes.len() / SECTOR_BYTES);
+        let (recovered, mut at) = (self.rng.index(states.len()), 0);
+        for kept in states {
             let mut state = before.clone();
             for at in kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(sector, _)| sector * SECTOR_BYTES) {
                 state[at..at + SECTOR_BYTES].copy_from_slice(&bytes[at..at + SECTOR_BYTES]);
@@ -76,19 +83,42 @@ impl Images {
             let expected = if kept.iter().all(|kept| *kept) { &all } else { &base };
             let partly = kept.contains(&true);
             assert!(found == *expected || partly && found == all, "a power cut lost or made records, {}", what());
-            self.power_cuts += 1;
+            if at == recovered {
+                is_recovered(disk, log, found.len());
+            }
+            (self.power_cuts, at) = (self.power_cuts + 1, at + 1);
         }
         put(&before);
     }
+}
+
+/// A start goes on with every log, whatever it clears away, and with this one behind so many frames; and the next one finds the same.
+fn is_recovered(disk: &Disk, log: &LogDir, frames: usize) {
+    let copy = Disk::new();
+    copy_files(disk.dir.path(), copy.dir.path());
+    let ends = || {
+        let mut of_log = 0;
+        let logs =
+            recover(copy.dir.path(), &[], &mut |_| {}, &mut |of, _| of_log += usize::from(of.log_id == log.log_id));
+        let logs = logs.unwrap_or_else(|error| panic!("after a power cut, a start halts: {error}"));
+        (of_log, logs.iter().map(|log| (log.position, log.start.segment)).collect::<Vec<_>>())
+    };
+    let (first, second) = (ends(), ends());
+    assert!(
+        first.0 == frames && first == second,
+        "{frames} frames are read, a start goes on with {first:?}, the next with {second:?}"
+    );
 }
 
 impl World {
     /// Tries what could become of the log at this write, if this world is for that.
     pub fn try_power_cuts(&mut self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
         let Some(mut images) = self.images.take() else { return };
-        if images.rng.percent(POWER_CUTS) {
+        // A start's first frame, before it serves.
+        let percent = if self.server.is_none() { POWER_CUTS_AT_START } else { POWER_CUTS };
+        if images.rng.percent(percent) {
             let known = self.known(log);
-            images.cut_power(log, known.as_ref(), write, bytes);
+            images.cut_power(&self.disk, log, known.as_ref(), write, bytes);
         }
         self.images = Some(images);
     }

@@ -25,6 +25,16 @@ const AGAIN_NS: u64 = 20 * MS;
 /// Markers reach the partitions within this.
 const MARKER_NS_MAX: u64 = 300 * MS;
 
+/// Whose newest checkpoint a topic has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewound {
+    Ours {
+        at_ns: u64,
+    },
+    /// What this edge exported last is still there.
+    Others,
+}
+
 #[derive(Default)]
 pub struct KafkaSink {
     order: Order,
@@ -166,6 +176,8 @@ impl World {
             self.kill();
             return None;
         }
+        let epoch = self.exporting().kafka.epoch;
+        self.reads.insert(epoch, self.now_ns);
         let kafka = &mut self.exporting().kafka;
         if let Some(offsets) = kafka.following.read(at, newest) {
             let doing = Doing::Read { wait, end: offsets.end, at: offsets.start, newest: None, until_ns };
@@ -240,6 +252,8 @@ impl World {
                 if let Some(committed) = committed {
                     let landed = self.sink.land_records(&committed.records);
                     self.held(landed);
+                    let over = self.exports_over_a_gap(epoch);
+                    self.held(over);
                     self.look_at_watermark();
                     self.clone_exported(epoch);
                 }
@@ -280,29 +294,52 @@ impl World {
     pub fn rewind_topics(&mut self) {
         let known = self.sink.checkpoint.as_ref().map(|checkpoint| checkpoint.txn_seq);
         let remembered = self.disk.mirrored().map(|checkpoint| checkpoint.txn_seq);
-        if self.draining || self.rewound {
+        if self.draining || self.rewound.is_some() {
             return;
         }
         if !self.broker.is_quiet() || known.is_none() || known != remembered {
             return self.after(7 * MS, Happening::Rewind);
         }
-        self.rewound = true;
+        let newest = self.newest_checkpoint();
         if self.rng.percent(50) {
             self.note("topics emptied", &[]);
             self.trace.cover("topics emptied");
             [PARTIALS, CHECKPOINTS].into_iter().for_each(|partition| self.broker.rewind(partition, usize::MAX));
-            let killed = self.rng.percent(50);
             if let Some(global) = &mut self.global {
                 global.topic_emptied();
-                if killed {
-                    global.kill();
-                }
             }
         } else {
             let entries = self.rng.between(2, 40) as usize;
             self.note("topic rewound", &[entries as u64]);
             self.trace.cover("topic rewound");
             self.broker.rewind(CHECKPOINTS, entries);
+        }
+        self.rewound = Some(if self.newest_checkpoint() == newest {
+            Rewound::Others
+        } else {
+            Rewound::Ours { at_ns: self.now_ns }
+        });
+    }
+
+    /// Of this edge, as whoever reads finds it.
+    fn newest_checkpoint(&self) -> Option<Record> {
+        let (records, _) = self.broker.committed(CHECKPOINTS, 0);
+        records.into_iter().map(|(_, record)| record).rfind(|record| record.key == EDGE_ID).cloned()
+    }
+
+    /// What a topic has lost is missed by whoever looks next; nobody exports on top of that but who had looked before.
+    fn exports_over_a_gap(&mut self, epoch: u32) -> Result<(), String> {
+        let read_ns = self.reads.get(&epoch).copied().unwrap_or(0);
+        let seq = self.sink.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.txn_seq);
+        match self.rewound {
+            Some(Rewound::Ours { at_ns }) if read_ns >= at_ns => {
+                Err(format!("transaction {seq} is exported, and the checkpoint before it is gone"))
+            }
+            Some(_) => {
+                self.rewound = Some(Rewound::Others);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -312,7 +349,8 @@ impl World {
         if self.clone_halts(halt) {
             return;
         }
-        assert!(self.rewound && halt.exit() == Exit::Checkpoint, "the exporter halts: {halt}");
+        let ours_is_gone = matches!(self.rewound, Some(Rewound::Ours { .. }));
+        assert!(ours_is_gone && halt.exit() == Exit::Checkpoint, "the exporter halts: {halt}");
         self.note("halted", &[]);
         self.trace.cover("halted over a topic that was rewound");
         (self.halted, self.finished) = (true, true);

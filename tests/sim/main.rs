@@ -4,7 +4,7 @@
 //! ```text
 //! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens; SIM_WITHOUT=kill,drip takes that away
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on; SIM_ONLY=clones, or global: of such worlds
-//! SIM_POINTS=all cargo test --test sim points -- --nocapture      a process stopped at every point of a scripted world; SIM_POINTS=17: at one
+//! SIM_POINTS=all cargo test --test sim points -- --nocapture      a process stopped at every point of a scripted world; SIM_POINTS=remote/17: at one
 //! SIM_IMAGES=100000 cargo test --test sim images -- --nocapture   so many states that a power cut could leave, and faults of the disk
 //! ```
 // What cannot be unwrapped in a test fails it.
@@ -70,6 +70,7 @@ const MUST_COVER: &[&str] = &[
     "clean stop",
     "shed",
     "disk_full",
+    "a core is paused",
     "clock",
     "shed for want of memory",
     "eviction",

@@ -73,6 +73,8 @@ pub struct Oracle {
     answered: VecDeque<(i64, usize)>,
     /// The others, by campaign.
     complete: BTreeMap<String, u64>,
+    /// Of these ids so many were accepted, it was not said which; and who said so.
+    some_accepted: Vec<(BTreeSet<usize>, usize, Side)>,
     /// Who is asked or answers now; and whose answers are not owed.
     pub side: Side,
     lost: Option<Side>,
@@ -93,8 +95,9 @@ const LATE_MS: i64 = 8_000;
 
 impl Oracle {
     pub fn new(remembered_ms: i64) -> Oracle {
-        let (answered, complete) = (VecDeque::new(), BTreeMap::new());
-        Oracle { ids: Vec::new(), tries: Vec::new(), remembered_ms, answered, complete, side: Side::Before, lost: None }
+        let (answered, complete, some_accepted) = (VecDeque::new(), BTreeMap::new(), Vec::new());
+        let (ids, tries) = (Vec::new(), Vec::new());
+        Oracle { ids, tries, remembered_ms, answered, complete, some_accepted, side: Side::Before, lost: None }
     }
 
     pub fn id(&mut self, ad: u32, campaign: String, never: bool) -> usize {
@@ -162,9 +165,16 @@ impl Oracle {
         Ok(())
     }
 
+    /// An answer that does not say which of these were accepted.
+    pub fn some_accepted(&mut self, tries: &[usize], accepted: u64) {
+        let ids = tries.iter().map(|at| self.tries[*at].id).collect();
+        self.some_accepted.push((ids, accepted as usize, self.side));
+    }
+
     /// What this side answered is not owed: it may be counted, or not.
     pub fn lose(&mut self, side: Side) {
         self.lost = Some(side);
+        self.some_accepted.retain(|(_, _, by)| *by != side);
         for id in &mut self.ids {
             id.taken_by.remove(&side);
             id.taken_stamps.clear();
@@ -224,7 +234,8 @@ impl Oracle {
         if click.never || (!taken && click.unknown == 0 && click.open == 0) {
             return (0, 0);
         }
-        let span_ms = click.last_ended_ms.saturating_sub(click.first_sent_ms).saturating_add(LATE_MS);
+        let late_ms = if click.unknown + click.open > 0 { LATE_MS } else { 0 };
+        let span_ms = click.last_ended_ms.saturating_sub(click.first_sent_ms).saturating_add(late_ms);
         // Between two tries the clock may have gone an hour ahead and back: the stamps tell.
         let stamps_ms = click.stamps.last().zip(click.stamps.first()).map_or(0, |(last, first)| last - first);
         let remembered = span_ms.max(stamps_ms) < self.remembered_ms;
@@ -281,6 +292,12 @@ impl Oracle {
             }
             *found.entry(campaign).or_default() += clicks;
             *found_by_ad.entry(ad).or_default() += clicks;
+        }
+        for (ids, accepted, _) in &self.some_accepted {
+            let counted = ids.iter().filter(|id| found.contains_key(self.ids[**id].campaign.as_str())).count();
+            if exported == Exported::All && counted < *accepted {
+                return Err(format!("{accepted} of the clicks {ids:?} were accepted, and {counted} are counted"));
+            }
         }
         within("campaign", expected.iter().map(|(name, bounds)| (*name, *bounds)), &found)?;
         within("ad", by_ad.iter().map(|(name, bounds)| (name.as_str(), *bounds)), &found_by_ad)

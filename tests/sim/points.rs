@@ -111,11 +111,15 @@ impl World {
     }
 }
 
-/// The numbers of the points to stop at: all, one, or some of each kind, spread over the world.
-fn to_try(passed: &[&'static str]) -> Vec<usize> {
+/// The numbers of the points to stop at: all, one of one of the sinks, or some of each kind, spread over the world.
+fn to_try(remote: bool, passed: &[&'static str]) -> Vec<usize> {
     match std::env::var("SIM_POINTS").as_deref() {
         Ok("all") => (0..passed.len()).collect(),
-        Ok(number) => vec![number.parse().expect("`all`, or the number of a point")],
+        Ok(point) => {
+            let (sink, number) = point.split_once('/').expect("`all`, or `embedded/17`, or `remote/17`");
+            let number = number.parse().expect("the number of a point");
+            if sink == of_sink(remote) { vec![number] } else { Vec::new() }
+        }
         Err(_) => {
             let mut kinds: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
             passed.iter().enumerate().for_each(|(at, kind)| kinds.entry(kind).or_default().push(at));
@@ -126,6 +130,10 @@ fn to_try(passed: &[&'static str]) -> Vec<usize> {
             kinds.values().flat_map(some).collect()
         }
     }
+}
+
+fn of_sink(remote: bool) -> &'static str {
+    if remote { "remote" } else { "embedded" }
 }
 
 /// Stops the world at each of these points, on all CPUs.
@@ -148,7 +156,10 @@ fn stop_at_each(remote: bool, points: &[usize]) {
     });
     let failed = failed.into_inner().unwrap();
     for (point, why) in &failed {
-        println!("point {point} FAILED: {why}\n  remote sink {remote}; replay: SIM_POINTS={point} SIM_TRACE=1");
+        let sink = of_sink(remote);
+        println!(
+            "point {point} FAILED: {why}\n  replay: SIM_POINTS={sink}/{point} SIM_TRACE=1 cargo test --test sim points -- --nocapture"
+        );
     }
     assert!(failed.is_empty(), "{failed:?}");
 }
@@ -157,11 +168,14 @@ fn stop_at_each(remote: bool, points: &[usize]) {
 fn a_process_may_be_stopped_at_all_points() {
     for remote in [false, true] {
         let base = judged(scripted(remote, None, false)).unwrap_or_else(|why| {
-            println!("point 0 FAILED: {why}\n  remote sink {remote}, and stopped nowhere");
+            println!("point 0 FAILED: {why}\n  {} sink, and stopped nowhere", of_sink(remote));
             panic!("{why}");
         });
         let (began, passed) = (Instant::now(), base.points.expect("they went in").passed);
-        let points = to_try(&passed);
+        let points = to_try(remote, &passed);
+        if points.is_empty() {
+            continue;
+        }
         stop_at_each(remote, &points);
         let mut kinds: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         passed.iter().for_each(|kind| kinds.entry(kind).or_default().0 += 1);
@@ -171,7 +185,7 @@ fn a_process_may_be_stopped_at_all_points() {
         let mut missed: Vec<_> = MUST_COVER.iter().filter(|what| !base.covered.contains_key(**what)).collect();
         missed.extend((base.clicks < 2_000).then_some(&"2,000 clicks"));
         let what = if points.len() == passed.len() { "points" } else { "some points" };
-        let name = format!("{what}, {} sink", if remote { "remote" } else { "embedded" });
+        let name = format!("{what}, {} sink", of_sink(remote));
         println!("{}", document(&name, [0, passed.len() as u64 - 1], &counts, began, missed.is_empty()));
         assert!(missed.is_empty(), "the scripted world has none of {missed:?}");
     }

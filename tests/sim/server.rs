@@ -61,6 +61,8 @@ pub struct CoreHost {
     idle_due: bool,
     write: Option<(Box<FrameBuffer>, LogWrite)>,
     write_failed: bool,
+    /// Its thread does not run until then.
+    pub paused_until_ns: u64,
     /// The connection of each slot, and the slot's generation.
     slots: Vec<(Option<usize>, u32)>,
     accepting: bool,
@@ -84,6 +86,7 @@ impl CoreHost {
             idle_due: false,
             write: None,
             write_failed: false,
+            paused_until_ns: 0,
             slots: vec![(None, 0); SLOTS as usize],
             accepting: true,
             done: false,
@@ -171,10 +174,10 @@ impl World {
     }
 
     pub fn wake(&mut self, core: usize, delay_ns: u64) {
-        let at_ns = self.now_ns + delay_ns;
         let life = self.lives;
         let Some(server) = &mut self.server else { return };
         let host = &mut server.cores[core];
+        let at_ns = (self.now_ns + delay_ns).max(host.paused_until_ns);
         // One that has stopped hears nothing any more.
         if !host.stopped && host.turn_at_ns.is_none_or(|planned| at_ns < planned) {
             host.turn_at_ns = Some(at_ns);
@@ -191,6 +194,9 @@ impl World {
             return;
         }
         host.turn_at_ns = None;
+        if host.paused_until_ns > now.mono_ns {
+            return self.wake(core, 0);
+        }
         let idle = host.inbox.is_empty() && std::mem::take(&mut host.idle_due);
         let inbox = std::mem::take(&mut host.inbox);
         let mut events: Vec<Event<'_>> = Vec::with_capacity(inbox.len() + 2);

@@ -20,7 +20,7 @@ pub struct Sink {
     /// A transaction that was sent and of which nobody knows whether it lands; a fence settles it.
     pub in_doubt: Option<Box<Transaction>>,
     /// Up to where each log was exported, and its clicks.
-    logs: BTreeMap<Vec<u8>, (u64, u64)>,
+    pub logs: BTreeMap<Vec<u8>, (u64, u64)>,
     pub horizon_ms: i64,
     pub stopped: bool,
 }

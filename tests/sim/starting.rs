@@ -11,6 +11,7 @@ use tollgate::core::incarnation::{self, Incarnation, LogEnd};
 use tollgate::cut::Position;
 use tollgate::event::FrameBuffer;
 use tollgate::export::{Behind, Exporter};
+use tollgate::wal::record::{Record, UUID_TEXT_BYTES};
 use tollgate::wal::recover::{RecoveredLog, Tail, recover};
 use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
 use tollgate::wal::writer::buffer_bytes;
@@ -19,6 +20,7 @@ use tollgate::{dedup, export, preagg};
 use crate::disk::Left;
 use crate::exporting::Exporting;
 use crate::mesh::Mesh;
+use crate::oracle::Rows;
 use crate::server::{CoreHost, Server};
 use crate::world::{Happening, MS, World};
 
@@ -182,6 +184,7 @@ impl World {
         let (begun, buffer, write) = Incarnation::begin(config, seat, nonce, table, end, buffers, self.now());
         let from = write.buffer_offset as usize;
         let bytes = &buffer.memory[from..from + write.length as usize];
+        self.try_power_cuts(log, &write, bytes);
         if self.killed_while("first frame cut off", 6) {
             if self.disk.tear(log, &write, bytes, &mut self.rng) == Left::Part {
                 self.trace.cover("first frame torn");
@@ -278,6 +281,29 @@ impl World {
             table.restore(&hashed, 0, stamp, stamp);
             number += 1;
         }
+    }
+
+    /// What is exported, and what waits in the logs of a process that halted.
+    pub fn exported_and_logged(&mut self) -> Rows {
+        let mut rows = self.sink.rows.clone();
+        let recovered = recover(self.disk.dir.path(), &[], &mut |_| {}, &mut |log: &LogDir, frame| {
+            let exported = self.sink.logs.get(&log.log_id[..]).map_or(0, |(lsn, _)| *lsn);
+            for (lsn, record) in (frame.header.first_lsn..).zip(&frame.records) {
+                if let Record::Click(click) = record
+                    && lsn > exported
+                {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    let mut uuid = [0; UUID_TEXT_BYTES];
+                    let click = click.to_click(&mut uuid);
+                    let pane_ms = click.event_time.0.div_euclid(10_000) * 10_000;
+                    *rows.entry((text(click.campaign_id), text(click.ad_id), pane_ms)).or_default() += 1;
+                }
+            }
+        });
+        if let Err(error) = recovered {
+            panic!("after a halt, recovery halts: {error}");
+        }
+        rows
     }
 
     /// What was exported as over does not begin again. Of two histories, only one can know.

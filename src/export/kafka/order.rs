@@ -5,11 +5,12 @@
 //!  look: peek    find, waiting for nobody ─▶ found
 //!        fence   fence ─▶ find, waiting for what is open ─▶ found: known; its producer is the next transaction's
 //!        again   last ─▶ found
-//!  commit        (fence ─▶ last ─▶ as known? else a rival) ─▶ send
+//!  commit        (fence) ─▶ last ─▶ as known? else a rival ─▶ send
 //! ```
 //!
 //! A producer is of one transaction: what is late of that one cannot end another. Fencing could also silence a rival that took our place,
-//! so behind each fence it is read who wrote last.
+//! so behind each fence it is read who wrote last; and again before the first transaction, which may come long after its fence: what a topic
+//! has lost by then would be written over, and nobody would know.
 
 use tollgate_wire::Checkpoint;
 
@@ -69,7 +70,7 @@ impl Order {
 
     pub fn commit(&mut self) -> Ask {
         self.call = Call::Commit;
-        if std::mem::take(&mut self.unused) { Ask::Send } else { Ask::Fence { anew: false } }
+        if std::mem::take(&mut self.unused) { Ask::Last } else { Ask::Fence { anew: false } }
     }
 
     /// The producer is there, and nobody made before it can write any more.
@@ -121,7 +122,8 @@ mod tests {
         assert_eq!(order.look(Look::Fence), Ask::Fence { anew: true });
         assert_eq!(order.fenced(), Ask::Find(Wait::ForOpen));
         assert_eq!(order.read(checkpoint(3)), Ask::Found(checkpoint(3)));
-        assert_eq!(order.commit(), Ask::Send, "it fenced for that");
+        assert_eq!(order.commit(), Ask::Last, "it fenced for that");
+        assert_eq!(order.read(checkpoint(3)), Ask::Send);
         order.committed(&checkpoint(4).expect("one"));
         assert_eq!(order.commit(), Ask::Fence { anew: false });
         assert_eq!(order.fenced(), Ask::Last);

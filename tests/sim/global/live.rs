@@ -17,14 +17,14 @@ pub(super) struct Live {
     pub from: i64,
     /// As the model sees it: partials with no end record yet, by edge; and what is ready to be committed.
     pub open: BTreeMap<String, Vec<Partial>>,
-    pub ready: Vec<(EndRecord, Vec<Partial>)>,
+    pub ready: Vec<(i64, EndRecord, Vec<Partial>)>,
 }
 
 impl Live {
     /// Of what is to be committed: what was said to be settled of it, and its version.
     pub fn settled(&self, marks: Marks) -> Result<BTreeMap<(String, i64), u64>, String> {
         let mut settled = BTreeMap::new();
-        for partial in self.ready.iter().flat_map(|(_, partials)| partials) {
+        for partial in self.ready.iter().flat_map(|(_, _, partials)| partials) {
             if partial.pane_start_ms + PANE_MS <= marks.closed_before_ms {
                 let key = (partial.ad_id.clone(), partial.pane_start_ms);
                 let (state, version) = self.version(&key)?;
@@ -70,7 +70,7 @@ impl Live {
             Kind::Partial => open.push(decode_partial(&record.payload).map_err(|error| error.to_string())?),
             Kind::End | Kind::Checkpoint => {
                 let end = decode_end_record(&record.payload).map_err(|error| error.to_string())?;
-                self.ready.push((end, std::mem::take(open)));
+                self.ready.push((offset, end, std::mem::take(open)));
             }
         }
         Ok(())

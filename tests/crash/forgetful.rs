@@ -1,0 +1,351 @@
+//! A file system in memory that forgets: what no sync has made durable is gone after a power cut, or there in part. It takes no more for
+//! synced than POSIX says: a file's bytes by fsync of it or by a write with O_DSYNC, a name by fsync of its directory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+};
+use nix::libc;
+
+use crate::rng::Rng;
+
+/// The kernel asks again at once: what it knows is what is there.
+const KEPT: Duration = Duration::ZERO;
+const SECTOR_BYTES: usize = 512;
+const ROOT: u64 = 1;
+
+#[derive(Clone)]
+enum Content {
+    File(Vec<u8>),
+    Folder(BTreeMap<OsString, u64>),
+}
+
+#[derive(Clone)]
+struct Node {
+    now: Content,
+    /// As of the last sync.
+    durable: Content,
+}
+
+struct Files {
+    nodes: HashMap<u64, Node>,
+    next: u64,
+    /// Writes that were durable when they ended, and syncs.
+    syncs: u64,
+}
+
+/// How much of what was not synced a power cut leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// Any of its sectors, and any of the names of each folder, old or new.
+    Some,
+}
+
+/// What lies on the disk; shared by the file system that is mounted.
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Files>>);
+
+/// Mounted until it is dropped.
+pub struct Mounted(#[expect(dead_code, reason = "held")] BackgroundSession);
+
+impl Disk {
+    /// All of a folder is durable.
+    pub fn of(folder: &Path) -> Disk {
+        let mut files = Files { nodes: HashMap::new(), next: ROOT, syncs: 0 };
+        files.load(folder);
+        Disk(Arc::new(Mutex::new(files)))
+    }
+
+    pub fn mount(&self, at: &Path) -> Mounted {
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("forgetful".to_owned())];
+        Mounted(
+            fuser::spawn_mount(Forgetful(self.clone()), at, &config)
+                .expect("mounting needs /dev/fuse, and root or fusermount3"),
+        )
+    }
+
+    /// Writes durable at their end, and syncs, so far.
+    pub fn syncs(&self) -> u64 {
+        self.files().syncs
+    }
+
+    /// What is there after a power cut, as a plain folder.
+    pub fn after_a_power_cut(&self, left: Left, rng: &mut Rng, to: &Path) {
+        let files = self.files();
+        let mut names = vec![(ROOT, to.to_owned())];
+        while let Some((number, path)) = names.pop() {
+            let Node { now, durable } = &files.nodes[&number];
+            match (now, durable) {
+                (Content::Folder(now), Content::Folder(durable)) => {
+                    std::fs::create_dir_all(&path).expect("ours");
+                    let new = left == Left::Some && rng.percent(50);
+                    let entries = if new { now } else { durable };
+                    names.extend(entries.iter().map(|(name, number)| (*number, path.join(name))));
+                }
+                (Content::File(now), Content::File(durable)) => {
+                    let bytes = if left == Left::Some { mixed(now, durable, rng) } else { durable.clone() };
+                    std::fs::write(&path, bytes).expect("ours");
+                }
+                _ => unreachable!("a node stays what it is"),
+            }
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.lock().expect("no call panics with it")
+    }
+}
+
+/// Sector by sector what was synced, or what was written since. A length is synced with the bytes or was not.
+fn mixed(now: &[u8], durable: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let length = if rng.percent(50) { now.len() } else { durable.len() };
+    let mut bytes = durable.to_vec();
+    bytes.resize(length, 0);
+    for (at, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+        let from = at * SECTOR_BYTES;
+        let written = &now[from.min(now.len())..(from + sector.len()).min(now.len())];
+        if sector[..written.len()] != *written && rng.percent(50) {
+            sector[..written.len()].copy_from_slice(written);
+        }
+    }
+    bytes
+}
+
+impl Files {
+    fn load(&mut self, path: &Path) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let content = if path.is_dir() {
+            let entries = std::fs::read_dir(path).expect("ours").map(|entry| entry.expect("ours"));
+            let mut names: Vec<_> = entries.map(|entry| (entry.file_name(), entry.path())).collect();
+            names.sort();
+            Content::Folder(names.into_iter().map(|(name, path)| (name, self.load(&path))).collect())
+        } else {
+            Content::File(std::fs::read(path).expect("ours"))
+        };
+        self.nodes.insert(number, Node { now: content.clone(), durable: content });
+        number
+    }
+
+    fn make(&mut self, parent: u64, name: &OsStr, content: Content) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.nodes.insert(number, Node { now: content.clone(), durable: content });
+        self.folder(parent).insert(name.to_owned(), number);
+        number
+    }
+
+    fn folder(&mut self, number: u64) -> &mut BTreeMap<OsString, u64> {
+        match &mut self.nodes.get_mut(&number).expect("the kernel knows it").now {
+            Content::Folder(names) => names,
+            Content::File(_) => panic!("{number} is no folder"),
+        }
+    }
+
+    fn bytes(&mut self, number: u64) -> &mut Vec<u8> {
+        match &mut self.nodes.get_mut(&number).expect("the kernel knows it").now {
+            Content::File(bytes) => bytes,
+            Content::Folder(_) => panic!("{number} is a folder"),
+        }
+    }
+
+    fn write(&mut self, number: u64, from: usize, data: &[u8], durable: bool) {
+        let put = |content: &mut Content| {
+            let Content::File(bytes) = content else { panic!("{number} is a folder") };
+            bytes.resize(bytes.len().max(from + data.len()), 0);
+            bytes[from..from + data.len()].copy_from_slice(data);
+        };
+        let node = self.nodes.get_mut(&number).expect("the kernel knows it");
+        put(&mut node.now);
+        if durable {
+            put(&mut node.durable);
+            self.syncs += 1;
+        }
+    }
+
+    fn sync(&mut self, number: u64) {
+        let node = self.nodes.get_mut(&number).expect("the kernel knows it");
+        node.durable = node.now.clone();
+        self.syncs += 1;
+    }
+
+    fn attributes(&self, number: u64) -> FileAttr {
+        let (kind, size, perm) = match &self.nodes[&number].now {
+            Content::File(bytes) => (FileType::RegularFile, bytes.len() as u64, 0o644),
+            Content::Folder(_) => (FileType::Directory, 0, 0o755),
+        };
+        FileAttr {
+            ino: INodeNo(number),
+            size,
+            blocks: size.div_ceil(512),
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind,
+            perm,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+}
+
+struct Forgetful(Disk);
+
+impl Filesystem for Forgetful {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mut files = self.0.files();
+        match files.folder(parent.0).get(name).copied() {
+            Some(number) => reply.entry(&KEPT, &files.attributes(number), Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&KEPT, &self.0.files().attributes(number.0));
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<std::time::SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<std::time::SystemTime>,
+        _: Option<std::time::SystemTime>,
+        _: Option<std::time::SystemTime>,
+        _: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let mut files = self.0.files();
+        if let Some(size) = size {
+            files.bytes(number.0).resize(size as usize, 0);
+        }
+        reply.attr(&KEPT, &files.attributes(number.0));
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let mut files = self.0.files();
+        let number = files.make(parent.0, name, Content::Folder(BTreeMap::new()));
+        reply.entry(&KEPT, &files.attributes(number), Generation(0));
+    }
+
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        let mut files = self.0.files();
+        let number = files.make(parent.0, name, Content::File(Vec::new()));
+        reply.created(&KEPT, &files.attributes(number), Generation(0), FileHandle(0), FopenFlags::empty());
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.files().folder(parent.0).remove(name);
+        reply.ok();
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        from: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        new: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mut files = self.0.files();
+        match files.folder(from.0).remove(name) {
+            Some(number) => {
+                files.folder(to.0).insert(new.to_owned(), number);
+                reply.ok();
+            }
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::empty());
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let mut files = self.0.files();
+        let bytes = files.bytes(number.0);
+        let from = (offset as usize).min(bytes.len());
+        reply.data(&bytes[from..(from + size as usize).min(bytes.len())]);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // RWF_DSYNC of a single write comes so, too.
+        self.0.files().write(number.0, offset as usize, data, flags.0 & libc::O_DSYNC != 0);
+        reply.written(data.len() as u32);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.0.files().sync(number.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.0.files().sync(number.0);
+        reply.ok();
+    }
+
+    fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let mut files = self.0.files();
+        let names: Vec<(OsString, u64)> =
+            files.folder(number.0).iter().map(|(name, number)| (name.clone(), *number)).collect();
+        for (at, (name, number)) in (1..).zip(names).skip(offset as usize) {
+            if reply.add(INodeNo(number), at, files.attributes(number).kind, &name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let blocks = 1 << 24;
+        reply.statfs(blocks, blocks, blocks, 1 << 20, 1 << 20, 4096, 255, 4096);
+    }
+}

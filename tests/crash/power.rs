@@ -1,0 +1,44 @@
+//! Power cuts of a disk that forgets what was not synced, under the real binary: what was acknowledged is counted once.
+//!
+//! `POWER_CUTS=200 cargo test --test crash power`: as many as one likes.
+
+use std::time::Duration;
+
+use crate::campaign::{check_counts, load, wait_for_export};
+use crate::client::{Client, Random, Shape, sums};
+use crate::forgetful::{Disk, Left};
+use crate::rng::Rng;
+use crate::server::{EXPORTS, Server, audited};
+
+const CUTS: u64 = 12;
+
+#[test]
+fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_not_synced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plain, mounted) = (folder.path().join("plain"), folder.path().join("mounted"));
+    [&plain, &mounted].into_iter().for_each(|path| std::fs::create_dir(path).expect("ours"));
+    let cuts = std::env::var("POWER_CUTS").map_or(CUTS, |text| text.parse().expect("a number of power cuts"));
+    let (mut random, mut rng) = (Random::new(31), Rng::new(31));
+    let shapes = [Shape::Single, Shape::Pipelined(8), Shape::Lines(20)];
+    let mut clients: Vec<Client> = (1..).zip(shapes).map(|(number, shape)| Client::new(number, shape, 31)).collect();
+    for cut in 0..cuts {
+        let disk = Disk::of(&plain);
+        let data = mounted.join("data");
+        let mount = disk.mount(&mounted);
+        let server = Server::start(&data, &EXPORTS);
+        load(server, &mut clients, Duration::from_millis(100 + random.below(500)), Server::kill);
+        drop(mount);
+        assert!(disk.syncs() > 10, "cut {cut}: {} syncs reached the disk", disk.syncs());
+        std::fs::remove_dir_all(&plain).expect("ours");
+        let left = if cut % 2 == 0 { Left::Nothing } else { Left::Some };
+        disk.after_a_power_cut(left, &mut rng, &plain);
+    }
+    let data = plain.join("data");
+    let server = Server::start(&data, &EXPORTS);
+    clients.iter_mut().for_each(|client| client.settle(server.clicks));
+    wait_for_export(&server);
+    let counted = check_counts(&server, &sums(&clients));
+    assert!(counted > 50 * cuts, "{counted} clicks are too few to prove anything");
+    server.stop();
+    audited(&data);
+}
