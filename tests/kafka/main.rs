@@ -29,6 +29,7 @@ mod broker;
 #[path = "../crash/client.rs"]
 mod client;
 mod coordinator;
+mod damaged;
 mod edge;
 mod exactly_once;
 mod faults;
