@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, PerAd, Random, Shape, sums, while_sending};
+use crate::document::timed_document;
 use crate::server::{Server, audited, wait_until};
 
 const ROUNDS: u64 = 100;
@@ -113,11 +114,10 @@ fn kills(cores: &[&str]) {
     let of = |what: fn(&Client) -> u64| clients.iter().map(what).sum::<u64>();
     let (duplicates, retried, shed) =
         (of(|client| client.duplicates), of(|client| client.retried), of(|client| client.shed));
-    println!(
-        "{rounds} kills with {cores:?} cores, {counted} clicks, {duplicates} duplicates, {retried} retried, {shed} shed, {killed_recovering} \
-         killed while recovering, within {window:?} at last, {} s",
-        began.elapsed().as_secs()
+    let counts = format!(
+        "\"kills\":{rounds},\"killed_recovering\":{killed_recovering},\"clicks\":{counted},\"duplicates\":{duplicates},\"retried\":{retried},\"shed\":{shed}"
     );
+    println!("{}", timed_document(&format!("kills, {} cores", cores.join(" or ")), &counts, began));
     assert_eq!(killed_recovering, rounds / 2, "killed while recovering");
     assert!(counted > 10_000 && duplicates > 500 && retried > 100, "too little load to prove anything");
 }

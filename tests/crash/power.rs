@@ -2,10 +2,11 @@
 //!
 //! `POWER_CUTS=200 cargo test --test crash power`: as many as one likes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::campaign::{check_counts, load, wait_for_export};
 use crate::client::{Client, Random, Shape, sums};
+use crate::document::timed_document;
 use crate::forgetful::{Disk, Left};
 use crate::rng::Rng;
 use crate::server::{EXPORTS, Server, audited};
@@ -18,7 +19,7 @@ fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_no
     let (plain, mounted) = (folder.path().join("plain"), folder.path().join("mounted"));
     [&plain, &mounted].into_iter().for_each(|path| std::fs::create_dir(path).expect("ours"));
     let cuts = std::env::var("POWER_CUTS").map_or(CUTS, |text| text.parse().expect("a number of power cuts"));
-    let (mut random, mut rng) = (Random::new(31), Rng::new(31));
+    let (mut random, mut rng, began) = (Random::new(31), Rng::new(31), Instant::now());
     let shapes = [Shape::Single, Shape::Pipelined(8), Shape::Lines(20)];
     let mut clients: Vec<Client> = (1..).zip(shapes).map(|(number, shape)| Client::new(number, shape, 31)).collect();
     for cut in 0..cuts {
@@ -41,4 +42,5 @@ fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_no
     assert!(counted > 50 * cuts, "{counted} clicks are too few to prove anything");
     server.stop();
     audited(&data);
+    println!("{}", timed_document("power cuts", &format!("\"power_cuts\":{cuts},\"clicks\":{counted}"), began));
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::client::{Client, Shape, while_sending};
+use crate::document::timed_document;
 use crate::edge::{Edge, wait_for_export};
 use crate::exactly_once::judged;
 use crate::reader::{coordinator_of, describe_topic};
@@ -102,7 +103,7 @@ fn round(nth: u64, brokers: &mut [Broker; 3], of: &Exporting, server: &Server) -
 
 #[test]
 fn moves_of_the_coordinator_and_of_leaders_lose_and_double_nothing() {
-    let folder = shared::folder();
+    let (folder, began) = (shared::folder(), Instant::now());
     let mut brokers = Broker::start_three(folder.path());
     let mut of = Exporting::new(&brokers);
     let config = describe_topic(&of.edge.brokers, &of.edge.topics.partials)["config"].clone();
@@ -132,12 +133,12 @@ fn moves_of_the_coordinator_and_of_leaders_lose_and_double_nothing() {
     });
     let (clicks, aborted) = judged(&of.edge, &mut clients);
     let (commits, doubts) = told;
-    println!(
-        "{} rounds, {commits} commits, {clicks} clicks, {doubts} commits in doubt, {aborted} aborted records, lost 0, doubled 0; \
-         moves of {LED:?}: {moved:?}; a commit without the broker after {:.1} s at most",
-        moves(),
-        longest.as_secs_f64()
+    println!("moves of {LED:?}: {moved:?}; a commit without the broker after {:.1} s at most", longest.as_secs_f64());
+    let counts = format!(
+        "\"brokers_ended\":{},\"moves\":{moved:?},\"commits\":{commits},\"clicks\":{clicks},\"in_doubt\":{doubts},\"aborted_records\":{aborted},\"lost\":0,\"doubled\":0",
+        moves()
     );
+    println!("{}", timed_document("kafka moves", &counts, began));
     assert!(moved.iter().all(|count| *count >= moves() / 3), "{moved:?} moves of {LED:?}: too few");
     assert!(clicks > 1_000, "{clicks} clicks: too little load to prove anything");
 }

@@ -3,9 +3,10 @@
 //!
 //! `KAFKA_COMMITS=10000 cargo test --test kafka faults` runs as many as one likes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, Shape, sums, while_sending};
+use crate::document::timed_document;
 use crate::edge::{Edge, wait_for_export};
 use crate::rules::{Action, Api, Applied, Rule, When};
 use crate::server::Server;
@@ -71,9 +72,18 @@ fn at_each_contact() -> Vec<(Api, u64, Action)> {
     ]
 }
 
-/// Runs an edge under load through the faults until it has committed so often; all is exported when they end. Returns how often each
-/// was applied.
-fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Vec<u64> {
+/// What edges went through.
+#[derive(Default)]
+struct Survived {
+    commits: u64,
+    clicks: u64,
+    aborted: u64,
+    /// How often each fault was applied.
+    times: Vec<u64>,
+}
+
+/// Runs an edge under load through the faults until it has committed so often; all is exported when they end.
+fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Survived {
     let (broker, proxy) = (shared::broker(), shared::proxy());
     let name = format!("{name}-{nth}");
     let edge = Edge::new(&name, &broker.direct(), &proxy.address().to_string());
@@ -108,17 +118,17 @@ fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Vec<u64> {
     let records = |sum: &crate::reader::Sum| sum.partials() + sum.ends();
     let aborted = records(&edge.topics.uncommitted()) - records(&sum);
     let times: Vec<u64> = applied.iter().map(Applied::times).collect();
-    println!("{name}: {} commits, {} clicks, {aborted} aborted records, faults {times:?}", sum.ends(), sum.clicks());
-    times
+    println!("{name}: faults {times:?}");
+    Survived { commits: sum.ends(), clicks: sum.clicks(), aborted, times }
 }
 
 /// Two edges with these faults, that must have come.
-fn both_survive(name: &'static str, faults: &[(Api, u64, Action)]) {
-    let all: Vec<Vec<u64>> = std::thread::scope(|scope| {
+fn both_survive(name: &'static str, faults: &[(Api, u64, Action)]) -> Survived {
+    let all: Vec<Survived> = std::thread::scope(|scope| {
         let edges: Vec<_> = (0..EDGES).map(|nth| scope.spawn(move || survives(name, nth, faults))).collect();
         edges.into_iter().map(|edge| edge.join().unwrap_or_else(|_| panic!("{name} did not survive"))).collect()
     });
-    let times: Vec<u64> = (0..faults.len()).map(|at| all.iter().map(|times| times[at]).sum()).collect();
+    let times: Vec<u64> = (0..faults.len()).map(|at| all.iter().map(|edge| edge.times[at]).sum()).collect();
     let none: Vec<_> = faults.iter().zip(&times).filter(|(_, times)| **times == 0).map(|(fault, _)| fault).collect();
     assert!(
         times.iter().sum::<u64>() > commits() * EDGES / 10
@@ -126,6 +136,8 @@ fn both_survive(name: &'static str, faults: &[(Api, u64, Action)]) {
             && none.iter().all(|fault| fault.2 != LATE_END),
         "{name}: too few faults to prove anything: none of {none:?}"
     );
+    let sum = |of: fn(&Survived) -> u64| all.iter().map(of).sum();
+    Survived { commits: sum(|one| one.commits), clicks: sum(|one| one.clicks), aborted: sum(|one| one.aborted), times }
 }
 
 fn committed(server: &Server) -> u64 {
@@ -134,11 +146,18 @@ fn committed(server: &Server) -> u64 {
 
 #[test]
 fn faults_of_commits_of_what_is_sent_and_of_each_contact_lose_and_double_nothing() {
+    let began = Instant::now();
     let kinds =
         [("faults-end", at_the_end()), ("faults-sent", before_the_end()), ("faults-contact", at_each_contact())];
-    std::thread::scope(|scope| {
-        for (name, faults) in &kinds {
-            scope.spawn(move || both_survive(name, faults));
-        }
+    let all: Vec<Survived> = std::thread::scope(|scope| {
+        let all: Vec<_> = kinds.iter().map(|(name, faults)| scope.spawn(move || both_survive(name, faults))).collect();
+        all.into_iter().map(|one| one.join().expect("it survives")).collect()
     });
+    let sum = |of: fn(&Survived) -> u64| all.iter().map(of).sum::<u64>();
+    let (commits, clicks) = (sum(|one| one.commits), sum(|one| one.clicks));
+    let (aborted, faults) = (sum(|one| one.aborted), sum(|one| one.times.iter().sum()));
+    let counts = format!(
+        "\"commits\":{commits},\"clicks\":{clicks},\"faults\":{faults},\"aborted_records\":{aborted},\"lost\":0,\"doubled\":0"
+    );
+    println!("{}", timed_document("kafka faults", &counts, began));
 }

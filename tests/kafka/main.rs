@@ -30,6 +30,8 @@ mod broker;
 mod client;
 mod coordinator;
 mod damaged;
+#[path = "../sim/document.rs"]
+mod document;
 mod edge;
 mod exactly_once;
 mod faults;

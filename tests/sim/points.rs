@@ -186,7 +186,10 @@ fn a_process_may_be_stopped_at_all_points() {
         missed.extend((base.clicks < 2_000).then_some(&"2,000 clicks"));
         let what = if points.len() == passed.len() { "points" } else { "some points" };
         let name = format!("{what}, {} sink", of_sink(remote));
-        println!("{}", document(&name, [0, passed.len() as u64 - 1], &counts, began, missed.is_empty()));
+        println!(
+            "{}",
+            document(&name, [points[0] as u64, points[points.len() - 1] as u64], &counts, began, missed.is_empty())
+        );
         assert!(missed.is_empty(), "the scripted world has none of {missed:?}");
     }
 }
