@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::network::Conn;
 use crate::oracle::Side;
 use crate::server::Server;
-use crate::world::{Happening, MS, World};
+use crate::world::{Happening, MS, SECOND, World};
 
 /// Time between two looks whether what is waited for is there.
 const LOOK_NS: u64 = 7 * MS;
@@ -195,7 +195,11 @@ impl World {
             // What it then exports first, the copy holds; its nonce, not.
             self.kill();
         }
-        let delay_ns = self.rng.skewed(400 * MS);
+        // A snapshot may be hours old when it is put back, and Kafka away all the time.
+        let delay_ns = match self.options.hours {
+            0 => self.rng.skewed(400 * MS),
+            hours => self.rng.below(hours * 3_600 * SECOND),
+        };
         self.after(delay_ns, Happening::UseCopy);
     }
 

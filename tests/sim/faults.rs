@@ -119,7 +119,7 @@ impl World {
     /// Hours in which almost nobody sends; and, every other time, nothing can be exported.
     pub fn rest(&mut self) {
         let hours_ns = self.options.hours * 3_600 * SECOND;
-        self.resting_until_ns = self.now_ns + hours_ns;
+        (self.resting_from_ns, self.resting_until_ns) = (self.now_ns, self.now_ns + hours_ns);
         let away = self.rng.percent(50);
         self.note("rest", &[u64::from(away)]);
         self.trace.cover(if away { "hours without a sink" } else { "quiet hours" });

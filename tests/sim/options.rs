@@ -164,7 +164,7 @@ impl Options {
             clones: rng.percent(16),
         };
         // Whoever goes without one of these shall not get clones for it.
-        options.clones &= options.remote && !options.rewinds && options.hours == 0;
+        options.clones &= options.remote && !options.rewinds;
         options
     }
 

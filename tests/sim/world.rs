@@ -135,7 +135,8 @@ pub struct World {
     pub clones: Clones,
     /// The exporter ended the process for good, as it should.
     pub halted: bool,
-    /// Little happens until then.
+    /// Little happens in between; 0 as long as it does not rest.
+    pub resting_from_ns: u64,
     pub resting_until_ns: u64,
     pub room: bool,
     /// Writes take so much longer until then.
@@ -209,6 +210,7 @@ impl World {
             reads: BTreeMap::new(),
             clones: Clones::default(),
             halted: false,
+            resting_from_ns: 0,
             resting_until_ns: 0,
             room: true,
             stalled_until_ns: 0,
@@ -278,8 +280,7 @@ impl World {
         // A world may end early.
         let faults_ns = self.now_ns.min(SECOND + self.options.load_ns + hours_ns) - SECOND;
         let faults_ns = if self.options.fault_every_ns > 0 { faults_ns } else { 0 };
-        let rested_ns = faults_ns.min(hours_ns).saturating_sub(self.resting_until_ns.saturating_sub(self.now_ns));
-        let rested_ns = if self.resting_until_ns > 0 { rested_ns } else { 0 };
+        let rested_ns = faults_ns.min(self.now_ns.min(self.resting_until_ns).saturating_sub(self.resting_from_ns));
         self.judge();
         Verdict {
             hash: self.trace.hash(),
