@@ -157,6 +157,10 @@ impl World {
             self.kill();
             return None;
         }
+        if self.broker.ends(CHECKPOINTS).1 < end {
+            self.trace.cover("a topic ends before what was to be read");
+            return Some(self.kafka_fails());
+        }
         let (records, stable) = self.broker.committed(CHECKPOINTS, at);
         let mut ours = records.iter().filter(|(offset, record)| *offset < end && record.key == EDGE_ID);
         let last = ours.next_back().map(|(_, record)| decode_checkpoint(&record.payload).expect("as it was sent"));
