@@ -1,7 +1,7 @@
 //! What makes a name outlive a power cut: a file's bytes are synced, and then the folder that names it.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub(super) fn sync_dir(path: &Path) -> Result<(), LogError> {
 }
 
 /// The folders above, as far as the file system goes: a directory that was made is gone after a power cut, and all that is in it, unless the
-/// one that names it is synced. One that cannot be opened is not ours, and was there before.
+/// one that names it is synced. One that this user may not open was made by somebody else, before.
 pub(super) fn sync_above(path: &Path) -> Result<(), LogError> {
     let failed = |source| io_error("look at", path, source);
     let (path, device) = (path.canonicalize().map_err(failed)?, std::fs::metadata(path).map_err(failed)?.dev());
@@ -34,7 +34,9 @@ pub(super) fn sync_above(path: &Path) -> Result<(), LogError> {
             Ok(folder) if folder.metadata().map_err(failed)?.dev() == device => {
                 folder.sync_all().map_err(|source| io_error("sync", above, source))?;
             }
-            Ok(_) | Err(_) => return Ok(()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+            Err(source) => return Err(io_error("open", above, source)),
         }
     }
     Ok(())

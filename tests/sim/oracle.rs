@@ -362,6 +362,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_was_cut_short_owes_as_many_clicks_as_it_accepted() {
+        let allowed = |accepted| {
+            let mut oracle = Oracle::new(60_000);
+            let tries = ["c", "d"].map(|campaign| {
+                let id = oracle.id(1, campaign.to_owned(), false);
+                oracle.send(id, 12_345, 0)
+            });
+            tries.into_iter().for_each(|at| oracle.end(at, Verdict::Unknown, 10).unwrap());
+            oracle.some_accepted(&tries, accepted);
+            oracle.judge(&rows(1), Exported::All).is_ok()
+        };
+        assert_eq!([allowed(0), allowed(1), allowed(2)], [true, true, false]);
+    }
+
+    #[test]
     fn what_nobody_sent_may_not_be_counted() {
         assert!(Oracle::new(0).judge(&rows(1), Exported::InPart).is_err());
     }
