@@ -157,7 +157,9 @@ impl World {
         let shared = self.rng.percent(self.options.shared_percent);
         let campaign = if shared { format!("shared_{}", self.rng.below(6)) } else { format!("c{known}") };
         let ad = self.rng.skewed(30) as u32;
-        let never = age_ms < -1_000_000 || self.rng.percent(4);
+        // The hour may pass at once, where the clock leaps.
+        let far = age_ms < -1_000_000;
+        let never = if far { self.options.clock_is_right() } else { self.rng.percent(4) };
         Planned { id: self.oracle.id(ad, campaign, never), stamp: wall_ms - age_ms, other_payload: false }
     }
 
