@@ -16,7 +16,7 @@ pub enum Exit {
     Bug = 70,
     /// The log is damaged where it had been durable. `tollgate wal verify` says what is lost, `wal repair` goes on.
     LogDamaged = 71,
-    /// A write or sync of the log failed. Nothing of it was acknowledged; the disk needs a look before a restart.
+    /// A write or sync of the log, or a sync of a folder, failed. Nothing of it was acknowledged; the disk needs a look before a restart.
     LogWriteFailed = 72,
     /// The data directory is in use, is of another edge, exported to another sink, or cannot be what it must.
     DataDir = 73,

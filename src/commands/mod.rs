@@ -55,7 +55,9 @@ pub fn halt_text(error: &LogError, path: &Path) -> String {
         LogError::Damaged(_) => format!(
             "{error}. `tollgate wal verify {dir}` shows what is lost, and the `tollgate wal repair` command that goes on"
         ),
-        LogError::Io { .. } | LogError::InUse { .. } | LogError::Unreadable { .. } => error.to_string(),
+        LogError::Io { .. } | LogError::NotSynced { .. } | LogError::InUse { .. } | LogError::Unreadable { .. } => {
+            error.to_string()
+        }
     }
 }
 

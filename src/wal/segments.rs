@@ -37,6 +37,8 @@ const IDENTITY_VERSION: u32 = 1;
 pub enum LogError {
     #[error("cannot {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot sync {path}, or a folder above it: {source}: look at the disk (dmesg, SMART) before a restart")]
+    NotSynced { path: PathBuf, source: io::Error },
     #[error("{path} is in use by another process: stop it, or name another --data-dir")]
     InUse { path: PathBuf },
     #[error("{path} is not what tollgate wrote: {why}")]
@@ -49,6 +51,7 @@ impl LogError {
     pub fn exit(&self) -> Exit {
         match self {
             LogError::Io { .. } => Exit::Unavailable,
+            LogError::NotSynced { .. } => Exit::LogWriteFailed,
             LogError::InUse { .. } | LogError::Unreadable { .. } => Exit::DataDir,
             LogError::Damaged(damage) if matches!(damage.fault, Fault::Checkpoint { .. }) => Exit::Checkpoint,
             LogError::Damaged(_) => Exit::LogDamaged,
