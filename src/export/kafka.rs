@@ -166,8 +166,8 @@ impl Kafka {
                 Ask::Fence { anew } => self.fence(anew).map_err(SendError::Producer)?,
                 Ask::Last => {
                     let connected = self.watch.take().map_or_else(|| Watch::connect(&self.client), Ok);
-                    let mut watch = connected.map_err(SendError::Producer)?;
-                    let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::Producer)?;
+                    let mut watch = connected.map_err(SendError::NotRead)?;
+                    let last = watch.last_checkpoint(place, &self.edge_id).map_err(SendError::NotRead)?;
                     self.watch = Some(watch);
                     self.order.read(last.map(|last| self.names().inside(&last)))
                 }
@@ -266,8 +266,10 @@ pub enum SendError {
     Kafka(#[from] KafkaError),
     #[error("{topic}: {error}{missing}", missing = rights::missing(error))]
     NotQueued { topic: String, error: KafkaError },
-    #[error("no producer: {0:?}")]
+    #[error("no producer: {0}")]
     Producer(SinkError),
+    #[error("nothing was sent: who wrote last cannot be read: {0}")]
+    NotRead(SinkError),
     #[error("the last checkpoint is not ours any more")]
     Rival,
     #[error("{delivered} of {records} records were delivered: {why}")]

@@ -33,13 +33,16 @@ pub enum Look {
 }
 
 /// Why a sink gave no checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
     /// It may answer later; clicks wait in the log.
+    #[error("{0}")]
     Unreachable(String),
     /// It will not answer again without a person.
+    #[error("{0}")]
     Broken(String),
     /// It is another one than this directory exported to.
+    #[error("{0}")]
     Foreign(String),
 }
 

@@ -1,8 +1,9 @@
 //! Pure. librdkafka's properties as an operator may set them: which are taken, which the protocol decides, which are secret.
 
 /// What exactly-once rests on, or what has a setting of its own.
-const DECIDED: [&str; 17] = [
+const DECIDED: [&str; 18] = [
     "acks",
+    "auto.offset.reset",
     "bootstrap.servers",
     "enable.auto.commit",
     "enable.auto.offset.store",

@@ -49,7 +49,7 @@ pub struct KafkaSink {
 /// What the brokers were asked, and what of it is done.
 pub enum Doing {
     Fence { until_ns: u64 },
-    Read { wait: Wait, end: i64, at: i64, newest: Option<Checkpoint>, until_ns: u64 },
+    Read { wait: Wait, end: i64, at: i64, newest: Option<(i64, Checkpoint)>, until_ns: u64 },
     Send { left: VecDeque<(usize, Record)>, until_ns: u64 },
     End { plan: Plan },
 }
@@ -152,7 +152,13 @@ impl World {
         }
     }
 
-    fn read(&mut self, wait: Wait, end: i64, (at, newest): (i64, Option<Checkpoint>), until_ns: u64) -> Option<Told> {
+    fn read(
+        &mut self,
+        wait: Wait,
+        end: i64,
+        (at, newest): (i64, Option<(i64, Checkpoint)>),
+        until_ns: u64,
+    ) -> Option<Told> {
         if self.stops_at("before a checkpoint is read") {
             self.kill();
             return None;
@@ -163,7 +169,8 @@ impl World {
         }
         let (records, stable) = self.broker.committed(CHECKPOINTS, at);
         let mut ours = records.iter().filter(|(offset, record)| *offset < end && record.key == EDGE_ID);
-        let last = ours.next_back().map(|(_, record)| decode_checkpoint(&record.payload).expect("as it was sent"));
+        let decoded = |record: &Record| decode_checkpoint(&record.payload).expect("as it was sent");
+        let last = ours.next_back().map(|(offset, record)| (*offset, decoded(record)));
         let (at, newest) = (at.max(stable.min(end)), last.or(newest));
         if !wait.is_over(at, end, stable <= at) {
             self.trace.cover("a read waits for what is open");

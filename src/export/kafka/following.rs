@@ -24,10 +24,10 @@ impl Wait {
     }
 }
 
-/// How far a partition was read, and the last checkpoint up to there.
+/// How far a partition was read, and the last checkpoint up to there, with its offset.
 #[derive(Debug, Default)]
 pub struct Following {
-    known: Option<(i64, Option<Checkpoint>)>,
+    known: Option<(i64, Option<(i64, Checkpoint)>)>,
     reading: Reading,
 }
 
@@ -42,24 +42,35 @@ struct Reading {
 }
 
 impl Following {
-    /// What to read, of a partition that has these offsets now.
+    /// What to read, of a partition that has these offsets now: from the last checkpoint on, so that one that was lost, and grown over
+    /// since, is missed.
     pub fn begin(&mut self, (low, high): (i64, i64)) -> Range<i64> {
-        // It ends before what was read: it is not the same any more.
-        let at = self.known.as_ref().map(|(at, _)| *at).filter(|at| *at <= high);
-        let from = at.unwrap_or((high - LOOK_BACK).max(low));
-        self.reading = Reading { low, high, from, goes_on: at.is_some() };
+        let from = match &self.known {
+            Some((_, Some((offset, _)))) => Some(*offset).filter(|offset| (low..high).contains(offset)),
+            Some((at, None)) => Some((*at).max(low)).filter(|at| *at <= high),
+            None => None,
+        };
+        self.reading = Reading { low, high, from: from.unwrap_or(low), goes_on: from.is_some() };
+        if from.is_some() { self.reading.from..high } else { self.look_back() }
+    }
+
+    /// The last of what there is.
+    fn look_back(&mut self) -> Range<i64> {
+        let Reading { low, high, .. } = self.reading;
+        let from = (high - LOOK_BACK).max(low);
+        self.reading = Reading { low, high, from, goes_on: false };
         from..high
     }
 
     /// That was read up to `at`, and this was the last in it. What to read instead, where it must go further back.
-    pub fn read(&mut self, at: i64, newest: Option<Checkpoint>) -> Option<Range<i64>> {
+    pub fn read(&mut self, at: i64, newest: Option<(i64, Checkpoint)>) -> Option<Range<i64>> {
         let Reading { low, high, from, goes_on } = self.reading;
-        if goes_on {
-            let before = self.known.take().and_then(|(_, last)| last);
-            self.known = Some((at, newest.or(before)));
-            return None;
+        let before = self.known.take().and_then(|(_, last)| last);
+        if goes_on && newest.is_none() && before.is_some() {
+            // It is not there any more: what is left says how much was lost.
+            return Some(self.look_back());
         }
-        if newest.is_some() || from == low {
+        if goes_on || newest.is_some() || from == low {
             self.known = Some((at, newest));
             return None;
         }
@@ -69,7 +80,7 @@ impl Following {
 
     /// The last checkpoint of what was read.
     pub fn last(&self) -> Option<&Checkpoint> {
-        self.known.as_ref()?.1.as_ref()
+        self.known.as_ref()?.1.as_ref().map(|(_, checkpoint)| checkpoint)
     }
 }
 
@@ -91,22 +102,48 @@ mod tests {
         }
     }
 
+    fn at(offset: i64, txn_seq: u64) -> Option<(i64, Checkpoint)> {
+        checkpoint(txn_seq).map(|checkpoint| (offset, checkpoint))
+    }
+
     #[test]
     fn it_is_looked_for_further_back_until_it_is_found_and_then_followed() {
         let mut following = Following::default();
         assert_eq!(following.begin((7, 50_000)), 49_000..50_000);
         assert_eq!(following.read(50_000, None), Some(40_000..50_000));
         assert_eq!(following.read(50_000, None), Some(7..50_000));
-        assert_eq!(following.read(50_000, checkpoint(3)), None);
+        assert_eq!(following.read(50_000, at(30, 3)), None);
         assert_eq!(following.last(), checkpoint(3).as_ref());
-        assert_eq!(following.begin((7, 50_010)), 50_000..50_010);
-        assert_eq!(following.read(50_010, None), None);
+        assert_eq!(following.begin((7, 50_010)), 30..50_010);
+        assert_eq!(following.read(50_010, at(30, 3)), None);
         assert_eq!(following.last(), checkpoint(3).as_ref(), "nothing newer");
-        assert_eq!(following.begin((7, 50_020)), 50_010..50_020);
-        assert_eq!(following.read(50_020, checkpoint(4)), None);
+        assert_eq!(following.begin((7, 50_020)), 30..50_020);
+        assert_eq!(following.read(50_020, at(50_015, 4)), None);
         assert_eq!(following.last(), checkpoint(4).as_ref());
+        assert_eq!(following.begin((7, 50_030)), 50_015..50_030);
         assert_eq!(following.begin((0, 12)), 0..12, "a topic that was made anew");
         assert_eq!(following.read(12, None), None);
         assert_eq!(following.last(), None);
+        assert_eq!(following.begin((0, 20)), 12..20, "there was none");
+        assert_eq!(following.read(20, None), None);
+        assert_eq!(following.begin((25, 30)), 25..30, "of what there is");
+    }
+
+    /// Others write there, too: the end alone says nothing.
+    #[test]
+    fn a_checkpoint_that_is_gone_is_missed_however_far_the_partition_has_grown() {
+        for (ends, then) in [((0, 2_000), 1_000..2_000), ((0, 990), 0..990), ((1_000, 1_000), 1_000..1_000)] {
+            let mut following = Following::default();
+            following.begin((0, 1_000));
+            following.read(1_000, at(990, 3));
+            if ends.1 > 1_000 {
+                assert_eq!(following.begin(ends), 990..ends.1);
+                assert_eq!(following.read(ends.1, None), Some(then), "it was grown over");
+            } else {
+                assert_eq!(following.begin(ends), then);
+            }
+            while following.read(ends.1, None).is_some() {}
+            assert_eq!(following.last(), None, "{ends:?}");
+        }
     }
 }

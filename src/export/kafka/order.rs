@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A producer is of one transaction: what is late of that one cannot end another. Fencing could also silence a rival that took our place,
-//! so behind each fence it is read who wrote last; and again before the first transaction, which may come long after its fence: what a topic
-//! has lost by then would be written over, and nobody would know.
+//! so behind each fence it is read who wrote last; and again before a transaction with the producer of a look, which may come long after its
+//! fence: what a topic has lost by then would be written over, and nobody would know.
 
 use tollgate_wire::Checkpoint;
 

@@ -51,6 +51,9 @@ impl ClientContext for Hears {
 
 impl ConsumerContext for Hears {}
 
+/// Is given a record: its offset, key and payload.
+pub type Each<'a> = dyn FnMut(i64, &[u8], &[u8]) + 'a;
+
 pub struct Reader {
     consumer: BaseConsumer<Hears>,
     reasons: Receiver<Reason>,
@@ -71,6 +74,8 @@ impl Reader {
 
     fn new(mut config: ClientConfig, isolation: &str) -> Result<Reader, SinkError> {
         config.set("isolation.level", isolation).set("enable.partition.eof", "true");
+        // Offsets that are not there any more are an error, and nothing is passed over for them.
+        config.set("auto.offset.reset", "error");
         // What is read is there, or the broker says that it is not: nothing is waited for in a fetch.
         config.set("fetch.wait.max.ms", "10").set("reconnect.backoff.ms", "20");
         let (told, reasons) = sync_channel(REASONS_MAX);
@@ -119,7 +124,7 @@ impl Reader {
         (topic, partition): (&str, i32),
         offsets: Range<i64>,
         wait: Wait,
-        each: &mut dyn FnMut(&[u8], &[u8]),
+        each: &mut Each<'_>,
     ) -> Result<i64, SinkError> {
         if offsets.is_empty() {
             return Ok(offsets.start);
@@ -135,7 +140,7 @@ impl Reader {
         (topic, partition): (&str, i32),
         offsets: Range<i64>,
         wait: Wait,
-        each: &mut dyn FnMut(&[u8], &[u8]),
+        each: &mut Each<'_>,
     ) -> Result<i64, SinkError> {
         let (consumer, what) = (&self.consumer, format!("reading {topic}/{partition}"));
         // Who leads it is then known, and not looked for at the next turn of a second's clock.
@@ -150,7 +155,7 @@ impl Reader {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     at = at.max(message.offset() + 1);
-                    each(message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+                    each(message.offset(), message.key().unwrap_or_default(), message.payload().unwrap_or_default());
                 }
                 // At an end that may still move: whatever is open behind it ends, or is ended.
                 Some(Err(KafkaError::PartitionEOF(_))) => no_more = true,

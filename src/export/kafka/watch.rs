@@ -73,15 +73,18 @@ impl Watch {
         edge_id: &str,
         offsets: std::ops::Range<i64>,
         wait: Wait,
-    ) -> Result<(i64, Option<Checkpoint>), SinkError> {
+    ) -> Result<(i64, Option<(i64, Checkpoint)>), SinkError> {
         let mut newest = None;
         let partition = (place.topic_checkpoints.as_str(), place.partition_checkpoints);
-        let at = self.committed.read(partition, offsets, wait, &mut |key, bytes| {
+        let at = self.committed.read(partition, offsets, wait, &mut |offset, key, bytes| {
             if key == edge_id.as_bytes() {
-                newest = Some(bytes.to_vec());
+                newest = Some((offset, bytes.to_vec()));
             }
         })?;
-        let decode = |bytes: Vec<u8>| decode_checkpoint(&bytes).map_err(|error| SinkError::Broken(error.to_string()));
+        let decode = |(offset, bytes): (i64, Vec<u8>)| match decode_checkpoint(&bytes) {
+            Ok(checkpoint) => Ok((offset, checkpoint)),
+            Err(error) => Err(SinkError::Broken(error.to_string())),
+        };
         Ok((at, newest.map(decode).transpose()?))
     }
 
@@ -89,7 +92,7 @@ impl Watch {
     pub fn edges(&self, topic: &str, partition: i32) -> Result<BTreeSet<Vec<u8>>, SinkError> {
         let (low, high) = self.all.ends(topic, partition)?;
         let mut edges = BTreeSet::new();
-        self.committed.read((topic, partition), low..high, Wait::ForNobody, &mut |key, _| {
+        self.committed.read((topic, partition), low..high, Wait::ForNobody, &mut |_, key, _| {
             edges.insert(key.to_vec());
         })?;
         Ok(edges)
