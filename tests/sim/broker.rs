@@ -89,6 +89,8 @@ pub struct Broker {
     partitions: [Partition; 2],
     coordinators: Vec<Coordinator>,
     txns: u64,
+    /// Whose transaction was open for too long.
+    pub timed_out: Vec<bool>,
 }
 
 impl Partition {
@@ -101,7 +103,8 @@ impl Partition {
 impl Broker {
     pub fn new(writers: usize) -> Broker {
         let coordinator = |_| Coordinator { epoch: 0, state: State::Empty, last: None };
-        Broker { partitions: Default::default(), coordinators: (0..writers).map(coordinator).collect(), txns: 0 }
+        let coordinators = (0..writers).map(coordinator).collect();
+        Broker { partitions: Default::default(), coordinators, txns: 0, timed_out: vec![false; writers] }
     }
 
     /// Where a partition begins and ends for everybody.
@@ -216,6 +219,7 @@ impl Broker {
             match &mut coordinator.state {
                 State::Open { since_ns, .. } if now_ns >= *since_ns + TRANSACTION_TIMEOUT_NS => {
                     coordinator.epoch += 1;
+                    self.timed_out[writer] = true;
                     self.decide(writer, false, now_ns, [0; 2]);
                     changed = true;
                 }

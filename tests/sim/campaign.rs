@@ -98,12 +98,13 @@ impl Campaign {
     }
 }
 
-/// Where SIM_ONLY says so, worlds without clones, or without the global tier, are passed over: they cannot show what is looked for.
+/// Where SIM_ONLY says so, worlds without clones, the global tier, or hours are passed over: they cannot show what is looked for.
 fn is_wanted(seed: u64) -> bool {
     match std::env::var("SIM_ONLY").as_deref() {
         Ok("clones") => World::new(seed, &[], false).has_clones(),
         Ok("global") => World::new(seed, &[], false).has_global(),
-        Ok(other) => panic!("SIM_ONLY={other}: `clones` or `global`"),
+        Ok("hours") => World::new(seed, &[], false).options.hours > 0,
+        Ok(other) => panic!("SIM_ONLY={other}: `clones`, `global` or `hours`"),
         Err(_) => true,
     }
 }

@@ -50,6 +50,13 @@ impl World {
         }
     }
 
+    /// Once more, out of turn.
+    pub fn client_hurries(&mut self, client: usize) {
+        if !self.draining {
+            self.act(client);
+        }
+    }
+
     fn act(&mut self, client: usize) {
         self.give_up_on_silence(client, 1_500 * MS);
         if self.clients[client].conns.len() < 2

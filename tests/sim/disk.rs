@@ -1,9 +1,10 @@
 //! Drives. The disk under the log: files in memory, so that recovery and the exporter read them with the product's own code,
 //! and writes that are nowhere until they end. A kill decides sector by sector what of an unfinished write is there.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tollgate::event::LogWrite;
@@ -19,6 +20,10 @@ pub const SECTOR_BYTES: usize = 512;
 pub struct Disk {
     pub dir: TempDir,
     pub late: Vec<Late>,
+    /// Where a write of the process failed; what it writes there again is said to be on the disk.
+    failed: BTreeSet<(PathBuf, u64)>,
+    /// That, with its length.
+    unkept: Vec<(PathBuf, u64, usize)>,
 }
 
 /// What a power cut left of a write.
@@ -38,12 +43,33 @@ pub fn in_memory() -> TempDir {
 
 impl Disk {
     pub fn new() -> Disk {
-        Disk { dir: in_memory(), late: Vec::new() }
+        Disk { dir: in_memory(), late: Vec::new(), failed: BTreeSet::new(), unkept: Vec::new() }
     }
 
     /// A write ended, synced.
-    pub fn write(&self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
+    pub fn write(&mut self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
         put(&self.open(log, write), write.file_offset, bytes);
+        let (path, offset) = (log.segment_path(write.segment), write.file_offset);
+        if self.failed.contains(&(path.clone(), offset)) {
+            self.unkept.push((path, offset, bytes.len()));
+        }
+    }
+
+    /// A write, or its sync, fails: any of its sectors may be there.
+    pub fn fail(&mut self, log: &LogDir, write: &LogWrite, bytes: &[u8], rng: &mut Rng) {
+        self.failed.insert((log.segment_path(write.segment), write.file_offset));
+        self.tear(log, write, bytes, rng);
+    }
+
+    /// The process is gone, and with it what was in memory only.
+    pub fn forget(&mut self) {
+        self.failed.clear();
+        for (path, offset, length) in std::mem::take(&mut self.unkept) {
+            // Of a segment that is freed nothing is missed.
+            if let Ok(file) = OpenOptions::new().write(true).open(path) {
+                put(&file, offset, &vec![0; length]);
+            }
+        }
     }
 
     /// The segment that is written to.

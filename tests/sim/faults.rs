@@ -8,6 +8,8 @@ use crate::world::{Happening, MS, SECOND, World};
 
 /// Mean time between two faults while almost nobody sends.
 const FAULT_AT_REST_NS: u64 = 600 * SECOND;
+/// Then each client acts so many times more, within seconds.
+const HURRIES: u64 = 6;
 
 /// A fault that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,7 @@ impl World {
         if self.rests() {
             next_ns = self.now_ns + self.rng.below(2 * FAULT_AT_REST_NS);
             next_ns = next_ns.min(self.resting_until_ns + self.rng.below(2 * every_ns));
+            self.hurry_clients();
         }
         self.at(next_ns, Happening::NextFault);
         let Weights { kill, stop, fail_write, disk_full, stall, sink_away, clock, resets } =
@@ -70,6 +73,16 @@ impl World {
             () if is(clock) => self.move_clock(),
             () if is(resets) => self.reset_connections(),
             () => {}
+        }
+    }
+
+    /// A fault that nobody meets says nothing: while one lasts, clients are busy.
+    fn hurry_clients(&mut self) {
+        for client in 0..self.clients.len() {
+            for _ in 0..HURRIES {
+                let delay_ns = self.rng.below(3 * SECOND);
+                self.after(delay_ns, Happening::ClientHurries(client));
+            }
         }
     }
 
@@ -149,6 +162,9 @@ impl World {
         let by_ms = if ahead { far_ms } else { -far_ms };
         self.note("clock", &[by_ms as u64]);
         self.set_clock_right();
+        if far_ms >= 8_000 && self.rests() && self.rng.percent(40) {
+            return self.start_under_a_wrong_clock(by_ms);
+        }
         self.wall_offset_ms += by_ms;
         if far_ms < 8_000 && self.rng.percent(30) {
             // It stays so; a process that was running sheds until it is started again, or believes it.
@@ -165,9 +181,22 @@ impl World {
         self.after(lasts, Happening::Ends(Fault::Clock));
     }
 
-    /// Ends a leap. A start waits for that too: a process that begins under a wrong clock believes it.
+    /// A process that begins under a wrong clock believes it, or waits. Set right, one that was ahead has to catch up with what was written
+    /// under it: that, too, is over before the rest is.
+    fn start_under_a_wrong_clock(&mut self, by_ms: i64) {
+        let third_ms = (self.resting_until_ns - self.now_ns) / (3 * MS);
+        self.leap_ms = by_ms.min(third_ms as i64);
+        self.leap_meets_starts = true;
+        self.wall_offset_ms += self.leap_ms;
+        let lasts = self.rng.below(third_ms) * MS;
+        self.after(lasts, Happening::Ends(Fault::Clock));
+        self.kill();
+    }
+
+    /// Ends a leap.
     pub fn set_clock_right(&mut self) {
         self.wall_offset_ms -= std::mem::take(&mut self.leap_ms);
+        self.leap_meets_starts = false;
     }
 
     fn reset_connections(&mut self) {

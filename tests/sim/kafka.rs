@@ -221,7 +221,9 @@ impl World {
         self.after(SEND_NS, Happening::BrokerTicks);
         let doing =
             if left.is_empty() { Doing::End { plan: self.plan_of_commit() } } else { Doing::Send { left, until_ns } };
-        self.block(Pending::Asked(doing), AGAIN_NS);
+        // A process may be held up for longer than its transaction may be open.
+        let ns_max = if !self.draining && self.rng.percent(1) { 30 * SECOND } else { AGAIN_NS };
+        self.block(Pending::Asked(doing), ns_max);
         None
     }
 
@@ -298,6 +300,9 @@ impl World {
     pub fn broker_ticks(&mut self) {
         let now_ns = self.now_ns;
         while self.broker.tick(now_ns) {}
+        if std::mem::take(&mut self.broker.timed_out[EDGE]) {
+            self.trace.cover("our own transaction is ended by its time-out");
+        }
     }
 
     /// The topic of checkpoints loses its last records, or both topics are made anew: at a moment when nothing is under way and what was

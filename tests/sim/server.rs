@@ -327,13 +327,17 @@ impl World {
             self.disk.write(&log, &write, bytes);
         } else {
             self.core(core).write_failed = true;
-            self.disk.tear(&log, &write, bytes, &mut self.rng);
+            self.disk.fail(&log, &write, bytes, &mut self.rng);
         }
         if ok && self.images.is_some() {
             self.try_faults(&log);
         }
         self.note("written", &[core as u64, write.segment, write.file_offset, u64::from(ok)]);
-        let end = if ok { WriteEnd::Synced } else { WriteEnd::Failed { errno: 5 } };
+        let end = match ok {
+            true => WriteEnd::Synced,
+            false if self.rng.percent(30) => WriteEnd::Short { written: 512, length: write.length },
+            false => WriteEnd::Failed { errno: 5 },
+        };
         self.tell(core, In::Event(Event::LogWritten { buffer, end }));
     }
 
@@ -488,6 +492,7 @@ impl World {
 
     fn process_ended(&mut self) {
         self.cut_off_all();
+        self.disk.forget();
         let down_ns = self.rng.skewed(2_000 * MS);
         self.after(down_ns, Happening::Start);
     }

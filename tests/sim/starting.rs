@@ -30,7 +30,12 @@ impl World {
             return;
         }
         self.lives = self.clones.next_life();
-        self.set_clock_right();
+        if !self.leap_meets_starts {
+            self.set_clock_right();
+        } else {
+            let ahead = self.leap_ms > 0;
+            self.trace.cover(if ahead { "start under a clock ahead" } else { "start under a clock behind" });
+        }
         self.note("start", &[u64::from(self.lives)]);
         let window_ms = self.rng.pick(&self.options.windows_ms);
         let cores = &self.options.cores;
@@ -54,7 +59,10 @@ impl World {
         let behind_ms = built_ms.saturating_sub(now.wall_ms);
         if behind_ms > 0 {
             self.trace.cover("start waits for the clock");
-            return self.after(behind_ms as u64 * MS, Happening::Start);
+            // It looks now and then whether the clock was set right, and is not late for the end of a rest.
+            let left_ms = self.resting_until_ns.saturating_sub(self.now_ns) / MS;
+            let wait_ms = (behind_ms as u64).min((left_ms / 4).clamp(20_000, 600_000));
+            return self.after(wait_ms * MS, Happening::Start);
         }
         for table in &mut tables {
             incarnation::keep_horizon(table, &config, &recovered, now);

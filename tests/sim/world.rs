@@ -92,6 +92,7 @@ pub enum Happening {
     /// Hours begin in which little happens.
     Rest,
     ClientActs(usize),
+    ClientHurries(usize),
     ToServer(usize),
     ToClient(usize),
     Sent(usize),
@@ -116,8 +117,9 @@ pub struct World {
     pub trace: Trace,
     pub now_ns: u64,
     pub wall_offset_ms: i64,
-    /// Of that, what is a leap that will end.
+    /// Of that, what is a leap that will end; and whether a start goes on under it.
     pub leap_ms: i64,
+    pub leap_meets_starts: bool,
     queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     queued: u64,
     pub disk: Disk,
@@ -197,6 +199,7 @@ impl World {
             now_ns: SECOND,
             wall_offset_ms: 0,
             leap_ms: 0,
+            leap_meets_starts: false,
             queue: BinaryHeap::new(),
             queued: 0,
             disk: Disk::new(),
@@ -366,6 +369,7 @@ impl World {
             Happening::ChangePlaces => self.places_change(),
             Happening::Rest => self.rest(),
             Happening::ClientActs(client) => self.client_acts(client),
+            Happening::ClientHurries(client) => self.client_hurries(client),
             Happening::ToServer(conn) => self.reaches_server(conn),
             Happening::ToClient(conn) => self.reaches_client(conn),
             Happening::Sent(conn) => self.send_ends(conn),
