@@ -1,8 +1,11 @@
 //! A file system in memory that forgets: what no sync has made durable is gone after a power cut, or there in part. It takes no more for
 //! synced than POSIX says: a file's bytes by fsync of it or by a write with O_DSYNC, a name by fsync of its directory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
@@ -21,10 +24,13 @@ const KEPT: Duration = Duration::ZERO;
 const SECTOR_BYTES: usize = 512;
 const ROOT: u64 = 1;
 
+/// Of a folder: its files and folders, by their numbers.
+type Names = BTreeMap<OsString, u64>;
+
 #[derive(Clone)]
 enum Content {
     File(Vec<u8>),
-    Folder(BTreeMap<OsString, u64>),
+    Folder(Names),
 }
 
 #[derive(Clone)]
@@ -47,6 +53,15 @@ pub enum Left {
     Nothing,
     /// Any of its sectors, and any of the names of each folder, old or new.
     Some,
+}
+
+/// What a power cut took back of what a process had done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Of the files that are left: not there, or not what was written last.
+    pub bytes: u64,
+    /// Of the folders that are left: made, deleted or given to another file, and now as before.
+    pub names: u64,
 }
 
 /// What lies on the disk; shared by the file system that is mounted.
@@ -78,26 +93,29 @@ impl Disk {
         self.files().syncs
     }
 
-    /// What is there after a power cut, as a plain folder.
-    pub fn after_a_power_cut(&self, left: Left, rng: &mut Rng, to: &Path) {
+    /// Lays what is there after a power cut down as a plain folder; what is not is returned.
+    pub fn after_a_power_cut(&self, left: Left, rng: &mut Rng, to: &Path) -> Dropped {
         let files = self.files();
-        let mut names = vec![(ROOT, to.to_owned())];
+        let (mut names, mut dropped) = (vec![(ROOT, to.to_owned())], Dropped::default());
         while let Some((number, path)) = names.pop() {
             let Node { now, durable } = &files.nodes[&number];
             match (now, durable) {
                 (Content::Folder(now), Content::Folder(durable)) => {
                     std::fs::create_dir_all(&path).expect("ours");
-                    let new = left == Left::Some && rng.percent(50);
-                    let entries = if new { now } else { durable };
+                    let entries = if left == Left::Some { some(now, durable, rng) } else { durable.clone() };
+                    dropped.names += differ(now, &entries).len() as u64;
                     names.extend(entries.iter().map(|(name, number)| (*number, path.join(name))));
                 }
                 (Content::File(now), Content::File(durable)) => {
                     let bytes = if left == Left::Some { mixed(now, durable, rng) } else { durable.clone() };
+                    let others = now.iter().zip(&bytes).filter(|(now, left)| now != left).count();
+                    dropped.bytes += (others + now.len().abs_diff(bytes.len())) as u64;
                     std::fs::write(&path, bytes).expect("ours");
                 }
                 _ => unreachable!("a node stays what it is"),
             }
         }
+        dropped
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
@@ -118,6 +136,38 @@ fn mixed(now: &[u8], durable: &[u8], rng: &mut Rng) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The names that stand for something else in one than in the other.
+fn differ<'a>(one: &'a Names, other: &'a Names) -> BTreeSet<&'a OsString> {
+    one.keys().chain(other.keys()).filter(|name| one.get(*name) != other.get(*name)).collect()
+}
+
+/// Name by name what was synced, or what it was made since. Names that a file went from and to go together: a rename is done or is not.
+fn some(now: &Names, durable: &Names, rng: &mut Rng) -> Names {
+    let files = |name: &OsString| [now.get(name), durable.get(name)];
+    let one_file = |one: &OsString, other: &OsString| {
+        files(one).into_iter().flatten().any(|number| files(other).contains(&Some(number)))
+    };
+    let mut left = durable.clone();
+    let mut open = differ(now, durable);
+    while let Some(first) = open.pop_first() {
+        let (mut group, mut seen) = (vec![first], 0);
+        while let Some(name) = group.get(seen).copied() {
+            group.extend(open.iter().filter(|other| one_file(name, other)));
+            open.retain(|other| !group.contains(other));
+            seen += 1;
+        }
+        if rng.percent(50) {
+            for name in group {
+                match now.get(name) {
+                    Some(number) => left.insert(name.clone(), *number),
+                    None => left.remove(name),
+                };
+            }
+        }
+    }
+    left
 }
 
 impl Files {
@@ -144,7 +194,7 @@ impl Files {
         number
     }
 
-    fn folder(&mut self, number: u64) -> &mut BTreeMap<OsString, u64> {
+    fn folder(&mut self, number: u64) -> &mut Names {
         match &mut self.nodes.get_mut(&number).expect("the kernel knows it").now {
             Content::Folder(names) => names,
             Content::File(_) => panic!("{number} is no folder"),
@@ -245,7 +295,7 @@ impl Filesystem for Forgetful {
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
         let mut files = self.0.files();
-        let number = files.make(parent.0, name, Content::Folder(BTreeMap::new()));
+        let number = files.make(parent.0, name, Content::Folder(Names::new()));
         reply.entry(&KEPT, &files.attributes(number), Generation(0));
     }
 
@@ -270,6 +320,10 @@ impl Filesystem for Forgetful {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        // Its two names would be drawn apart, and the file be there twice or not at all.
+        if from != to {
+            return reply.error(Errno::EXDEV);
+        }
         let mut files = self.0.files();
         match files.folder(from.0).remove(name) {
             Some(number) => {
@@ -348,4 +402,78 @@ impl Filesystem for Forgetful {
         let blocks = 1 << 24;
         reply.statfs(blocks, blocks, blocks, 1 << 20, 1 << 20, 4096, 255, 4096);
     }
+}
+
+/// A disk on which "old", of three sectors, and "from" were durable before `act` worked on it.
+fn acted_on(act: impl FnOnce(&Path)) -> Disk {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [plain, mounted] = ["plain", "mounted"].map(|name| folder.path().join(name));
+    [&plain, &mounted].into_iter().for_each(|path| std::fs::create_dir(path).expect("ours"));
+    std::fs::write(plain.join("old"), [b'o'; 3 * SECTOR_BYTES]).expect("ours");
+    std::fs::write(plain.join("from"), "moved").expect("ours");
+    let disk = Disk::of(&plain);
+    let _mount = disk.mount(&mounted);
+    act(&mounted);
+    disk
+}
+
+/// Names and bytes, as a power cut leaves them.
+fn left(disk: &Disk, left: Left, rng: &mut Rng) -> (BTreeMap<String, Vec<u8>>, Dropped) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dropped = disk.after_a_power_cut(left, rng, folder.path());
+    let entries = std::fs::read_dir(folder.path()).expect("ours").map(|entry| entry.expect("ours"));
+    let files = entries
+        .map(|entry| (entry.file_name().into_string().expect("ours"), std::fs::read(entry.path()).expect("ours")));
+    (files.collect(), dropped)
+}
+
+fn sync(path: &Path) {
+    File::open(path).and_then(|file| file.sync_all()).expect("ours");
+}
+
+#[test]
+fn what_was_synced_outlives_a_power_cut_and_nothing_else_does() {
+    let disk = acted_on(|at| {
+        std::fs::write(at.join("synced"), "synced").expect("ours");
+        std::fs::write(at.join("written"), "written").expect("ours");
+        let durable = File::options().write(true).create_new(true).custom_flags(libc::O_DSYNC).open(at.join("dsync"));
+        durable.and_then(|mut file| file.write_all(b"dsync")).expect("ours");
+        sync(&at.join("synced"));
+        // All names so far, and none from here on.
+        sync(at);
+        std::fs::write(at.join("old"), [b'n'; 4 * SECTOR_BYTES]).expect("ours");
+        std::fs::write(at.join("unnamed"), "its bytes are synced").expect("ours");
+        sync(&at.join("unnamed"));
+        std::fs::remove_file(at.join("dsync")).expect("ours");
+        std::fs::rename(at.join("from"), at.join("to")).expect("ours");
+    });
+    let (files, dropped) = left(&disk, Left::Nothing, &mut Rng::new(1));
+    let expected = [
+        ("dsync", &b"dsync"[..]),
+        ("from", b"moved"),
+        ("old", &[b'o'; 3 * SECTOR_BYTES]),
+        ("synced", b"synced"),
+        ("written", b""),
+    ];
+    assert_eq!(files, expected.map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).into());
+    // Of "written" and "old"; "unnamed", "dsync", "from" and "to".
+    assert_eq!(dropped, Dropped { bytes: 7 + 4 * SECTOR_BYTES as u64, names: 4 });
+}
+
+#[test]
+fn after_some_power_cuts_some_sectors_and_some_names_are_new_and_a_renamed_file_has_one() {
+    let disk = acted_on(|at| {
+        std::fs::write(at.join("old"), [b'n'; 3 * SECTOR_BYTES]).expect("ours");
+        ["a", "b"].iter().for_each(|name| std::fs::write(at.join(name), "").expect("ours"));
+        std::fs::rename(at.join("from"), at.join("to")).expect("ours");
+    });
+    let (mut rng, mut names, mut sectors) = (Rng::new(1), BTreeSet::new(), BTreeSet::new());
+    for _ in 0..500 {
+        let (files, _) = left(&disk, Left::Some, &mut rng);
+        let moved: Vec<_> = ["from", "to"].iter().filter_map(|name| files.get(*name)).collect();
+        assert_eq!(moved, [b"moved"], "{:?}", files.keys());
+        sectors.insert([0, 1, 2].map(|sector| files["old"][sector * SECTOR_BYTES]));
+        names.insert(["a", "b", "to"].map(|name| files.contains_key(name)));
+    }
+    assert_eq!((names.len(), sectors.len()), (8, 8), "each mixture of old and new: {names:?}, {sectors:?}");
 }

@@ -2,16 +2,28 @@
 //!
 //! `POWER_CUTS=200 cargo test --test crash power`: as many as one likes.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use tollgate::wal::segments::list_logs;
 
 use crate::campaign::{check_counts, load, wait_for_export};
 use crate::client::{Client, Random, Shape, sums};
 use crate::document::timed_document;
-use crate::forgetful::{Disk, Left};
+use crate::forgetful::{Disk, Dropped, Left};
 use crate::rng::Rng;
-use crate::server::{EXPORTS, Server, audited};
+use crate::server::{Server, audited};
 
 const CUTS: u64 = 12;
+/// The log's room is used up within the first lives, and from then on its oldest segments go. Ids are remembered for longer than a client
+/// takes to send one again.
+const FLAGS: [&str; 6] = ["--export-interval", "100ms", "--wal-bytes-max", "12MiB", "--dedup-window-min", "1s"];
+
+/// Segments that have gone from the only log.
+fn freed(data_dir: &Path) -> u64 {
+    let [log] = &list_logs(data_dir).expect("readable")[..] else { panic!("one core, one log") };
+    log.segments().expect("readable")[0].segment - 1
+}
 
 #[test]
 fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_not_synced() {
@@ -22,25 +34,37 @@ fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_no
     let (mut random, mut rng, began) = (Random::new(31), Rng::new(31), Instant::now());
     let shapes = [Shape::Single, Shape::Pipelined(8), Shape::Lines(20)];
     let mut clients: Vec<Client> = (1..).zip(shapes).map(|(number, shape)| Client::new(number, shape, 31)).collect();
+    // Once the log has given way, one that was acknowledged long ago is refused as too old.
+    clients.iter_mut().for_each(|client| client.late = true);
+    let mut dropped = Dropped::default();
     for cut in 0..cuts {
         let disk = Disk::of(&plain);
         let data = mounted.join("data");
         let mount = disk.mount(&mounted);
-        let server = Server::start(&data, &EXPORTS);
+        let server = Server::start(&data, &FLAGS);
         load(server, &mut clients, Duration::from_millis(100 + random.below(500)), Server::kill);
         drop(mount);
         assert!(disk.syncs() > 10, "cut {cut}: {} syncs reached the disk", disk.syncs());
         std::fs::remove_dir_all(&plain).expect("ours");
         let left = if cut % 2 == 0 { Left::Nothing } else { Left::Some };
-        disk.after_a_power_cut(left, &mut rng, &plain);
+        let Dropped { bytes, names } = disk.after_a_power_cut(left, &mut rng, &plain);
+        dropped = Dropped { bytes: dropped.bytes + bytes, names: dropped.names + names };
     }
     let data = plain.join("data");
-    let server = Server::start(&data, &EXPORTS);
+    let server = Server::start(&data, &FLAGS);
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);
     let counted = check_counts(&server, &sums(&clients));
     assert!(counted > 50 * cuts, "{counted} clicks are too few to prove anything");
     server.stop();
     audited(&data);
-    println!("{}", timed_document("power cuts", &format!("\"power_cuts\":{cuts},\"clicks\":{counted}"), began));
+    let (freed, forgotten) = (freed(&data), clients.iter().map(|client| client.forgotten).sum::<u64>());
+    assert!(freed > 0, "nothing was deleted");
+    assert!(dropped.bytes + dropped.names > 0, "the disk has forgotten nothing in {cuts} power cuts");
+    assert!(forgotten * 10 <= counted, "{forgotten} clicks were refused that were sent again, {counted} counted");
+    let Dropped { bytes, names } = dropped;
+    let counts = format!(
+        "\"power_cuts\":{cuts},\"clicks\":{counted},\"forgotten\":{forgotten},\"segments_freed\":{freed},\"dropped_bytes\":{bytes},\"dropped_names\":{names}"
+    );
+    println!("{}", timed_document("power cuts", &counts, began));
 }
