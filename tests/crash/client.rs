@@ -407,7 +407,11 @@ pub fn send_one_by_one(address: SocketAddr, from: u64, to: u64) {
 }
 
 pub fn send_number(connection: &mut Connection, number: u64) -> (u64, u64, u64) {
-    let body = format!("{{\"ad_id\":\"one\",\"timestamp\":{},\"request_id\":\"n{number}\"}}", now_ms());
+    send_number_of("one", connection, number)
+}
+
+pub fn send_number_of(ad: &str, connection: &mut Connection, number: u64) -> (u64, u64, u64) {
+    let body = format!("{{\"ad_id\":\"{ad}\",\"timestamp\":{},\"request_id\":\"n{number}\"}}", now_ms());
     connection.send(request("application/json", &body).as_bytes()).expect("it reads");
     let reply = connection.reply().expect("it answers").expect("it answers");
     assert!(matches!(reply.status, 202 | 422), "{}: {}", reply.head, String::from_utf8_lossy(&reply.body));

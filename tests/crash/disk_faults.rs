@@ -10,7 +10,7 @@ use tollgate::commands::exported::exported_positions_or_why;
 use tollgate::cut::Position;
 use tollgate::wal::segments::{LogDir, list_logs};
 
-use crate::client::{Connection, send_number, send_one_by_one};
+use crate::client::{Connection, send_number, send_number_of};
 use crate::document::document;
 use crate::faults::{Fate, Faults, Kind};
 use crate::found::read;
@@ -21,6 +21,8 @@ use crate::server::{EXPORTS, PATIENCE, Server, copy, wait_until};
 const FAULTS: u64 = 20;
 /// Of them, in one directory: the last write of a log is but one.
 const A_DIRECTORY: u64 = 10;
+/// In turn, so that a click that is lost beside one that counts twice shows.
+const ADS: u64 = 8;
 /// No cut within the test.
 const EXPORTS_NOTHING: [&str; 2] = ["--export-interval", "1m"];
 
@@ -41,7 +43,7 @@ fn killed_again_and_again(folder: &Path, seed: u64, faults: &mut Faults) -> Kill
         let exports = life + 1 < lives;
         let server = Server::start(&data_dir, if exports { &EXPORTS } else { &EXPORTS_NOTHING });
         let more = rng.between(5, 40);
-        send_one_by_one(server.clicks, clicks, clicks + more);
+        send(&server, clicks, clicks + more);
         clicks += more;
         if exports {
             server.wait_for_gross(clicks);
@@ -55,6 +57,18 @@ fn killed_again_and_again(folder: &Path, seed: u64, faults: &mut Faults) -> Kill
     let log = log_of(&data_dir);
     let known = exported(&data_dir).into_iter().find(|position| position.log_id == log.log_id);
     Killed { data_dir, log, clicks, known }
+}
+
+fn ad(number: u64) -> String {
+    format!("ad_{}", number % ADS)
+}
+
+/// Clicks of these numbers, a frame each.
+fn send(server: &Server, from: u64, to: u64) {
+    let mut connection = Connection::open(server.clicks).expect("it listens");
+    for number in from..to {
+        assert_eq!(send_number_of(&ad(number), &mut connection, number), (1, 0, 0), "click {number}");
+    }
 }
 
 fn exported(data_dir: &Path) -> Vec<Position> {
@@ -86,13 +100,17 @@ fn starts_as_told(killed: &Killed, folder: &Path, kind: Kind, fate: &Fate) {
     std::fs::remove_file(damaged.with_extension("stderr")).expect("ours");
 }
 
-/// So many clicks, and then one more.
+/// The first so many clicks, each with its ad, and then one more.
 fn counts(data_dir: &Path, clicks: u64) {
     let server = Server::start(data_dir, &EXPORTS);
     server.wait_for_gross(clicks);
     let mut connection = Connection::open(server.clicks).expect("it listens");
     assert_eq!(send_number(&mut connection, 1_000_000), (1, 0, 0));
     wait_until("one more", || server.gross(None) == clicks + 1);
+    for first in 0..ADS {
+        let of_ad = (first..clicks).step_by(ADS as usize).count() as u64;
+        assert_eq!(server.gross(Some(&ad(first))), of_ad, "{} of {clicks} clicks", ad(first));
+    }
     server.kill();
 }
 
