@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
@@ -45,6 +45,18 @@ struct Files {
     next: u64,
     /// Writes that were durable when they ended, and syncs.
     syncs: u64,
+    power: Power,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Power {
+    On,
+    /// Nothing becomes durable, and no write or sync is answered; whether one waits for it.
+    Cut {
+        waiting: bool,
+    },
+    /// Nobody is left who could act on an answer.
+    Gone,
 }
 
 /// How much of what was not synced a power cut leaves.
@@ -66,7 +78,10 @@ pub struct Dropped {
 
 /// What lies on the disk; shared by the file system that is mounted.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<Files>>);
+pub struct Disk(Arc<(Mutex<Files>, Condvar)>);
+
+/// In which a write or a sync comes under load.
+const IN_FLIGHT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Mounted until it is dropped.
 pub struct Mounted(#[expect(dead_code, reason = "held")] BackgroundSession);
@@ -74,9 +89,9 @@ pub struct Mounted(#[expect(dead_code, reason = "held")] BackgroundSession);
 impl Disk {
     /// All of a folder is durable.
     pub fn of(folder: &Path) -> Disk {
-        let mut files = Files { nodes: HashMap::new(), next: ROOT, syncs: 0 };
+        let mut files = Files { nodes: HashMap::new(), next: ROOT, syncs: 0, power: Power::On };
         files.load(folder);
-        Disk(Arc::new(Mutex::new(files)))
+        Disk(Arc::new((Mutex::new(files), Condvar::new())))
     }
 
     pub fn mount(&self, at: &Path) -> Mounted {
@@ -91,6 +106,20 @@ impl Disk {
     /// Writes durable at their end, and syncs, so far.
     pub fn syncs(&self) -> u64 {
         self.files().syncs
+    }
+
+    /// Cuts the power, if it can in the middle of a write or a sync; whoever writes is then to be killed, and [`Disk::let_go`].
+    pub fn cut(&self) {
+        let mut files = self.files();
+        files.power = Power::Cut { waiting: false };
+        let none = |files: &mut Files| files.power == Power::Cut { waiting: false };
+        drop(self.0.1.wait_timeout_while(files, IN_FLIGHT_WITHIN, none).expect("no call panics with it"));
+    }
+
+    /// Answers what waits since the power was cut: the kernel does not let go of a process before.
+    pub fn let_go(&self) {
+        self.files().power = Power::Gone;
+        self.0.1.notify_all();
     }
 
     /// Lays what is there after a power cut down as a plain folder; what is not is returned.
@@ -119,7 +148,27 @@ impl Disk {
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
-        self.0.lock().expect("no call panics with it")
+        self.0.0.lock().expect("no call panics with it")
+    }
+
+    /// Whether there is power to answer by; without, not before those who wait are gone.
+    fn answers(&self, mut files: MutexGuard<'_, Files>) -> bool {
+        if files.power == Power::On {
+            return true;
+        }
+        if let Power::Cut { waiting } = &mut files.power {
+            *waiting = true;
+            self.0.1.notify_all();
+        }
+        let cut = |files: &mut Files| matches!(files.power, Power::Cut { .. });
+        drop(self.0.1.wait_while(files, cut).expect("no call panics with it"));
+        false
+    }
+
+    fn sync(&self, number: u64, reply: ReplyEmpty) {
+        let mut files = self.files();
+        files.sync(number);
+        if self.answers(files) { reply.ok() } else { reply.error(Errno::EIO) }
     }
 }
 
@@ -216,13 +265,16 @@ impl Files {
         };
         let node = self.nodes.get_mut(&number).expect("the kernel knows it");
         put(&mut node.now);
-        if durable {
+        if durable && self.power == Power::On {
             put(&mut node.durable);
             self.syncs += 1;
         }
     }
 
     fn sync(&mut self, number: u64) {
+        if self.power != Power::On {
+            return;
+        }
         let node = self.nodes.get_mut(&number).expect("the kernel knows it");
         node.durable = node.now.clone();
         self.syncs += 1;
@@ -368,8 +420,9 @@ impl Filesystem for Forgetful {
         reply: ReplyWrite,
     ) {
         // RWF_DSYNC of a single write comes so, too.
-        self.0.files().write(number.0, offset as usize, data, flags.0 & libc::O_DSYNC != 0);
-        reply.written(data.len() as u32);
+        let mut files = self.0.files();
+        files.write(number.0, offset as usize, data, flags.0 & libc::O_DSYNC != 0);
+        if self.0.answers(files) { reply.written(data.len() as u32) } else { reply.error(Errno::EIO) }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -377,13 +430,11 @@ impl Filesystem for Forgetful {
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.0.files().sync(number.0);
-        reply.ok();
+        self.0.sync(number.0, reply);
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.0.files().sync(number.0);
-        reply.ok();
+        self.0.sync(number.0, reply);
     }
 
     fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -405,7 +456,7 @@ impl Filesystem for Forgetful {
 }
 
 /// A disk on which "old", of three sectors, and "from" were durable before `act` worked on it.
-fn acted_on(act: impl FnOnce(&Path)) -> Disk {
+fn acted_on(act: impl FnOnce(&Disk, &Path)) -> Disk {
     let folder = tempfile::tempdir().expect("a folder");
     let [plain, mounted] = ["plain", "mounted"].map(|name| folder.path().join(name));
     [&plain, &mounted].into_iter().for_each(|path| std::fs::create_dir(path).expect("ours"));
@@ -413,7 +464,7 @@ fn acted_on(act: impl FnOnce(&Path)) -> Disk {
     std::fs::write(plain.join("from"), "moved").expect("ours");
     let disk = Disk::of(&plain);
     let _mount = disk.mount(&mounted);
-    act(&mounted);
+    act(&disk, &mounted);
     disk
 }
 
@@ -433,7 +484,7 @@ fn sync(path: &Path) {
 
 #[test]
 fn what_was_synced_outlives_a_power_cut_and_nothing_else_does() {
-    let disk = acted_on(|at| {
+    let disk = acted_on(|_, at| {
         std::fs::write(at.join("synced"), "synced").expect("ours");
         std::fs::write(at.join("written"), "written").expect("ours");
         let durable = File::options().write(true).create_new(true).custom_flags(libc::O_DSYNC).open(at.join("dsync"));
@@ -462,7 +513,7 @@ fn what_was_synced_outlives_a_power_cut_and_nothing_else_does() {
 
 #[test]
 fn after_some_power_cuts_some_sectors_and_some_names_are_new_and_a_renamed_file_has_one() {
-    let disk = acted_on(|at| {
+    let disk = acted_on(|_, at| {
         std::fs::write(at.join("old"), [b'n'; 3 * SECTOR_BYTES]).expect("ours");
         ["a", "b"].iter().for_each(|name| std::fs::write(at.join(name), "").expect("ours"));
         std::fs::rename(at.join("from"), at.join("to")).expect("ours");
@@ -476,4 +527,23 @@ fn after_some_power_cuts_some_sectors_and_some_names_are_new_and_a_renamed_file_
         names.insert(["a", "b", "to"].map(|name| files.contains_key(name)));
     }
     assert_eq!((names.len(), sectors.len()), (8, 8), "each mixture of old and new: {names:?}, {sectors:?}");
+}
+
+#[test]
+fn a_write_in_flight_when_the_power_goes_is_not_answered_and_those_before_it_are_durable() {
+    let mut answered = 0;
+    let disk = acted_on(|disk, at| {
+        let file = File::options().write(true).custom_flags(libc::O_DSYNC).open(at.join("old")).expect("ours");
+        let write = || (0..).take_while(|_| (&file).write_all(&[b'n'; SECTOR_BYTES]).is_ok()).count();
+        answered = std::thread::scope(|scope| {
+            let writer = scope.spawn(write);
+            disk.cut();
+            disk.let_go();
+            writer.join().expect("it ends with the first error")
+        });
+    });
+    let (files, dropped) = left(&disk, Left::Nothing, &mut Rng::new(1));
+    let mut expected = vec![b'n'; answered * SECTOR_BYTES];
+    expected.resize(expected.len().max(3 * SECTOR_BYTES), b'o');
+    assert_eq!((&files["old"], dropped.bytes), (&expected, SECTOR_BYTES as u64), "{answered} writes were answered");
 }
