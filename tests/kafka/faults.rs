@@ -3,11 +3,15 @@
 //!
 //! `KAFKA_COMMITS=10000 cargo test --test kafka faults` runs as many as one likes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::client::{Client, Shape, sums, while_sending};
 use crate::document::timed_document;
-use crate::edge::{Edge, wait_for_export};
+use crate::edge::{Edge, Off, wait_for_export};
+use crate::end_txn::{FENCED, Outcomes};
 use crate::rules::{Action, Api, Applied, Rule, When};
 use crate::server::Server;
 use crate::shared;
@@ -78,8 +82,11 @@ struct Survived {
     commits: u64,
     clicks: u64,
     aborted: u64,
+    off: Off,
     /// How often each fault was applied.
     times: Vec<u64>,
+    /// What the broker said to those of [`LATE_END`].
+    late_ends: Outcomes,
 }
 
 /// Runs an edge under load through the faults until it has committed so often; all is exported when they end.
@@ -114,12 +121,14 @@ fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Survived {
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);
     server.stop();
-    let sum = edge.check(&sums(&clients));
+    let (sum, off) = edge.compared(&sums(&clients));
     let records = |sum: &crate::reader::Sum| sum.partials() + sum.ends();
     let aborted = records(&edge.topics.uncommitted()) - records(&sum);
     let times: Vec<u64> = applied.iter().map(Applied::times).collect();
-    println!("{name}: faults {times:?}");
-    Survived { commits: sum.ends(), clicks: sum.clicks(), aborted, times }
+    let late = faults.iter().position(|fault| fault.2 == LATE_END);
+    let late_ends = late.map(|at| applied[at].ends()).unwrap_or_default();
+    println!("{name}: faults {times:?}, late ends {late_ends:?}, {off:?}");
+    Survived { commits: sum.ends(), clicks: sum.clicks(), aborted, off, times, late_ends }
 }
 
 /// Two edges with these faults, that must have come.
@@ -136,8 +145,14 @@ fn both_survive(name: &'static str, faults: &[(Api, u64, Action)]) -> Survived {
             && none.iter().all(|fault| fault.2 != LATE_END),
         "{name}: too few faults to prove anything: none of {none:?}"
     );
+    let mut late_ends = Outcomes::new();
+    for (outcome, times) in all.iter().flat_map(|edge| &edge.late_ends) {
+        *late_ends.entry(outcome).or_default() += times;
+    }
     let sum = |of: fn(&Survived) -> u64| all.iter().map(of).sum();
-    Survived { commits: sum(|one| one.commits), clicks: sum(|one| one.clicks), aborted: sum(|one| one.aborted), times }
+    let off = Off { lost: sum(|one| one.off.lost), doubled: sum(|one| one.off.doubled) };
+    let (commits, clicks) = (sum(|one| one.commits), sum(|one| one.clicks));
+    Survived { commits, clicks, aborted: sum(|one| one.aborted), off, times, late_ends }
 }
 
 fn committed(server: &Server) -> u64 {
@@ -156,8 +171,20 @@ fn faults_of_commits_of_what_is_sent_and_of_each_contact_lose_and_double_nothing
     let sum = |of: fn(&Survived) -> u64| all.iter().map(of).sum::<u64>();
     let (commits, clicks) = (sum(|one| one.commits), sum(|one| one.clicks));
     let (aborted, faults) = (sum(|one| one.aborted), sum(|one| one.times.iter().sum()));
+    let (lost, doubled) = (sum(|one| one.off.lost), sum(|one| one.off.doubled));
+    assert_eq!((lost, doubled), (0, 0), "what was sent and counted of each ad that is off stands above");
+    let (at_the_end, late_ends) = (&all[0], &all[0].late_ends);
+    let fenced = FENCED.iter().filter_map(|name| late_ends.get(name)).sum::<u64>();
+    // Four in a hundred are drawn for it.
+    let at_least = at_the_end.commits.div_ceil(100);
+    assert!(fenced >= at_least, "{late_ends:?}: of {} commits no {at_least} came too late", at_the_end.commits);
+    let each = kinds.iter().zip(&all).map(|((name, faults), survived)| {
+        let of_rule = |((api, _, action), times): (&(Api, u64, Action), &u64)| (format!("{api:?} {action:?}"), *times);
+        (*name, faults.iter().zip(&survived.times).map(of_rule).collect::<BTreeMap<_, _>>())
+    });
+    let (times, late_ends) = (json!(each.collect::<BTreeMap<_, _>>()), json!(late_ends));
     let counts = format!(
-        "\"commits\":{commits},\"clicks\":{clicks},\"faults\":{faults},\"aborted_records\":{aborted},\"lost\":0,\"doubled\":0"
+        "\"commits\":{commits},\"clicks\":{clicks},\"faults\":{faults},\"times\":{times},\"late_ends\":{late_ends},\"aborted_records\":{aborted},\"lost\":{lost},\"doubled\":{doubled}"
     );
     println!("{}", timed_document("kafka faults", &counts, began));
 }

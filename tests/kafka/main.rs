@@ -33,6 +33,7 @@ mod damaged;
 #[path = "../sim/document.rs"]
 mod document;
 mod edge;
+mod end_txn;
 mod exactly_once;
 mod faults;
 mod freshness;

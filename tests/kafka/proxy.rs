@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::end_txn::outcome;
 use crate::ports;
 use crate::rules::{Action, Api, Applied, Rule, Rules};
 use crate::wait::{PATIENCE, let_pass, wait_until};
@@ -203,7 +204,7 @@ impl Shared {
     fn requests(self: &Arc<Shared>, connection: &Connection) -> Result<()> {
         loop {
             let frame = read_frame(&connection.client, REQUEST_BYTES_MIN)?;
-            let api = Api(i16::from_be_bytes([frame[4], frame[5]]));
+            let api = Api::of(&frame);
             *lock(&self.requests).entry(api).or_default() += 1;
             let decided = lock(&self.rules).decide(api);
             let Some((action, applied)) = decided else {
@@ -260,6 +261,9 @@ impl Shared {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(frame)?;
         let answer = read_frame(&stream, RESPONSE_BYTES_MIN)?;
+        if Api::of(frame) == Api::END_TXN {
+            applied.ended(outcome(frame, &answer));
+        }
         applied.count();
         Ok(answer[4..].to_vec())
     }

@@ -1,9 +1,11 @@
 //! What a proxy does to requests: rules, when they fire, and how often they did.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::end_txn::Outcomes;
 
 /// A kind of request, by its key in Kafka's protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +21,11 @@ impl Api {
     pub const INIT_PRODUCER_ID: Api = Api(22);
     pub const ADD_PARTITIONS_TO_TXN: Api = Api(24);
     pub const END_TXN: Api = Api(26);
+
+    /// Of a request with its length before it.
+    pub fn of(frame: &[u8]) -> Api {
+        Api(i16::from_be_bytes([frame[4], frame[5]]))
+    }
 
     const NAMES: [(Api, &str); 9] = [
         (Api::PRODUCE, "Produce"),
@@ -86,15 +93,27 @@ pub struct Rule {
 
 /// How often a rule was applied, to the end: an answer that is to be dropped counts when it came and was dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Applied(Arc<AtomicU64>);
+pub struct Applied {
+    times: Arc<AtomicU64>,
+    ends: Arc<Mutex<Outcomes>>,
+}
 
 impl Applied {
     pub fn times(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+        self.times.load(Ordering::SeqCst)
+    }
+
+    /// What the broker said to each EndTxn that it was given late.
+    pub fn ends(&self) -> Outcomes {
+        self.ends.lock().expect("nobody panics while it is held").clone()
     }
 
     pub(crate) fn count(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.times.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn ended(&self, outcome: &'static str) {
+        *self.ends.lock().expect("nobody panics while it is held").entry(outcome).or_default() += 1;
     }
 }
 
