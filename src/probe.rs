@@ -136,6 +136,9 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 const TMPFS_MAGIC: libc::c_long = 0x0102_1994;
 const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
 
+/// How the name of the file begins that is written to try a directory. A kill may leave one there.
+pub const PROBE_PREFIX: &str = ".probe-";
+
 /// Writes one synced block past the page cache, as the log does.
 fn direct_missing(data_dir: &Path) -> Option<Missing> {
     let error = try_direct(data_dir).err()?;
@@ -161,13 +164,15 @@ fn try_direct(data_dir: &Path) -> io::Result<()> {
     if matches!(rustix::fs::statfs(data_dir)?.f_type, TMPFS_MAGIC | RAMFS_MAGIC) {
         return Err(io::Error::from_raw_os_error(libc::EMEDIUMTYPE));
     }
-    let path = data_dir.join(format!(".probe-{}", std::process::id()));
+    let path = data_dir.join(format!("{PROBE_PREFIX}{}", std::process::id()));
     let flags = libc::O_DIRECT | libc::O_DSYNC;
-    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&path)?;
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&path);
+    // Before anything else can fail or be killed, and where the open was refused: that may have left the file.
+    let removed = fs::remove_file(&path);
+    let file = opened?;
+    removed?;
     let block = memmap2::MmapMut::map_anon(4096)?;
-    let written = file.write_all_at(&block, 0);
-    fs::remove_file(&path)?;
-    written
+    file.write_all_at(&block, 0)
 }
 
 /// A soft limit of 1,024 is usual and too little; the hard one is the administrator's word.

@@ -10,6 +10,7 @@ use super::{Failure, store_path};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::export::mirror::MirrorFile;
+use crate::probe::PROBE_PREFIX;
 use crate::wal::durable::write_synced;
 use crate::wal::segments::{DataDir, LogError, io_error, list_logs};
 
@@ -27,8 +28,8 @@ pub fn of_an_edge_alone(data_dir: &Path) -> Result<(), Failure> {
     Err(Failure { exit: Exit::DataDir, text })
 }
 
-/// What a directory has that was locked, marked by half, or made tokens for, and no more; `logs` is empty then.
-const OF_NOBODY: [&str; 6] = ["LOCK", "logs", "DEMO.new", TOKENS_FILE, "tokens.lock", "lost+found"];
+/// What a directory has that was locked, marked by half, or made tokens for, wholly or by half, and no more; `logs` is empty then.
+const OF_NOBODY: [&str; 7] = ["LOCK", "logs", "DEMO.new", TOKENS_FILE, "tokens.json.new", "tokens.lock", "lost+found"];
 
 /// Before anything is written there: who is told to delete a demo's directory when he is done must find nothing of his in it.
 pub fn of_nobody_else(data_dir: &Path) -> Result<(), Failure> {
@@ -38,7 +39,8 @@ pub fn of_nobody_else(data_dir: &Path) -> Result<(), Failure> {
         entries => entries.map_err(failed)?,
     };
     let names = entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect::<Result<Vec<_>, LogError>>()?;
-    let is_of_nobody = |name: &OsString| OF_NOBODY.iter().any(|none| name == none);
+    let tried = |name: &OsString| name.as_encoded_bytes().starts_with(PROBE_PREFIX.as_bytes());
+    let is_of_nobody = |name: &OsString| OF_NOBODY.iter().any(|none| name == none) || tried(name);
     let logs = data_dir.join("logs");
     let nothing_logged = !logs.is_dir() || std::fs::read_dir(&logs).map_err(failed)?.next().is_none();
     if names.iter().any(|name| name == MARK) || nothing_logged && names.iter().all(is_of_nobody) {
@@ -76,4 +78,24 @@ pub fn kept_apart(config: &Config, data_dir: &DataDir, demo: bool) -> Result<(),
 fn is_new(config: &Config, data_dir: &DataDir) -> Result<bool, LogError> {
     let served = data_dir.identity()?.is_some() || !list_logs(&data_dir.path)?.is_empty();
     Ok(!served && !store_path(config).exists() && MirrorFile::read(&data_dir.path)?.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kill_before_the_mark_leaves_is_of_nobody_and_all_else_is_of_somebody() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(of_nobody_else(&dir.path().join("none")).is_ok());
+        for name in OF_NOBODY.into_iter().chain([".probe-4711", "tokens.json.new"]).filter(|name| *name != "logs") {
+            std::fs::write(dir.path().join(name), "").unwrap();
+            assert!(of_nobody_else(dir.path()).is_ok(), "{name}");
+        }
+        for name in ["letter.txt", "probe-1", "tokens.json.old", "identity.toml"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+            assert!(of_nobody_else(dir.path()).is_err(), "{name}");
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+    }
 }
