@@ -3,6 +3,8 @@
 //!
 //! An input is a script: frames with records made of its bytes, then changes to the segment's bytes, then a tail.
 
+use std::os::unix::fs::FileExt as _;
+
 use tollgate::click::*;
 use tollgate::config::DEAD_LETTER_RAW_BYTES_MAX;
 use tollgate::cut::{LogId, Totals};
@@ -11,44 +13,55 @@ use tollgate::wal::frame::{
     frame_bytes,
 };
 use tollgate::wal::record::{self, Cause, Record, Start};
+use tollgate::wal::recover::{Progress, walk_log};
 use tollgate::wal::replay::{Base, LogReplay, Step, totals_with};
+use tollgate::wal::segments::{LogDir, LogError};
 
 const LOG_ID: LogId = *b"a fuzzer's log!!";
 const SEGMENT: u64 = 7;
 const BASE: (u64, u64) = (41, 0xBA5E);
 const FRAMES_MAX: u8 = 3;
 const RECORDS_MAX: u8 = 4;
+/// Most scripts make less; a longer one is what it is.
+const SEGMENT_BYTES: u64 = 64 << 10;
 /// Too few changed bytes to make a checksum right by chance.
 const CHANGES_MAX: u8 = 7;
 
 pub fn check(input: &[u8]) {
     record_decodes_totally(input);
     let mut script = Script { left: input };
-    let mut log = Log::new();
+    let mut log = Log::new(SEGMENT, BASE, Totals::default());
     for _ in 0..script.byte() % (FRAMES_MAX + 1) {
         let records: Vec<Vec<u8>> = (0..script.byte() % (RECORDS_MAX + 1)).map(|_| script.record()).collect();
         log.push(&records, u32::from(script.byte()));
     }
-    let mut bytes = Vec::with_capacity(log.bytes.len() + BLOCK_BYTES);
-    bytes.extend_from_slice(&log.bytes);
-    bytes.resize(log.bytes.len() + BLOCK_BYTES, 0);
     let manner = script.byte();
+    let next = log.next(FRAMES_MAX - (manner >> 4) % (FRAMES_MAX + 1));
+    let mut segments = [log, next].map(|log| (log.on_disk(), log));
     for _ in 0..script.byte() % (CHANGES_MAX + 1) {
-        script.change(&mut log, &mut bytes);
+        script.change(&mut segments);
     }
     let forged = manner & 1 != 0;
     if forged {
-        log.forge_checksums(&mut bytes);
-        log.only_torn = false;
+        for (bytes, log) in &mut segments {
+            log.forge_checksums(bytes);
+            log.only_torn = false;
+        }
     }
+    let [(bytes, log), _] = &mut segments;
     if manner & 2 != 0 {
         bytes.truncate(log.bytes.len());
         bytes.extend_from_slice(script.left);
         log.only_torn &= script.left.is_empty();
     }
-    segment_header_reads_as_it_was_written(&bytes[..BLOCK_BYTES]);
-    let base = log.base();
-    replays(&bytes, &log, forged, (manner & 4 != 0).then_some(&base));
+    for (bytes, log) in &segments {
+        segment_header_reads_as_it_was_written(&bytes[..BLOCK_BYTES]);
+        let base = log.end();
+        replays(bytes, log, forged, (manner & 4 != 0).then_some(&base));
+    }
+    if manner & 8 == 0 {
+        walks(&segments, forged);
+    }
 }
 
 /// A record of any bytes: an error, or something whose every part can be asked for.
@@ -96,15 +109,15 @@ fn segment_header_reads_as_it_was_written(bytes: &[u8]) {
 
 /// Steps over a segment to its end or to the first frame that does not hold.
 fn replays(bytes: &[u8], log: &Log, forged: bool, cut: Option<&Base>) {
-    let is_as_written = |end: usize| bytes.get(SEGMENT_HEADER_BYTES..end) == log.bytes.get(SEGMENT_HEADER_BYTES..end);
-    let sound = log.ends.iter().filter(|end| is_as_written(**end)).count();
-    let mut replay = LogReplay::new(LOG_ID, BASE.0, BASE.1);
+    let is_as_written = |end: usize| log.is_as_written(bytes, end);
+    let sound = log.sound(bytes);
+    let mut replay = LogReplay::new(LOG_ID, log.base.0, log.base.1);
     let (mut at, mut taken) = (SEGMENT_HEADER_BYTES, 0);
     let mut window = BLOCK_BYTES;
     loop {
         let rest = &bytes[at..];
         let before = replay;
-        match replay.step(SEGMENT, &rest[..rest.len().min(window)], rest.len() as u64, cut) {
+        match replay.step(log.segment, &rest[..rest.len().min(window)], rest.len() as u64, cut) {
             Step::More { frame_bytes } => {
                 assert!(frame_bytes > window && frame_bytes <= rest.len(), "asked for {frame_bytes} of {}", rest.len());
                 assert_eq!(replay, before, "a frame that is not at hand changes nothing");
@@ -137,8 +150,81 @@ fn replays(bytes: &[u8], log: &Log, forged: bool, cut: Option<&Base>) {
     assert!(taken >= sound, "{taken} frames were taken, {sound} are as they were written");
 }
 
+/// Files of a log that a start reads; gone when it is dropped.
+struct Files(LogDir);
+
+impl Files {
+    /// In memory: direct reads of what was just written would wait for a disk.
+    fn of(segments: &[(Vec<u8>, Log)]) -> Files {
+        let name = format!("/dev/shm/tollgate-fuzz-{}-{:?}", std::process::id(), std::thread::current().id());
+        let files = Files(LogDir { core: 0, log_id: LOG_ID, path: name.into() });
+        std::fs::create_dir_all(&files.0.path).expect("ours");
+        for (bytes, log) in segments {
+            let file = std::fs::File::create(files.0.segment_path(log.segment)).expect("ours");
+            file.write_all_at(bytes, 0).expect("ours");
+            file.set_len(SEGMENT_BYTES.max(bytes.len() as u64)).expect("ours");
+        }
+        files
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What is left is in memory, and named.
+        let _ = std::fs::remove_dir_all(&self.0.path);
+    }
+}
+
+/// A start's reading of both segments: the later one with or without a header, and what of it lies beyond a frame that does not hold.
+fn walks(segments: &[(Vec<u8>, Log); 2], forged: bool) {
+    let files = Files::of(segments);
+    let mut taken = [0, 0];
+    let walked = walk_log(&files.0, None, &mut Progress::default(), &mut |_| {}, &mut |segment, at, frame| {
+        let nth = (segment - SEGMENT) as usize;
+        let (bytes, log) = &segments[nth];
+        let frame = at as usize..at as usize + frame.header.frame_bytes as usize;
+        assert!(forged || bytes.get(frame.clone()) == log.bytes.get(frame), "it was taken and never written so");
+        taken[nth] += 1;
+    });
+    let [headed, next_headed] =
+        segments.each_ref().map(|(bytes, log)| bytes[..BLOCK_BYTES] == log.bytes[..BLOCK_BYTES]);
+    let [sound, next_sound] = segments.each_ref().map(|(bytes, log)| log.sound(bytes));
+    let frames = segments.each_ref().map(|(_, log)| log.ends.len());
+    let all = headed && sound == frames[0];
+    assert!(
+        !headed || taken[0] >= sound,
+        "{taken:?} frames were taken, {sound} and {next_sound} are as they were written"
+    );
+    assert!(
+        !all || !next_headed || taken[1] >= next_sound,
+        "{taken:?} of {frames:?}, {next_sound} as they were written"
+    );
+    match walked {
+        Ok(_) => {
+            assert!(
+                forged || !headed || !next_headed || taken[0] == frames[0],
+                "{taken:?} of {frames:?}, and no damage"
+            );
+            let [_, (bytes, next)] = segments;
+            let later = (taken[1] + 1..frames[1]).find(|nth| next.holds(bytes, *nth));
+            assert_eq!(later, None, "{taken:?} of {frames:?}: a later frame is there, and no damage");
+        }
+        Err(LogError::Damaged(damage)) => {
+            let whole = all && next_headed && next_sound == frames[1];
+            assert!(
+                !whole || frames == [0, 0] || segments.iter().any(|(_, log)| !log.only_torn),
+                "{damage} of nothing"
+            );
+        }
+        Err(error) => panic!("any bytes are readable: {error}"),
+    }
+}
+
 /// A segment as the writer makes it.
 struct Log {
+    segment: u64,
+    /// LSN and chain at which it begins.
+    base: (u64, u64),
     bytes: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<usize>,
@@ -150,14 +236,14 @@ struct Log {
 }
 
 impl Log {
-    fn new() -> Log {
+    fn new(segment: u64, base: (u64, u64), totals: Totals) -> Log {
         let header = SegmentHeader {
             core: 0,
             log_id: LOG_ID,
-            segment: SEGMENT,
-            base_lsn: BASE.0,
-            base_chain: BASE.1,
-            segment_bytes: 1 << 20,
+            segment,
+            base_lsn: base.0,
+            base_chain: base.1,
+            segment_bytes: SEGMENT_BYTES,
             created_ms: 1_763_791_100_000,
             dedup_key: 0,
             nonce: [9; 16],
@@ -166,7 +252,40 @@ impl Log {
         let mut bytes = Vec::with_capacity(8 * SEGMENT_HEADER_BYTES);
         bytes.resize(SEGMENT_HEADER_BYTES, 0);
         header.encode(&mut bytes);
-        Log { bytes, ends: Vec::new(), lsn: BASE.0, chain: BASE.1, totals: Totals::default(), only_torn: true }
+        Log { segment, base, bytes, ends: Vec::new(), lsn: base.0, chain: base.1, totals, only_torn: true }
+    }
+
+    /// The segment that goes on after it, with so many frames.
+    fn next(&self, frames: u8) -> Log {
+        let mut next = Log::new(self.segment + 1, (self.lsn, self.chain), self.totals);
+        for incarnation in 0..u64::from(frames) {
+            let mut record = Vec::new();
+            record::encode_start(&Start { incarnation, nonce: [7; 16], started_ms: 5 }, &mut record);
+            next.push(&[record], 0);
+        }
+        next
+    }
+
+    /// Its bytes, and a block of what was prepared.
+    fn on_disk(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes.len() + BLOCK_BYTES);
+        bytes.extend_from_slice(&self.bytes);
+        bytes.resize(self.bytes.len() + BLOCK_BYTES, 0);
+        bytes
+    }
+
+    fn is_as_written(&self, bytes: &[u8], end: usize) -> bool {
+        bytes.get(SEGMENT_HEADER_BYTES..end) == self.bytes.get(SEGMENT_HEADER_BYTES..end)
+    }
+
+    fn holds(&self, bytes: &[u8], frame: usize) -> bool {
+        let from = if frame == 0 { SEGMENT_HEADER_BYTES } else { self.ends[frame - 1] };
+        bytes.get(from..self.ends[frame]) == self.bytes.get(from..self.ends[frame])
+    }
+
+    /// Frames before the first byte that is another.
+    fn sound(&self, bytes: &[u8]) -> usize {
+        self.ends.iter().filter(|end| self.is_as_written(bytes, **end)).count()
     }
 
     fn push(&mut self, records: &[Vec<u8>], flags: u32) {
@@ -178,7 +297,7 @@ impl Log {
             frame_bytes: frame_bytes(payload.len()) as u32,
             payload_bytes: payload.len() as u32,
             log_id: LOG_ID,
-            segment: SEGMENT,
+            segment: self.segment,
             incarnation: 3,
             first_lsn: self.lsn + 1,
             records: records.len() as u32,
@@ -201,8 +320,9 @@ impl Log {
         self.ends.push(self.bytes.len());
     }
 
-    fn base(&self) -> Base {
-        Base { segment: SEGMENT + 1, lsn: self.lsn, chain: self.chain }
+    /// Where the next segment begins.
+    fn end(&self) -> Base {
+        Base { segment: self.segment + 1, lsn: self.lsn, chain: self.chain }
     }
 
     /// Makes every frame's checksums right again, as damage never would: what lies behind them must hold by itself.
@@ -290,8 +410,9 @@ impl<'a> Script<'a> {
     }
 
     /// One change to a segment: a byte, a sector that was never written, or all from a sector on.
-    fn change(&mut self, log: &mut Log, bytes: &mut [u8]) {
+    fn change(&mut self, segments: &mut [(Vec<u8>, Log); 2]) {
         let kind = self.byte();
+        let (bytes, log) = &mut segments[usize::from(kind >> 2 & 1)];
         let at = (usize::from(self.byte()) << 8 | usize::from(self.byte())) % bytes.len();
         let sector = at - at % SECTOR_BYTES;
         match kind % 4 {
