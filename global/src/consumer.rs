@@ -47,6 +47,8 @@ pub struct Consumer {
     reader: Option<Reader>,
     /// Partitions are read since the start, or were.
     has_begun: bool,
+    /// A partition lacks what was to be read next, as the client said it.
+    lacking: Option<String>,
     asking: Asking,
     reading: Reading,
     /// When it answered last.
@@ -63,6 +65,7 @@ impl Consumer {
             from_earliest: false,
             reader: None,
             has_begun: false,
+            lacking: None,
             asking: Asking::default(),
             reading: Reading::new(wall_ms()),
             answered_ms: wall_ms(),
@@ -128,6 +131,9 @@ impl Consumer {
             if let Some(partition) = self.reading.put_back() {
                 return self.was_put_back(partition);
             }
+            if self.lacking.is_some() {
+                return self.lacks();
+            }
             self.word_may_end();
             if came {
                 self.answered_ms = wall_ms();
@@ -178,13 +184,14 @@ impl Consumer {
             let from = |(&of, &at)| (of, witnesses.get(&of).map_or(at, |witness: &Witness| witness.offset));
             self.reader.as_mut().expect("connected before").assign(&fresh.iter().map(from).collect())?;
         }
+        for (partition, next_offset) in fresh {
+            let watermark_ms = self.store.watermark_of_partition(partition);
+            self.reading.partitions.begin(partition, next_offset, watermark_ms, wall_ms());
+        }
         for (partition, witness) in witnesses {
             self.reading.expect(partition, witness);
         }
         let partitions = &mut self.reading.partitions;
-        for (partition, next_offset) in fresh {
-            partitions.begin(partition, next_offset, self.store.watermark_of_partition(partition), wall_ms());
-        }
         partitions.some_unknown = (0..led.len() as i32).any(|partition| !partitions.all.contains_key(&partition));
         self.has_begun |= !partitions.all.is_empty();
         // The answers are of after whatever this waited for.
@@ -238,10 +245,22 @@ impl Consumer {
         self.topic().was_put_back(&self.store, partition)
     }
 
+    /// Ends, unless what is lacking was counted: retention may take that after it was asked what the topic has, and before it is read
+    /// again. Then all are asked again, and each is read from what is to be read next, if the topic has that.
+    fn lacks(&mut self) -> Result<(), Turn> {
+        let reader = self.reader.as_ref().expect("connected before");
+        let first = |partition| reader.ends(partition, reader.timeout()).ok().map(|(first, _)| first);
+        if !self.reading.partitions.lack_what_was_read(first) {
+            return Err(ConsumeError::Halt(self.lacking.take().unwrap_or_default()).into());
+        }
+        tracing::info!("what was counted was deleted while it was read again: partitions are read by a new client");
+        self.read_anew()
+    }
+
     /// Commits what is whole; the next turn reads on behind it with a new client.
     fn read_anew(&mut self) -> Result<(), Turn> {
         self.commit_if_due(true)?;
-        self.reader = None;
+        (self.reader, self.lacking) = (None, None);
         self.reading.begin_anew();
         Ok(())
     }
@@ -253,12 +272,16 @@ impl Consumer {
         while self.reading.ready_bytes() < bytes_max && Instant::now() < until {
             let timeout = if self.reading.is_ready() { LULL } else { POLL };
             let reader = self.reader.as_ref().expect("connected before");
-            let (reading, meter) = (&mut self.reading, &self.meter);
+            let (reading, meter, lacking) = (&mut self.reading, &self.meter, &mut self.lacking);
             let more = reader.poll(timeout, |polled| match polled {
                 Polled::Nothing => Ok(false),
                 Polled::AtEnd { partition, next_offset, high } => {
                     reading.at_end(partition, next_offset, high);
                     Ok(true)
+                }
+                Polled::Lacking(why) => {
+                    *lacking = Some(why);
+                    Ok(false)
                 }
                 Polled::Record { place, kind, edge, payload } => {
                     if kind.is_none() {
@@ -370,6 +393,7 @@ mod tests {
     use super::*;
     use crate::batch::{Batch, Delivered, Delivery};
     use crate::fixture::{partial, transaction};
+    use crate::kafka::tests::Cluster;
     use crate::records::Place;
 
     /// The keeper commits, too, and who asks the admin port: windows would close up to what the edges had said, whatever the topic has.
@@ -391,6 +415,63 @@ mod tests {
         assert!(store.accept("a", now_ms).expect("committed"));
         let marks = store.snapshot().expect("read").as_of().marks;
         assert_eq!(marks.closed_before_ms, i64::MIN, "partition 0 may have more");
+    }
+
+    /// An edge was retired a week ago, and its last end record is the oldest that is left; then that goes, too. What is to be read next
+    /// is there all the time.
+    #[test]
+    fn what_was_counted_may_be_deleted_before_it_is_read_again() {
+        let (cluster, folder) = (Cluster::new("t"), tempfile::tempdir().expect("folder"));
+        cluster.write(8);
+        let settings = KafkaSettings { brokers: cluster.brokers(), ..settings() };
+        let begun = |next_offset: i64| {
+            let name = format!("store {next_offset}");
+            let store = Arc::new(Store::open(&folder.path().join(name)).expect("a new store"));
+            let sent = transaction("a", 1, 420_000, vec![partial("ad", 0, 0, 1, &[])]);
+            let whole = Delivered::Whole(Delivery::of(sent, Place { partition: 0, offset: 0 }).expect("rows"));
+            let offsets = BTreeMap::from([(0, next_offset)]);
+            let batch = Batch { deliveries: &[whole], offsets: &offsets, now_ms: wall_ms(), closing_cap_ms: None };
+            store.apply(&batch).expect("counted");
+            let mut consumer = Consumer::new(store.clone(), settings.clone(), Arc::default(), Arc::default());
+            // As if it had asked what the topic has while that had all.
+            let mut reader = Reader::new(&settings).expect("a client");
+            reader.assign(&BTreeMap::from([(0, 0)])).expect("it has none yet");
+            consumer.reader = Some(reader);
+            consumer.reading.partitions.begin(0, next_offset, None, wall_ms());
+            consumer.reading.expect(0, store.last_counted(0, next_offset).expect("one was counted"));
+            (store, consumer)
+        };
+        // Until the client says that something is not there.
+        let gathers = |consumer: &mut Consumer| {
+            let until = Instant::now() + Duration::from_secs(60);
+            while consumer.lacking.is_none() && Instant::now() < until {
+                consumer.gather().map_err(told)?;
+            }
+            consumer.lacks().map_err(told)
+        };
+        let (store, mut consumer) = begun(8);
+        assert_eq!(gathers(&mut consumer), Ok(()), "what is to be read next is there");
+        assert!(consumer.reader.is_none() && consumer.lacking.is_none() && consumer.reading.is_witnessed());
+        let has = Reader::new(&settings).expect("a client").ends(0, Duration::from_secs(60)).expect("told");
+        assert!(has.0 > 1 && has.1 == 8, "{has:?}");
+        let begin_at = |stored| consumer.topic().begin_at(&store, 0, Some(stored), has).map_err(told);
+        assert_eq!(begin_at(8), Ok(8));
+        let why = begin_at(1).expect_err("retention was too short");
+        assert!(why.contains("t/0 is to be read on from offset 1, and has "), "{why}");
+        // What is to be read next may go in the same way.
+        let (_store, mut consumer) = begun(7);
+        consumer.reading = Reading::new(wall_ms());
+        consumer.reading.partitions.begin(0, 0, None, wall_ms());
+        let why = gathers(&mut consumer).expect_err("it was not read");
+        assert!(why.contains("the topic t no longer has what is to be read next"), "{why}");
+        assert!(consumer.lacking.is_none());
+    }
+
+    fn told(turn: Turn) -> String {
+        match turn {
+            Turn::Kafka(error) => error.to_string(),
+            Turn::Store(error) => error.to_string(),
+        }
     }
 
     fn settings() -> KafkaSettings {

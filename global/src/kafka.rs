@@ -67,6 +67,9 @@ pub enum Polled<'a> {
         /// Up to where it has records, committed or not.
         high: Option<i64>,
     },
+    /// A partition does not have any more what was to be read next of it; which one the client does not say. It gives nothing more, and
+    /// this is said once.
+    Lacking(String),
     Nothing,
 }
 
@@ -222,6 +225,9 @@ impl Reader {
             Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 Ok(take(Polled::Nothing))
             }
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_out_of_range) => {
+                Ok(take(Polled::Lacking(self.lacking(&error))))
+            }
             Some(Err(error)) => Err(self.failed(&error)),
         }
     }
@@ -235,15 +241,17 @@ impl Reader {
         }
     }
 
+    /// Where that is not of what was read before.
+    fn lacking(&self, error: &KafkaError) -> String {
+        format!(
+            "the topic {} no longer has what is to be read next ({error}): its retention deleted it unread, or the topic was emptied or \
+             made anew; start again, which says what it has",
+            self.topic
+        )
+    }
+
     fn failed(&self, error: &KafkaError) -> ConsumeError {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                ConsumeError::Halt(format!(
-                    "the topic {} no longer has what is to be read next ({error}): its retention deleted it unread, or the topic was \
-                     emptied or made anew; start again, which says what it has",
-                    self.topic
-                ))
-            }
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 ConsumeError::Halt(format!("the topic {}, or a partition of it, is gone ({error})", self.topic))
             }
@@ -266,6 +274,10 @@ fn record<'a>(message: &'a BorrowedMessage<'a>) -> Polled<'a> {
     Polled::Record { place, kind, edge, payload }
 }
 
+fn is_out_of_range(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+}
+
 fn is_of_a_connection(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -276,4 +288,40 @@ fn is_of_a_connection(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::SSL
             | RDKafkaErrorCode::Authentication
     )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+    /// librdkafka's own broker, with a topic of one partition: it keeps 5 MiB, and deletes what is older.
+    pub struct Cluster {
+        broker: MockCluster<'static, DefaultProducerContext>,
+        topic: &'static str,
+    }
+
+    impl Cluster {
+        pub fn new(topic: &'static str) -> Cluster {
+            let broker = MockCluster::new(1).expect("a broker");
+            broker.create_topic(topic, 1, 1).expect("a topic");
+            Cluster { broker, topic }
+        }
+
+        pub fn brokers(&self) -> String {
+            self.broker.bootstrap_servers()
+        }
+
+        /// So many records of 900 kB, one batch each: a broker deletes no less than a batch.
+        pub fn write(&self, records: usize) {
+            let producer: BaseProducer =
+                ClientConfig::new().set("bootstrap.servers", self.brokers()).create().expect("a producer");
+            let payload = vec![0; 900_000];
+            for _ in 0..records {
+                producer.send(BaseRecord::<(), _>::to(self.topic).payload(&payload)).expect("it has room for one");
+                producer.flush(Duration::from_secs(30)).expect("taken");
+            }
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub struct Partition {
     is_followed: bool,
     /// All that was committed when somebody asked was read once.
     was_read: bool,
+    /// From here on the client gives what was read before, up to what is to be read next.
+    again_from: Option<i64>,
 }
 
 impl Partition {
@@ -53,11 +55,23 @@ impl Partition {
     pub fn ends(&mut self, next_offset: Option<i64>) {
         self.next_offset = self.next_offset.max(next_offset.unwrap_or(0));
         (self.at_end, self.ended_at) = (true, Some(self.next_offset));
+        self.again_from = self.again_from.map(|from| next_offset.unwrap_or(from));
+    }
+
+    /// What stands at this offset was to be read next.
+    pub fn takes(&mut self, offset: i64) {
+        (self.next_offset, self.at_end, self.again_from) = (offset + 1, false, None);
+    }
+
+    /// It is read from before what is to be read next.
+    pub fn is_read_again(&mut self, from: i64) {
+        self.again_from = Some(from);
     }
 
     /// It gave something, of what was read before: it does not stand still.
-    pub fn gives(&mut self) {
+    pub fn gives(&mut self, offset: i64) {
         self.stands_since = None;
+        self.again_from = self.again_from.and(Some(offset + 1));
     }
 
     /// What a look that began at `at_ms` was told of where it ends; None: nobody answered.
@@ -141,6 +155,15 @@ impl Partitions {
         let mut state = Partition::new(next_offset, watermark_ms, now_ms);
         state.heard = self.before.remove(&partition).unwrap_or(state.heard);
         self.all.insert(partition, state);
+    }
+
+    /// The topic lacks what the client was to read next, in a partition that it does not name. True: where it was to read again what was
+    /// read before, that is gone; `first` is what a partition still has. One that does not answer may be the one: it is begun again
+    /// when it answers, and not before. Never true again of the same record: what is gone stays so, and is not read again.
+    pub fn lack_what_was_read(&self, mut first: impl FnMut(i32) -> Option<i64>) -> bool {
+        let again = |state: &Partition| state.again_from.filter(|from| *from < state.next_offset);
+        let mut again = self.all.iter().filter_map(|(&partition, state)| Some((partition, again(state)?)));
+        again.any(|(partition, from)| first(partition).is_none_or(|first| first > from))
     }
 
     /// None is read until it is begun again.
@@ -346,6 +369,44 @@ mod tests {
             state.looks(end, now);
             assert_eq!(state.at_end, at_end, "as it was, with a leader again: {end:?}");
         }
+    }
+
+    /// What was counted may be deleted while it is read again; what is to be read next may not.
+    #[test]
+    fn a_topic_may_lack_what_was_read_and_nothing_else() {
+        let mut partitions = Partitions::new(0);
+        (0..3).for_each(|partition| partitions.begin(partition, 9, None, 0));
+        let lack = |partitions: &Partitions, first: i64| {
+            let mut asked = Vec::new();
+            let lack = partitions.lack_what_was_read(|partition| {
+                asked.push(partition);
+                Some(first)
+            });
+            (lack, asked)
+        };
+        assert_eq!(lack(&partitions, 99), (false, vec![]), "each is read from what is to be read next");
+        let state = |partitions: &mut Partitions| *partitions.all.get_mut(&1).expect("it is there");
+        partitions.all.get_mut(&1).expect("it is there").is_read_again(5);
+        let begun = state(&mut partitions);
+        assert_eq!(lack(&partitions, 5), (false, vec![1]), "it has that: another one lacks what was not read");
+        assert_eq!(lack(&partitions, 6), (true, vec![1]));
+        assert!(partitions.lack_what_was_read(|_| None), "it is asked again where it is begun again");
+        let after = |then: &dyn Fn(&mut Partition)| {
+            let mut one = Partitions::new(0);
+            one.all.insert(1, begun);
+            then(one.all.get_mut(&1).expect("it is there"));
+            lack(&one, 8)
+        };
+        assert_eq!(after(&|state| state.gives(6)), (true, vec![1]));
+        assert_eq!(after(&|state| state.gives(7)), (false, vec![1]));
+        assert_eq!(after(&|state| state.gives(8)), (false, vec![]), "what is to be read next comes next");
+        assert_eq!(after(&|state| state.takes(9)), (false, vec![]));
+        assert_eq!(after(&|state| state.ends(Some(9))), (false, vec![]));
+        assert_eq!(after(&|state| state.ends(Some(7))), (true, vec![1]), "a new leader does not know of all yet");
+        assert_eq!(after(&|state| state.ends(None)), (true, vec![1]));
+        partitions.let_go();
+        partitions.begin(1, 9, None, 0);
+        assert_eq!(lack(&partitions, 8), (false, vec![]), "with a new client");
     }
 
     #[test]

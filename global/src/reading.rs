@@ -51,8 +51,11 @@ impl Reading {
     }
 
     /// A partition is read from the witness on: where that does not come, its offsets are given to other records now, and nothing more of
-    /// it is taken.
+    /// it is taken. After its partition is begun.
     pub fn expect(&mut self, partition: i32, witness: Witness) {
+        if let Some(state) = self.partitions.all.get_mut(&partition) {
+            state.is_read_again(witness.offset);
+        }
         self.witnesses.insert(partition, witness);
     }
 
@@ -76,21 +79,23 @@ impl Reading {
 
     /// Takes a record in; `None`: it is neither a partial nor an end record.
     pub fn record(&mut self, place: Place, kind: Option<Kind>, edge: &[u8], payload: &[u8]) -> Result<(), TooNew> {
+        let state = self.partitions.all.get_mut(&place.partition);
         if let Some(witness) = self.witnesses.get(&place.partition) {
             if place.offset == witness.offset && kind == Some(Kind::End) && witness.is(edge, payload) {
                 self.witnesses.remove(&place.partition);
+                state.into_iter().for_each(|state| state.gives(place.offset));
             } else {
                 self.put_back = Some(place.partition);
             }
             return Ok(());
         }
-        let Some(state) = self.partitions.all.get_mut(&place.partition) else { return Ok(()) };
+        let Some(state) = state else { return Ok(()) };
         if place.offset < state.next_offset {
             // A client that was paused, or lost its broker, may give again what it gave; and it may be long from a witness to what is next.
-            state.gives();
+            state.gives(place.offset);
             return Ok(());
         }
-        (state.next_offset, state.at_end) = (place.offset + 1, false);
+        state.takes(place.offset);
         let Some(kind) = kind else { return Ok(()) };
         let delivered = self.assembly.take(place, kind, edge, payload)?;
         for one in &delivered {
