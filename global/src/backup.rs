@@ -13,6 +13,7 @@ use redb::{
 };
 
 use crate::directory::{self, STORE_FILE};
+use crate::durable::{self, NotSynced};
 use crate::store::Store;
 use crate::tables::{
     self, CHECKPOINTS, CORRECTED, COUNTED, Each, STATE, StoreError, VERSION, begin_read, begin_write, commit_file,
@@ -39,6 +40,8 @@ pub enum BackupError {
 pub enum RestoreError {
     #[error("{path}: {error}; nothing was restored")]
     File { path: String, error: io::Error },
+    #[error("nothing was restored: {0}")]
+    NotSynced(#[from] NotSynced),
     #[error("{0}")]
     AnEdges(String),
     #[error(
@@ -119,7 +122,9 @@ pub fn restore(from: &Path, data_dir: &Path) -> Result<u64, RestoreError> {
     }
     let is_new = !data_dir.exists();
     fs::create_dir_all(data_dir).map_err(named(data_dir))?;
-    let restored = copied(&mut source, from, to);
+    // The folder itself is synced once more when the copy has its name.
+    let named = durable::sync_names(data_dir).map_err(RestoreError::from);
+    let restored = named.and_then(|()| copied(&mut source, from, to));
     if restored.is_err() && is_new {
         // Whatever came to be in it meanwhile keeps it.
         let _ = fs::remove_dir(data_dir);

@@ -12,6 +12,7 @@ mod commit;
 mod consumer;
 mod dashboard;
 mod directory;
+mod durable;
 mod edges;
 mod entries;
 #[cfg(test)]

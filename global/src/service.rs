@@ -15,6 +15,7 @@ use crate::admin::{self, Admin};
 use crate::consumer::{Consumer, Stopped};
 use crate::dashboard::Page;
 use crate::directory::{self, STORE_FILE};
+use crate::durable;
 use crate::kafka::KafkaSettings;
 use crate::keeper::{self, RoomSeen};
 use crate::metrics::Meter;
@@ -44,7 +45,7 @@ pub struct ServiceConfig {
 pub enum ServiceError {
     #[error("cannot listen on {address}: {error}; name another address with {flag}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
-    /// In use by another process, or no directory that can be used.
+    /// In use by another process, or no directory that can be used, or names in it may not outlive a power cut.
     #[error("{0}")]
     DataDir(String),
     #[error("{0}")]
@@ -79,6 +80,8 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (admin_port, admin_address) = listen("--admin-listen", config.admin_listen)?;
     let path = store_path(config)?;
     let store = Arc::new(Store::open_with(&path, config.store.clone()).map_err(|error| opening(&path, error))?);
+    // Before anything is counted: also where an earlier start made them, and was killed.
+    durable::sync_names(&config.data_dir).map_err(|error| ServiceError::DataDir(error.to_string()))?;
     store.use_catalogue(side.catalogue.clone());
     let (meter, room) = (Arc::<Meter>::default(), Arc::<RoomSeen>::default());
     let (told, ended) = mpsc::channel();

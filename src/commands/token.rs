@@ -101,7 +101,9 @@ fn age(ms: i64) -> String {
 fn refused(error: TokenError) -> CommandError {
     match error {
         TokenError::Refused(text) => CommandError::Refused(text),
-        TokenError::Io { .. } | TokenError::Unreadable { .. } => CommandError::Halted(Exit::DataDir, error.to_string()),
+        TokenError::Io { .. } | TokenError::Unreadable { .. } | TokenError::NotSynced(_) => {
+            CommandError::Halted(Exit::DataDir, error.to_string())
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use super::{Draft, TOKEN_BYTES, Token, Tokens};
+use crate::durable::{self, NotSynced};
 use crate::private_file;
 use crate::signature::Signature;
 
@@ -32,6 +33,9 @@ pub enum TokenError {
     /// No file of ours, or one that was changed by hand.
     #[error("{}: {why}; put the file back as `tollgate token` wrote it; or stop, and take it away: then there are no tokens", path.display())]
     Unreadable { path: PathBuf, why: String },
+    /// Nothing was made but the directory.
+    #[error(transparent)]
+    NotSynced(#[from] NotSynced),
     /// What was asked for cannot be done.
     #[error("{0}")]
     Refused(String),
@@ -111,6 +115,7 @@ impl TokenFile {
     /// Makes a token in a directory, which is made where it is missing; gives it with the text that is shown once.
     pub fn create(data_dir: &Path, draft: &Draft, now_ms: i64) -> Result<(Arc<Token>, String), TokenError> {
         fs::create_dir_all(data_dir).map_err(|error| io_error(data_dir, error))?;
+        durable::sync_names(data_dir)?;
         let mut random = [0; TOKEN_BYTES];
         let drawn = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
         match drawn {
