@@ -1,53 +1,57 @@
 //! Drives. What makes a name outlive a power cut: a file's bytes are synced by who writes them, and what was made in a folder is there
 //! afterwards once the folder is synced, and each of those above that was made for it.
 
-use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, openat, syncfs};
+use rustix::io::Errno;
+
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the folder {} cannot be synced: {error}; what was made in it, or below, may be gone after a power cut. Look at the disk (dmesg, \
+    "{}, or a folder above it, cannot be synced: {source}; what was made in it may be gone after a power cut: look at the disk (dmesg, \
      SMART) before a restart",
     folder.display()
 )]
 pub struct NotSynced {
     pub folder: PathBuf,
-    pub error: io::Error,
+    pub source: io::Error,
 }
 
-/// Syncs a folder and those above it, as far as its file system goes: whoever made them may have been killed before. One above that this
-/// user may not open cannot be synced, and is passed over: somebody else made it, and answers for the names in it.
+/// Syncs a folder and those above it, as far as its file system goes: whoever made them may have been killed before.
 pub fn sync_names(folder: &Path) -> Result<(), NotSynced> {
-    for (path, opened) in folders(folder)? {
-        opened.sync_all().map_err(not_synced(&path))?;
-    }
-    Ok(())
+    let failed = |source| NotSynced { folder: folder.to_owned(), source };
+    synced(folder).map(drop).map_err(failed)
 }
 
-/// Opened: a folder, and those above it in its file system that may be.
-fn folders(folder: &Path) -> Result<Vec<(PathBuf, File)>, NotSynced> {
-    let path = folder.canonicalize().map_err(not_synced(folder))?;
-    let first = File::open(&path).map_err(not_synced(&path))?;
-    let device = first.metadata().map_err(not_synced(&path))?.dev();
-    let mut opened = vec![(path.clone(), first)];
-    for above in path.ancestors().skip(1) {
-        // A folder's device is known also to who may not open it.
-        if above.metadata().map_err(not_synced(above))?.dev() != device {
-            break;
-        }
-        match File::open(above) {
-            Ok(file) => opened.push((above.to_owned(), file)),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(not_synced(above)(error)),
-        }
-    }
-    Ok(opened)
+/// Where a file is named.
+pub fn sync_name_of(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
-fn not_synced(folder: &Path) -> impl Fn(io::Error) -> NotSynced + '_ {
-    |error| NotSynced { folder: folder.to_owned(), error }
+/// Those that were synced. They are walked by "..", which needs no right to look into those further up. Above one that this user may make
+/// folders in and may not read, all of the file system is synced.
+fn synced(folder: &Path) -> io::Result<Vec<Metadata>> {
+    let mut folder = File::open(folder)?;
+    let mut here = folder.metadata()?;
+    let mut synced = Vec::new();
+    loop {
+        folder.sync_all()?;
+        synced.push(here.clone());
+        let above = match openat(&folder, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(above) => File::from(above),
+            Err(Errno::ACCESS | Errno::PERM) => return syncfs(&folder).map(|()| synced).map_err(io::Error::from),
+            Err(error) => return Err(error.into()),
+        };
+        let there = above.metadata()?;
+        if there.dev() != here.dev() || there.ino() == here.ino() {
+            return Ok(synced);
+        }
+        (folder, here) = (above, there);
+    }
 }
 
 #[cfg(test)]
@@ -61,23 +65,26 @@ mod tests {
         let below = made.path().join("a/b");
         std::fs::create_dir_all(&below).expect("made");
         std::os::unix::fs::symlink(&below, made.path().join("link")).expect("made");
-        let synced = |folder: &Path| -> Vec<PathBuf> {
-            folders(folder).expect("opened").into_iter().map(|(path, _)| path).collect()
-        };
-        let (found, root) = (synced(&below), made.path().canonicalize().expect("there"));
-        assert_eq!(found[..3], [root.join("a/b"), root.join("a"), root.clone()]);
-        let device = |path: &Path| path.metadata().expect("there").dev();
-        let end = found.last().expect("one at least");
-        assert!(found.iter().all(|path| device(path) == device(&below)));
-        assert!(end.parent().is_none_or(|above| device(above) != device(&below)), "{end:?} is where it begins");
-        assert_eq!(synced(&made.path().join("link")), found, "where it is, and not where it is named");
-        sync_names(&below).expect("synced");
+        let place = |found: &Metadata| (found.dev(), found.ino());
+        let of = |folder: &Path| place(&folder.metadata().expect("there"));
+        let synced = |folder: &Path| synced(folder).expect("synced").iter().map(place).collect::<Vec<_>>();
+        let expected: Vec<_> = below.canonicalize().expect("there").ancestors().map(of).collect();
+        let same_device = expected.iter().take_while(|(device, _)| *device == expected[0].0).count();
+        assert_eq!(synced(&below), expected[..same_device]);
+        assert!(same_device >= 3);
+        assert_eq!(
+            synced(&made.path().join("link")),
+            expected[..same_device],
+            "where it is, and not where it is named"
+        );
     }
 
     #[test]
-    fn what_cannot_be_synced_is_named_with_what_to_do() {
-        let made = tempfile::tempdir().expect("folder");
-        let text = sync_names(&made.path().join("gone")).expect_err("it is not there").to_string();
-        assert!(text.contains("gone cannot be synced: ") && text.contains("Look at the disk"), "{text}");
+    fn one_that_is_not_there_is_named() {
+        let error = sync_names(Path::new("/not/there")).expect_err("it is not");
+        assert!(
+            error.to_string().starts_with("/not/there, or a folder above it, cannot be synced: No such file"),
+            "{error}"
+        );
     }
 }

@@ -70,6 +70,7 @@ pub use catalogue::{CATALOGUE_BYTES_MAX, Catalogue, CatalogueError, CatalogueFil
 pub use consumer::{Consumer, Stopped};
 pub use dashboard::Page;
 pub use directory::{STORE_FILE, is_known, of_the_global_tier};
+pub use durable::{NotSynced, sync_names};
 pub use edges::{EdgeState, Presence, TroubleKind};
 pub use entries::Entries;
 pub use hearing::{Heard, Hearing};

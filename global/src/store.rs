@@ -13,6 +13,7 @@ use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 use crate::batch::{Applied, Batch, Delivered};
 use crate::catalogue::{Catalogue, CatalogueFile};
 use crate::commit::{Commit, Writer};
+use crate::durable;
 use crate::hearing::Hearing;
 use crate::load;
 use crate::records::Edge;
@@ -95,6 +96,8 @@ impl Store {
         let is_counted = tables::make(&file)?;
         let (mut moment, edges) = load::load(&file, &options, is_counted)?;
         commit_file(file)?;
+        // What is counted in it may be forgotten elsewhere soon.
+        durable::sync_name_of(path).map_err(redb::Error::Io)?;
         if !is_counted {
             moment.counted = load::count_by_class(&database, &moment, &edges)?;
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use serde::{Deserialize, Serialize};
 
-use super::durable::{sync_above, sync_dir, write_synced};
+use super::durable::{sync_dir, sync_with_those_above, write_synced};
 use super::frame::BLOCK_BYTES;
 use super::repairs::Repair;
 use super::replay::{Damage, Fault, hex};
@@ -99,8 +99,7 @@ impl DataDir {
         }
         // Whoever made them may have been killed before their names were synced.
         sync_dir(&logs)?;
-        sync_dir(path)?;
-        sync_above(path)?;
+        sync_with_those_above(path)?;
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
