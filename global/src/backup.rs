@@ -123,8 +123,8 @@ pub fn restore(from: &Path, data_dir: &Path) -> Result<u64, RestoreError> {
     let is_new = !data_dir.exists();
     fs::create_dir_all(data_dir).map_err(named(data_dir))?;
     // The folder itself is synced once more when the copy has its name.
-    let named = durable::sync_names(data_dir).map_err(RestoreError::from);
-    let restored = named.and_then(|()| copied(&mut source, from, to));
+    let synced = durable::sync_names(data_dir).map_err(RestoreError::from);
+    let restored = synced.and_then(|()| copied(&mut source, from, to));
     if restored.is_err() && is_new {
         // Whatever came to be in it meanwhile keeps it.
         let _ = fs::remove_dir(data_dir);

@@ -6,13 +6,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, openat, syncfs};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, statat, syncfs};
 use rustix::io::Errno;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}, or a folder above it, cannot be synced: {source}; what was made in it may be gone after a power cut: look at the disk (dmesg, \
-     SMART) before a restart",
+    "{}, or a folder above it, cannot be opened and synced: {source}; what was made in it may be gone after a power cut: look at the disk \
+     (dmesg, SMART) before a restart",
     folder.display()
 )]
 pub struct NotSynced {
@@ -32,8 +32,8 @@ pub fn sync_name_of(file: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Those that were synced. They are walked by "..", which needs no right to look into those further up. Above one that this user may make
-/// folders in and may not read, all of the file system is synced.
+/// Those that were synced. They are walked by "..", which needs no right to look into those further up. Below one that this user may not
+/// read, all of the file system is synced: a name in it may be ours.
 fn synced(folder: &Path) -> io::Result<Vec<Metadata>> {
     let mut folder = File::open(folder)?;
     let mut here = folder.metadata()?;
@@ -41,16 +41,16 @@ fn synced(folder: &Path) -> io::Result<Vec<Metadata>> {
     loop {
         folder.sync_all()?;
         synced.push(here.clone());
+        let there = statat(&folder, "..", AtFlags::empty())?;
+        if there.st_dev != here.dev() || there.st_ino == here.ino() {
+            return Ok(synced);
+        }
         let above = match openat(&folder, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(above) => File::from(above),
             Err(Errno::ACCESS | Errno::PERM) => return syncfs(&folder).map(|()| synced).map_err(io::Error::from),
             Err(error) => return Err(error.into()),
         };
-        let there = above.metadata()?;
-        if there.dev() != here.dev() || there.ino() == here.ino() {
-            return Ok(synced);
-        }
-        (folder, here) = (above, there);
+        (here, folder) = (above.metadata()?, above);
     }
 }
 
@@ -83,7 +83,9 @@ mod tests {
     fn one_that_is_not_there_is_named() {
         let error = sync_names(Path::new("/not/there")).expect_err("it is not");
         assert!(
-            error.to_string().starts_with("/not/there, or a folder above it, cannot be synced: No such file"),
+            error
+                .to_string()
+                .starts_with("/not/there, or a folder above it, cannot be opened and synced: No such file"),
             "{error}"
         );
     }

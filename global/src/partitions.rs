@@ -159,7 +159,7 @@ impl Partitions {
 
     /// The topic lacks what the client was to read next, in a partition that it does not name. True: where it was to read again what was
     /// read before, that is gone; `first` is what a partition still has. One that does not answer may be the one: it is begun again
-    /// when it answers, and not before. Never true again of the same record: what is gone stays so, and is not read again.
+    /// when it answers, and not before. What is gone stays so, and is not read again.
     pub fn lack_what_was_read(&self, mut first: impl FnMut(i32) -> Option<i64>) -> bool {
         let again = |state: &Partition| state.again_from.filter(|from| *from < state.next_offset);
         let mut again = self.all.iter().filter_map(|(&partition, state)| Some((partition, again(state)?)));

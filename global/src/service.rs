@@ -79,9 +79,9 @@ pub fn run(config: &ServiceConfig, stop: Receiver<()>, ready: impl FnOnce(Addres
     let (query, query_address) = listen("--query-listen", config.query_listen)?;
     let (admin_port, admin_address) = listen("--admin-listen", config.admin_listen)?;
     let path = store_path(config)?;
-    let store = Arc::new(Store::open_with(&path, config.store.clone()).map_err(|error| opening(&path, error))?);
     // Before anything is counted: also where an earlier start made them, and was killed.
     durable::sync_names(&config.data_dir).map_err(|error| ServiceError::DataDir(error.to_string()))?;
+    let store = Arc::new(Store::open_with(&path, config.store.clone()).map_err(|error| opening(&path, error))?);
     store.use_catalogue(side.catalogue.clone());
     let (meter, room) = (Arc::<Meter>::default(), Arc::<RoomSeen>::default());
     let (told, ended) = mpsc::channel();

@@ -12,10 +12,11 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let write = || {
         let mut file = File::create(&aside)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)
+        Ok(file)
     };
-    write().map_err(|source| io_error("write", path, source))?;
+    let file: File = write().map_err(|source| io_error("write", path, source))?;
+    file.sync_all().map_err(|source| not_synced(path, source))?;
+    std::fs::rename(&aside, path).map_err(|source| io_error("write", path, source))?;
     sync_dir(path.parent().expect("a file of a data directory has a parent"))
 }
 

@@ -37,7 +37,7 @@ const IDENTITY_VERSION: u32 = 1;
 pub enum LogError {
     #[error("cannot {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("cannot sync {path}, or a folder above it: {source}: look at the disk (dmesg, SMART) before a restart")]
+    #[error("cannot sync {path}, or what names it: {source}: look at the disk (dmesg, SMART) before a restart")]
     NotSynced { path: PathBuf, source: io::Error },
     #[error("{path} is in use by another process: stop it, or name another --data-dir")]
     InUse { path: PathBuf },

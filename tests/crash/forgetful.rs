@@ -108,12 +108,14 @@ impl Disk {
         self.files().syncs
     }
 
-    /// Cuts the power, if it can in the middle of a write or a sync; whoever writes is then to be killed, and [`Disk::let_go`].
-    pub fn cut(&self) {
+    /// Cuts the power, if it can in the middle of a write or a sync; whoever writes is then to be killed, and [`Disk::let_go`]. True:
+    /// there was one.
+    pub fn cut(&self) -> bool {
         let mut files = self.files();
         files.power = Power::Cut { waiting: false };
         let none = |files: &mut Files| files.power == Power::Cut { waiting: false };
-        drop(self.0.1.wait_timeout_while(files, IN_FLIGHT_WITHIN, none).expect("no call panics with it"));
+        let waited = self.0.1.wait_timeout_while(files, IN_FLIGHT_WITHIN, none);
+        waited.expect("no call panics with it").0.power != Power::Cut { waiting: false }
     }
 
     /// Answers what waits since the power was cut: the kernel does not let go of a process before.

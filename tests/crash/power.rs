@@ -4,6 +4,7 @@
 //! `POWER_CUTS=200 cargo test --test crash power`: as many as one likes.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -38,14 +39,14 @@ fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_no
     let mut clients: Vec<Client> = (1..).zip(shapes).map(|(number, shape)| Client::new(number, shape, 31)).collect();
     // Once the log has given way, one that was acknowledged long ago is refused as too old. All send until the power is gone.
     clients.iter_mut().for_each(|client| (client.late, client.to_the_end) = (true, true));
-    let mut dropped = Dropped::default();
+    let (mut dropped, in_flight) = (Dropped::default(), AtomicU64::new(0));
     for cut in 0..cuts {
         let disk = Disk::of(&plain);
         let data = mounted.join("data");
         let mount = disk.mount(&mounted);
         let server = Server::start(&data, &FLAGS);
         let end = |server: Server| {
-            disk.cut();
+            in_flight.fetch_add(u64::from(disk.cut()), Ordering::Relaxed);
             server.signal(Signal::KILL);
             disk.let_go();
             server.kill();
@@ -70,10 +71,12 @@ fn what_was_acknowledged_outlives_a_power_cut_of_a_disk_that_forgets_what_was_no
     assert!(freed > 0, "nothing was deleted");
     // More than what the process says, which nobody syncs.
     assert!(dropped.bytes > 1_000 * cuts, "the disk has forgotten only {dropped:?} in {cuts} power cuts");
+    let in_flight = in_flight.into_inner();
+    assert!(in_flight * 2 > cuts, "only {in_flight} of {cuts} power cuts met a write or a sync");
     assert!(forgotten * 10 <= counted, "{forgotten} clicks were refused that were sent again, {counted} counted");
     let Dropped { bytes, names } = dropped;
     let counts = format!(
-        "\"power_cuts\":{cuts},\"clicks\":{counted},\"forgotten\":{forgotten},\"segments_freed\":{freed},\"dropped_bytes\":{bytes},\"dropped_names\":{names}"
+        "\"power_cuts\":{cuts},\"in_a_write\":{in_flight},\"clicks\":{counted},\"forgotten\":{forgotten},\"segments_freed\":{freed},\"dropped_bytes\":{bytes},\"dropped_names\":{names}"
     );
     println!("{}", timed_document("power cuts", &counts, began));
 }

@@ -37,7 +37,7 @@ struct Reading {
     low: i64,
     high: i64,
     from: i64,
-    /// Only what came since the last time.
+    /// From what was known on.
     goes_on: bool,
 }
 
