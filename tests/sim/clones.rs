@@ -191,8 +191,9 @@ impl World {
         clones.after_exports = self.rng.pick(&[0, 0, 0, 1, 1, 1, 2, 6]);
         clones.beside = self.rng.percent(50);
         self.note("copied", &[logs.len() as u64]);
-        if self.rng.percent(30) {
+        if self.rng.percent(60) {
             // What it then exports first, the copy holds; its nonce, not.
+            self.clones.after_exports = 1;
             self.kill();
         }
         // A snapshot may be hours old when it is put back, and Kafka away all the time.
