@@ -26,10 +26,14 @@ pub fn sync_names(folder: &Path) -> Result<(), NotSynced> {
     synced(folder).map(drop).map_err(failed)
 }
 
-/// Where a file is named.
+/// The folder that names a file.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Syncs it.
 pub fn sync_name_of(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(file))?.sync_all()
 }
 
 /// Those that were synced. They are walked by "..", which needs no right to look into those further up. Below one that this user may not

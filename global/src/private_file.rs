@@ -1,14 +1,15 @@
 //! Drives. Small files of a data directory that nobody else is to read, written all or nothing.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use crate::durable::{folder_of, sync_name_of};
+
 /// Writes a file aside, readable by its owner alone, syncs it, renames it into place and syncs the directory. Written by root, it
 /// belongs to the owner of the directory, who serves.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let aside = Path::new(&aside);
@@ -18,14 +19,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
-    let owner = fs::metadata(folder)?;
+    let owner = fs::metadata(folder_of(path))?;
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(aside, path)?;
-    File::open(folder)?.sync_all()
+    sync_name_of(path)
 }
 
 #[cfg(test)]
