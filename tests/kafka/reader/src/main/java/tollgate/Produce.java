@@ -10,6 +10,7 @@ import java.util.Properties;
 import java.util.zip.CRC32C;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import tollgate.v1.Partials.Checkpoint;
 import tollgate.v1.Partials.EndRecord;
@@ -75,8 +76,9 @@ final class Produce {
         // Of these topics only: edges of one name in two tests must not fence each other.
         properties.putIfAbsent("transactional.id", options.text("topic") + "-" + options.text("edge"));
         properties.putIfAbsent("client.id", options.text("edge"));
-        properties.putIfAbsent("transaction.timeout.ms", "15000");
-        properties.putIfAbsent("max.block.ms", "20000");
+        // A machine that stands still for a while costs a test time, and not a transaction.
+        properties.putIfAbsent("transaction.timeout.ms", "120000");
+        properties.putIfAbsent("max.block.ms", "60000");
         // A commit whose answer was lost is asked for again soon.
         properties.putIfAbsent("retry.backoff.ms", "20");
         properties.putIfAbsent("reconnect.backoff.ms", "20");
@@ -97,19 +99,16 @@ final class Produce {
         long seq = options.number("after", 0);
         long committed = 0;
         for (int at = 1; at <= transactions; at++) {
-            boolean last = at == transactions;
-            producer.beginTransaction();
-            send(seq + 1, last ? breaking : Break.NONE);
-            if (last && breaking == Break.OPEN) {
-                producer.flush();
-            } else if (abortEvery > 0 && at % abortEvery == 0) {
-                // What was not sent yet would not be in the log, and nobody could see that it was aborted.
-                producer.flush();
-                producer.abortTransaction();
-            } else {
-                producer.commitTransaction();
-                committed++;
-                seq++;
+            long begun = System.nanoTime();
+            try {
+                if (transact(seq + 1, at == transactions, abortEvery > 0 && at % abortEvery == 0)) {
+                    committed++;
+                    seq++;
+                }
+            } catch (KafkaException error) {
+                // A broker gives up what takes too long.
+                long took = Duration.ofNanos(System.nanoTime() - begun).toMillis();
+                throw new KafkaException("transaction " + at + " of " + transactions + ", " + took + " ms after it began", error);
             }
         }
         Map<String, Object> answer = new LinkedHashMap<>();
@@ -118,6 +117,24 @@ final class Produce {
         answer.put("last_seq", seq);
         answer.put("clicks", committed * partialsEach * clicksEach);
         return answer;
+    }
+
+    /** Whether it was committed. */
+    private boolean transact(long seq, boolean last, boolean aborted) {
+        producer.beginTransaction();
+        send(seq, last ? breaking : Break.NONE);
+        if (last && breaking == Break.OPEN) {
+            producer.flush();
+            return false;
+        }
+        if (aborted) {
+            // What was not sent yet would not be in the log, and nobody could see that it was aborted.
+            producer.flush();
+            producer.abortTransaction();
+            return false;
+        }
+        producer.commitTransaction();
+        return true;
     }
 
     private void send(long seq, Break how) {
