@@ -17,24 +17,15 @@ pub enum Shed {
     DedupFull = 2,
     /// Wall clock and monotonic clock disagree by more than the skew.
     Clock = 3,
-    /// The process is stopping.
-    Draining = 4,
     /// Requests that are not yet whole use up the assembly memory, or that of their records.
-    Memory = 5,
+    Memory = 4,
     /// The horizon is ahead of the clock: so much was forgotten at the start that even a click of now could be a repeat.
-    HorizonAhead = 6,
+    HorizonAhead = 5,
 }
 
 impl Shed {
-    pub const ALL: [Shed; 7] = [
-        Shed::LogBehind,
-        Shed::DiskFull,
-        Shed::DedupFull,
-        Shed::Clock,
-        Shed::Draining,
-        Shed::Memory,
-        Shed::HorizonAhead,
-    ];
+    pub const ALL: [Shed; 6] =
+        [Shed::LogBehind, Shed::DiskFull, Shed::DedupFull, Shed::Clock, Shed::Memory, Shed::HorizonAhead];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -42,7 +33,6 @@ impl Shed {
             Shed::DiskFull => "disk_full",
             Shed::DedupFull => "dedup_full",
             Shed::Clock => "clock",
-            Shed::Draining => "draining",
             Shed::Memory => "memory",
             Shed::HorizonAhead => "horizon_ahead",
         }
@@ -68,7 +58,7 @@ impl Shed {
                  tollgate_dedup_horizon_timestamp_seconds"
             }
             // Single requests, while others are taken.
-            Shed::LogBehind | Shed::Memory | Shed::Draining => "shedding some requests",
+            Shed::LogBehind | Shed::Memory => "shedding some requests",
         }
     }
 }

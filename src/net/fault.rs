@@ -105,7 +105,6 @@ fn shed_sentence(shed: Shed) -> &'static str {
         Shed::DiskFull => "The disk budget for clicks is used up. Send the request again, unchanged, later.",
         Shed::DedupFull => "The memory of recent click ids is full. Send the request again, unchanged, later.",
         Shed::Clock => "The clocks of this host disagree. Send the request again, unchanged, later.",
-        Shed::Draining => "This process is stopping. Send the request again, unchanged, on a new connection.",
         Shed::Memory => {
             "The memory for unfinished requests is used up. Send the request again, unchanged, after a moment."
         }
@@ -177,7 +176,7 @@ impl Fault {
             _ => return None,
         };
         Some(match shed {
-            Shed::LogBehind | Shed::Memory | Shed::Draining => 1,
+            Shed::LogBehind | Shed::Memory => 1,
             Shed::DedupFull | Shed::Clock => 10,
             Shed::DiskFull | Shed::HorizonAhead => 30,
         })
