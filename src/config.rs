@@ -138,6 +138,11 @@ pub struct HttpConfig {
     pub reply_bytes_max: u32,
     /// Memory for requests that are not yet whole, all connections of a core together.
     pub assembly_bytes_max: u64,
+    /// Records of requests whose body is still coming in, all of a core; beyond it such requests are shed. A fast sender's body is
+    /// parked for a moment only.
+    pub parked_bytes_max: u64,
+    /// Records of whole requests that wait for room in the log, all of a core; beyond it requests are shed.
+    pub staging_bytes_max: u64,
     /// From the first byte of a request to the end of its head; absolute.
     pub head_timeout_ms: u64,
     /// From the end of the head to the end of the body; absolute.
@@ -280,13 +285,6 @@ pub const TABLE_USERS_MAX: usize = 1 << 21;
 /// and those of the turn before; beyond it the connection ends.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 
-/// Records of requests that wait for room in the log, all of a core; beyond it requests are shed. Eight of the largest.
-pub const STAGING_BYTES_MAX: usize = 12 << 20;
-
-/// Records of requests whose body is still coming in, all of a core; beyond it such requests are shed. A fast sender's body
-/// is parked for a moment only: this is 8 KiB for each of 4,096 connections, or twenty of the largest.
-pub const PARKED_BYTES_MAX: u64 = 32 * MIB;
-
 /// Refusals listed in one answer.
 pub const ERRORS_LISTED_MAX: usize = 100;
 
@@ -333,13 +331,13 @@ impl HttpConfig {
 
     /// The bound of what is parked between two turns. A request that is alone always fits: its vector has at most twice the
     /// memory of its records.
-    pub fn parked_bytes_max(&self) -> u64 {
-        PARKED_BYTES_MAX.max(2 * self.records_bytes_max())
+    pub fn parked_memory_bytes(&self) -> u64 {
+        self.parked_bytes_max.max(2 * self.records_bytes_max())
     }
 
     /// Memory for the records of requests: parked ones, buffers kept for them (64 of 64 KiB), and whole ones that await
     /// their verdict, of which one is taken beyond the bound, in vectors with at most twice the memory of what they hold.
     pub fn staging_memory_bytes(&self) -> u64 {
-        self.parked_bytes_max() + 4 * MIB + 2 * (STAGING_BYTES_MAX as u64 + self.records_bytes_max())
+        self.parked_memory_bytes() + 4 * MIB + 2 * (self.staging_bytes_max + self.records_bytes_max())
     }
 }

@@ -123,7 +123,7 @@ impl Core {
             lanes: Lanes::new(&config, slots, now),
             parser: Parser::new(&config.click),
             assembly: AssemblyPool::new(config.http.assembly_bytes_max),
-            staging: Staging::new(config.http.parked_bytes_max() as usize),
+            staging: Staging::new(config.http.parked_memory_bytes() as usize),
             ahead: Lookahead::with_capacity(1024),
             home,
             inbound: Inbound::default(),

@@ -5,8 +5,7 @@ use tollgate_global::{CATALOGUE_BYTES_MAX, QUESTIONS_BYTES_MAX, TOKENS_BYTES_MAX
 
 use crate::config::{
     CONNECTION_BYTES, Config, FRAME_BUFFERS, KAFKA_CLIENT_BYTES, KAFKA_FETCH_KBYTES, KAFKA_QUEUE_KBYTES,
-    KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, STAGING_BYTES_MAX, SinkKind, TABLE_ROWS_MAX,
-    TABLE_USERS_MAX,
+    KAFKA_QUEUE_RECORDS, KAFKA_RECORD_BYTES, KafkaConfig, PROCESS_BYTES, SinkKind, TABLE_ROWS_MAX, TABLE_USERS_MAX,
 };
 use crate::core::ahead::AHEAD_BYTES;
 use crate::core::cuts::SPARE_TABLES;
@@ -66,12 +65,12 @@ pub fn lines(config: &Config) -> Vec<MemoryLine> {
         a_core(
             "records of requests",
             config.http.staging_memory_bytes(),
-            &format!("{} coming in, the rest before the log", about_bytes(config.http.parked_bytes_max())),
+            &format!("{} coming in, the rest before the log", about_bytes(config.http.parked_memory_bytes())),
         ),
         // As many as records of one click fit, in queues that have doubled.
         per_core(
             "requests before the log",
-            (STAGING_BYTES_MAX / CLICK_BYTES_MIN) as u64,
+            config.http.staging_bytes_max / CLICK_BYTES_MIN as u64,
             2 * (size_of::<StagedRequest>() + AHEAD_BYTES) as u64,
         ),
         counted("connections", connections, size_of::<Lane>() as u64 + CONNECTION_BYTES),

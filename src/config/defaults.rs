@@ -40,6 +40,10 @@ impl Default for Config {
                 pipeline_max: 256,
                 reply_bytes_max: 64 * KIB as u32,
                 assembly_bytes_max: 64 * MIB,
+                // 8 KiB for each of 4,096 connections, or twenty of the largest.
+                parked_bytes_max: 32 * MIB,
+                // Eight of the largest.
+                staging_bytes_max: 12 * MIB,
                 head_timeout_ms: 10_000,
                 body_timeout_ms: 30_000,
                 idle_timeout_ms: 75_000,

@@ -1,6 +1,6 @@
 //! Pure. From a connection's bytes to staged records: its requests are framed, their clicks parsed, checked and encoded.
 
-use crate::config::{Config, STAGING_BYTES_MAX};
+use crate::config::Config;
 use crate::core::home::Home;
 use crate::core::lanes::{Lane, status_of};
 use crate::core::staging::{OpenRequest, Staging};
@@ -90,7 +90,7 @@ fn begin(ticket: Ticket, request: RequestInfo, intake: &mut Intake<'_>) -> OpenR
         BodyFormat::Ndjson => Format::Lines,
         BodyFormat::Text => Format::Text,
     };
-    let crowded = intake.staging.bytes() > STAGING_BYTES_MAX;
+    let crowded = intake.staging.bytes() as u64 > intake.config.http.staging_bytes_max;
     OpenRequest {
         ticket,
         format,
@@ -167,7 +167,7 @@ fn finish(open: OpenRequest, intake: &mut Intake<'_>) -> Finished {
     let clicks = u64::from(open.clicks);
     intake.ledger.received += clicks;
     // Looked at again: it may have begun long ago, together with many others.
-    let crowded = intake.staging.bytes_before(&open) > STAGING_BYTES_MAX;
+    let crowded = intake.staging.bytes_before(&open) as u64 > intake.config.http.staging_bytes_max;
     if let Some(shed) = open.shed.or(crowded.then_some(Shed::LogBehind)) {
         intake.ledger.shed[shed as usize] += clicks;
         intake.staging.drop_open(open);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use memmap2::MmapMut;
 
 use super::*;
-use crate::config::{FRAME_BUFFERS, PARKED_BYTES_MAX, STAGING_BYTES_MAX};
+use crate::config::FRAME_BUFFERS;
 use crate::core::home::Seat;
 use crate::core::incarnation::{Incarnation, LogEnd};
 use crate::cut::Cut;
@@ -270,7 +270,7 @@ fn stalled_bodies_are_shed_beyond_their_bound() {
         }
     }
     let parked = bench.core.staging.parked_bytes();
-    assert!(parked as u64 <= PARKED_BYTES_MAX, "{parked} bytes of records are parked");
+    assert!(parked as u64 <= bench.core.config.http.parked_bytes_max, "{parked} bytes of records are parked");
     let mut shed = 0;
     for slot in 0..SLOTS {
         bench.send(slot, half.as_bytes());
@@ -304,8 +304,8 @@ fn requests_that_become_whole_behind_a_slow_disk_are_shed_beyond_their_bound() {
     for (slot, body) in (0..).zip(&bodies) {
         bench.send(slot, body.as_bytes());
     }
-    let (staged, one) = (bench.core.staging.bytes(), bench.core.config.http.records_bytes_max() as usize);
-    assert!(staged <= STAGING_BYTES_MAX + one, "{staged} bytes of records wait");
+    let (staged, http) = (bench.core.staging.bytes() as u64, &bench.core.config.http);
+    assert!(staged <= http.staging_bytes_max + http.records_bytes_max(), "{staged} bytes of records wait");
     let shed = bench.core.ledger.shed[Shed::LogBehind as usize];
     assert!(shed > 0 && balances(&bench.core.ledger));
     for _ in 0..100 {

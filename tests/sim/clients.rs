@@ -141,7 +141,7 @@ impl World {
         let choice = self.rng.below(100);
         if choice < 25 && !self.clients[client].retries.is_empty() {
             let id = self.clients[client].retries.pop_front().expect("there is one");
-            let stamp = self.oracle.last_stamp(id);
+            let stamp = if self.rng.percent(10) { wall_ms } else { self.oracle.last_stamp(id) };
             return Planned { id, stamp, other_payload: false };
         }
         if choice < 38 && known > 0 {

@@ -188,10 +188,10 @@ impl World {
         clones.ends = logs.iter().map(|log| (log.dir.log_id.to_vec(), log.position.lsn)).collect();
         clones.nonces = logs.iter().flat_map(|log| log.nonces.iter().map(|nonce| nonce.to_vec())).collect();
         (clones.copy, clones.copied) = (Some(copy), true);
-        clones.after_exports = self.rng.pick(&[0, 0, 0, 1, 1, 1, 2, 6]);
+        clones.after_exports = self.rng.pick(&[0, 0, 0, 0, 0, 1, 2, 6]);
         clones.beside = self.rng.percent(50);
         self.note("copied", &[logs.len() as u64]);
-        if self.rng.percent(60) {
+        if self.rng.percent(50) {
             // What it then exports first, the copy holds; its nonce, not.
             self.clones.after_exports = 1;
             self.kill();

@@ -221,8 +221,9 @@ impl World {
         self.after(SEND_NS, Happening::BrokerTicks);
         let doing =
             if left.is_empty() { Doing::End { plan: self.plan_of_commit() } } else { Doing::Send { left, until_ns } };
-        // A process may be held up for longer than its transaction may be open.
-        let ns_max = if !self.draining && self.rng.percent(1) { 30 * SECOND } else { AGAIN_NS };
+        // A process may be held up for longer than its transaction may be open, while faults come.
+        let faults_ns = self.drains_at_ns.saturating_sub(now_ns);
+        let ns_max = if !self.draining && self.rng.percent(1) { faults_ns.min(30 * SECOND) } else { AGAIN_NS };
         self.block(Pending::Asked(doing), ns_max);
         None
     }

@@ -19,24 +19,28 @@ pub struct Late {
     file: File,
     write: LogWrite,
     bytes: Vec<u8>,
+    /// A start has read the log without it, and gone on.
+    passed: bool,
 }
 
 impl World {
     /// The process is gone; more of what it was writing may come.
     pub fn may_land_late(&mut self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
         if self.rng.percent(LATE_PERCENT) {
-            let late =
-                Late { log: log.clone(), file: self.disk.open(log, write), write: *write, bytes: bytes.to_vec() };
+            let (log, file, bytes) = (log.clone(), self.disk.open(log, write), bytes.to_vec());
+            let late = Late { log, file, write: *write, bytes, passed: false };
             self.disk.late.push(late);
         }
     }
 
-    /// A start reads the logs; so many cores go on with theirs.
+    /// A start reads the logs; so many cores go on with theirs. What an earlier one went on without does not land in a log that is idle now:
+    /// it may have been cut off before its cut was on the disk.
     pub fn late_writes_of_idle_logs(&mut self, cores: u16) {
         let (idle, owned): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.disk.late).into_iter().partition(|late| late.log.core >= u32::from(cores));
         self.disk.late = owned;
-        idle.iter().for_each(|late| late.lands(&mut self.rng));
+        self.disk.late.iter_mut().for_each(|late| late.passed = true);
+        idle.iter().filter(|late| !late.passed).for_each(|late| late.lands(&mut self.rng));
     }
 
     /// The process serves: all of its logs are gone on with.

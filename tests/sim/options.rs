@@ -35,7 +35,9 @@ pub struct Options {
     pub large_percent: u64,
     /// In percent: clicks whose campaign they share with others.
     pub shared_percent: u64,
-    /// The dedup table is almost full of keys that nobody sends.
+    /// Records of requests that wait for room in the log; beyond it requests are shed.
+    pub staging_bytes_max: u64,
+    /// The dedup table is full, or almost, of keys that nobody sends.
     pub crowded: bool,
     /// The log's room runs short: segments go early, and the ids in them.
     pub short_log: bool,
@@ -81,7 +83,7 @@ pub struct Weights {
 pub type Simpler = (&'static str, fn(&mut Options));
 
 /// What can be taken away from a world, the most telling first.
-pub const SIMPLER: [Simpler; 26] = [
+pub const SIMPLER: [Simpler; 27] = [
     ("faults", |options| options.fault_every_ns = 0),
     ("hours", |options| options.hours = 0),
     ("cores", |options| options.cores = vec![1]),
@@ -99,6 +101,7 @@ pub const SIMPLER: [Simpler; 26] = [
     ("sink_away", |options| options.weights.sink_away = 0),
     ("clock", |options| options.weights.clock = 0),
     ("resets", |options| options.weights.resets = 0),
+    ("staging", |options| options.staging_bytes_max = STAGING_BYTES_ENOUGH),
     ("crowded", |options| options.crowded = false),
     ("short_log", |options| options.short_log = false),
     ("windows", |options| options.windows_ms.truncate(1)),
@@ -147,6 +150,7 @@ impl Options {
             drip_percent: rng.pick(&[1, 3, 25]),
             large_percent: rng.pick(&[10, 20, 70]),
             shared_percent: rng.pick(&[0, 0, 5, 50]),
+            staging_bytes_max: rng.pick(&[6 << 10, STAGING_BYTES_ENOUGH, STAGING_BYTES_ENOUGH]),
             crowded: rng.percent(4),
             short_log: rng.percent(6),
             windows_ms,
@@ -161,7 +165,7 @@ impl Options {
             rewinds: rng.percent(12),
             hours: if rng.percent(5) { rng.between(1, 24) } else { 0 },
             restarts: 0,
-            clones: rng.percent(16),
+            clones: rng.percent(24),
         };
         // Whoever goes without one of these shall not get clones for it.
         options.clones &= options.remote && !options.rewinds;
@@ -198,6 +202,7 @@ impl Options {
             drip_percent: 1,
             large_percent: 40,
             shared_percent: 5,
+            staging_bytes_max: STAGING_BYTES_ENOUGH,
             crowded: false,
             short_log: false,
             windows_ms: vec![8_000],
@@ -238,11 +243,14 @@ impl Options {
         let mut config = Config { cpus: (0..usize::from(cores)).collect(), mesh, ..Config::default() };
         config.http.connections_max = (SLOTS - 2).max(4 * u32::from(cores));
         config.http.head_bytes_max = 2 << 10;
-        config.http.body_bytes_max = 12 << 10;
+        config.http.body_bytes_max = 6 << 10;
         config.http.batch_clicks_max = BATCH_MAX;
         config.http.pipeline_max = 6;
         config.http.reply_bytes_max = 4 << 10;
         config.http.assembly_bytes_max = 28 << 10;
+        // Room for two of the largest is there in any case.
+        config.http.parked_bytes_max = 0;
+        config.http.staging_bytes_max = self.staging_bytes_max;
         config.http.head_timeout_ms = 2_000;
         config.http.body_timeout_ms = 3_000;
         config.http.idle_timeout_ms = 10_000;
@@ -270,6 +278,8 @@ fn draw_cores(rng: &mut Rng) -> Vec<u16> {
     }
 }
 
+/// More than clients ever have on their way.
+const STAGING_BYTES_ENOUGH: u64 = 12 << 20;
 /// How far the clocks may part.
 pub const SKEW_MS: i64 = 2_000;
 pub const CORES_MAX: u16 = 4;

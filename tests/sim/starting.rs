@@ -276,18 +276,30 @@ impl World {
         self.after(down_ns, Happening::Start);
     }
 
-    /// Fills the table with keys that nobody sends, until the oldest generation, which holds few, has to go.
+    /// Fills the table with keys that nobody sends: until the oldest generation, which holds few, has to go; or until none may go, all being
+    /// younger than the least window.
     fn crowd(&mut self, table: &mut dedup::Table, config: &Config) {
         let wall_ms = self.now().wall_ms;
         let generation_ms = config.dedup.window_ms / 16;
-        let mut number = 0_u64;
-        while table.generations_dropped_early() == 0 {
-            let age = if number < 400 { 15 - (number / 100) as i64 } else { (number % 11) as i64 };
-            let key = ClickKey { bytes: self.rng.bytes16(), hashed: false };
-            let hashed = table.hash(&key);
+        let full = self.rng.percent(50);
+        for number in 0.. {
+            let age = match number {
+                _ if full => number % 3,
+                0..400 => 15 - number / 100,
+                _ => number % 11,
+            };
+            let hashed = table.hash(&ClickKey { bytes: self.rng.bytes16(), hashed: false });
             let stamp = wall_ms - age * generation_ms;
-            table.restore(&hashed, 0, stamp, stamp);
-            number += 1;
+            let filled = if full {
+                // Too old: the horizon is ahead of a clock that was set back.
+                matches!(table.remember(&hashed, 0, stamp, stamp), dedup::Verdict::Full | dedup::Verdict::TooOld)
+            } else {
+                table.restore(&hashed, 0, stamp, stamp);
+                table.generations_dropped_early() > 0
+            };
+            if filled {
+                return;
+            }
         }
     }
 

@@ -140,6 +140,8 @@ pub struct World {
     /// Little happens in between; 0 as long as it does not rest.
     pub resting_from_ns: u64,
     pub resting_until_ns: u64,
+    /// Until then faults come.
+    pub drains_at_ns: u64,
     pub room: bool,
     /// Writes take so much longer until then.
     pub stalled_until_ns: u64,
@@ -189,6 +191,7 @@ impl World {
 
     pub fn of(seed: u64, mut rng: Rng, options: Options, print: bool) -> World {
         let data_dir = rng.bytes16();
+        let drains_at_ns = SECOND + options.load_ns + options.hours * 3_600 * SECOND;
         World {
             seed,
             oracle: Oracle::new(options.remembered_ms()),
@@ -215,6 +218,7 @@ impl World {
             halted: false,
             resting_from_ns: 0,
             resting_until_ns: 0,
+            drains_at_ns,
             room: true,
             stalled_until_ns: 0,
             fail_next_write: false,
@@ -263,17 +267,16 @@ impl World {
             let at_ns = self.rng.below(self.options.load_ns);
             self.after(at_ns, Happening::Rewind);
         }
-        let hours_ns = self.options.hours * 3_600 * SECOND;
         if self.has_clones() {
             self.plan_clones();
         }
-        if hours_ns > 0 {
+        if self.options.hours > 0 {
             let at_ns = self.rng.below(self.options.load_ns);
             self.after(at_ns, Happening::Rest);
         }
-        self.after(self.options.load_ns + hours_ns, Happening::Drain);
+        self.after(self.drains_at_ns - self.now_ns, Happening::Drain);
         let window_ns = self.options.windows_ms.iter().max().copied().unwrap_or(0) as u64 * MS;
-        let deadline_ns = self.now_ns + self.options.load_ns + hours_ns + window_ns + DRAIN_NS;
+        let deadline_ns = self.drains_at_ns + window_ns + DRAIN_NS;
         while !self.finished {
             let Some(Reverse((at_ns, _, happening))) = self.queue.pop() else { panic!("nothing happens any more") };
             self.now_ns = self.now_ns.max(at_ns);
@@ -281,7 +284,7 @@ impl World {
             self.happen(happening);
         }
         // A world may end early.
-        let faults_ns = self.now_ns.min(SECOND + self.options.load_ns + hours_ns) - SECOND;
+        let faults_ns = self.now_ns.min(self.drains_at_ns) - SECOND;
         let faults_ns = if self.options.fault_every_ns > 0 { faults_ns } else { 0 };
         let rested_ns = faults_ns.min(self.now_ns.min(self.resting_until_ns).saturating_sub(self.resting_from_ns));
         self.judge();
