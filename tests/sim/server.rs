@@ -15,7 +15,10 @@ use crate::exporting::Exporting;
 use crate::faults::Ambush;
 use crate::mesh::Mesh;
 use crate::options::{SKEW_MS, SLOTS};
-use crate::world::{Happening, MS, World};
+use crate::world::{Happening, MS, SECOND, World};
+
+/// The exporter waits for up to 5 s before it tries again a sink that was away; and what the try takes.
+const TRIED_AGAIN_NS: u64 = 6 * SECOND;
 
 /// What waits for the core's next turn.
 pub enum In {
@@ -281,9 +284,9 @@ impl World {
                 Action::Halt { exit, why } => {
                     let write_failed = host.write_failed && exit == Exit::LogWriteFailed;
                     let server = self.server.as_ref().expect("its core acts");
-                    // One of two may have been paused since it was asked to.
-                    let was_paused = self.clones.are_two() && !server.stops_in_peace;
-                    let late = exit == Exit::Store && server.stopping && (!self.draining || was_paused);
+                    // It was asked to while faults came, and tries a sink again so long after they ended; or it is one of two, and was paused.
+                    let excused = self.now_ns < self.drains_at_ns + TRIED_AGAIN_NS || self.clones.are_two();
+                    let late = exit == Exit::Store && server.stopping && !server.stops_in_peace && excused;
                     assert!(late || write_failed, "core {core} halts, {exit:?}: {why}");
                     self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();
