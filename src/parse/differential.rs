@@ -527,6 +527,7 @@ fn the_scan_by_layout_the_strict_reading_and_serde_json_agree() {
     println!(
         "{{\"campaign\":\"json\",\"commit\":\"{}\",\"build\":\"{}\",\"range\":[{seed},{seed}],\"documents\":{done},\"accepted\":{accepted},\"seconds\":{seconds},\"verdict\":\"pass\"}}",
         commit.as_deref().unwrap_or("unnamed"),
-        if cfg!(debug_assertions) { "checked" } else { "unchecked" },
+        option_env!("SANITIZER")
+            .map_or(if cfg!(debug_assertions) { "checked" } else { "unchecked" }, |_| "sanitizer address"),
     );
 }

@@ -212,7 +212,7 @@ impl FrameHeader {
         let payload_end = FRAME_HEADER_BYTES + self.payload_bytes as usize;
         frame.len() >= self.frame_bytes as usize
             && crc32c(&frame[FRAME_HEADER_BYTES..payload_end]) == self.payload_crc
-            && frame[payload_end..self.frame_bytes as usize].iter().all(|byte| *byte == PADDING)
+            && is_padding(&frame[payload_end..self.frame_bytes as usize])
     }
 }
 
@@ -248,7 +248,7 @@ impl SegmentHeader {
         if version != FORMAT_VERSION {
             return Err(HeaderError::Version(version));
         }
-        if bytes[96..SEGMENT_HEADER_BYTES].iter().any(|byte| *byte != PADDING) {
+        if !is_padding(&bytes[96..SEGMENT_HEADER_BYTES]) {
             return Err(HeaderError::Padding);
         }
         Ok(SegmentHeader {
@@ -273,6 +273,12 @@ pub fn has_zero_sector(bytes: &[u8]) -> bool {
 /// Whether all bytes are zero; a sector at a time, which compiles to vector code.
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(SECTOR_BYTES).all(|sector| sector.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+/// Whether all bytes, at most a block of them, are padding.
+fn is_padding(bytes: &[u8]) -> bool {
+    const BLOCK: [u8; BLOCK_BYTES] = [PADDING; BLOCK_BYTES];
+    bytes == &BLOCK[..bytes.len()]
 }
 
 fn check_crc(bytes: &[u8], at: usize) -> Result<(), HeaderError> {

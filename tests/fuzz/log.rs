@@ -28,6 +28,22 @@ const SEGMENT_BYTES: u64 = 64 << 10;
 const CHANGES_MAX: u8 = 7;
 
 pub fn check(input: &[u8]) {
+    let Scripted { segments, forged, walked } = decodes(input);
+    if walked {
+        walks(&segments, forged);
+    }
+}
+
+/// What a script makes.
+pub struct Scripted {
+    segments: [(Vec<u8>, Log); 2],
+    forged: bool,
+    /// Whether a start is to read it, too.
+    walked: bool,
+}
+
+/// The check without files, which take most of its time.
+pub fn decodes(input: &[u8]) -> Scripted {
     record_decodes_totally(input);
     let mut script = Script { left: input };
     let mut log = Log::new(SEGMENT, BASE, Totals::default());
@@ -59,9 +75,7 @@ pub fn check(input: &[u8]) {
         let base = log.end();
         replays(bytes, log, forged, (manner & 4 != 0).then_some(&base));
     }
-    if manner & 8 == 0 {
-        walks(&segments, forged);
-    }
+    Scripted { segments, forged, walked: manner & 8 == 0 }
 }
 
 /// A record of any bytes: an error, or something whose every part can be asked for.
