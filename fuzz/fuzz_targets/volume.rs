@@ -81,7 +81,10 @@ fn main() -> ExitCode {
     println!(
         "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"of\":\"{:016x}\",\"executions\":{done},{connections}\"seconds\":{},\"verdict\":\"{}\"}}",
         std::env::var("TOLLGATE_COMMIT").as_deref().unwrap_or("unnamed"),
-        option_env!("SANITIZER").unwrap_or("none"),
+        match option_env!("RUSTFLAGS") {
+            Some(flags) if flags.contains("-Zsanitizer=address") => "address",
+            _ => "none",
+        },
         from + count - 1,
         inputs.len(),
         xxhash_rust::xxh3::xxh3_64(&inputs.concat()),

@@ -81,7 +81,6 @@ struct Coordinator {
 
 /// A transaction that is committed: what is in it, in order, partition by partition.
 pub struct Committed {
-    pub writer: Writer,
     pub records: Vec<Record>,
 }
 
@@ -137,12 +136,6 @@ impl Broker {
             }
             State::Ending { .. } => Err(Refused::Concurrent),
         }
-    }
-
-    /// Whether the coordinator knows a transaction of this producer that is under way.
-    pub fn is_open(&self, writer: Writer, epoch: u32) -> bool {
-        let coordinator = &self.coordinators[writer];
-        coordinator.epoch == epoch && matches!(coordinator.state, State::Open { .. })
     }
 
     /// Appends to the producer's transaction, which the first record begins.
@@ -208,7 +201,7 @@ impl Broker {
             let from = log.open.get(&txn).copied().unwrap_or(log.entries.len());
             log.entries[from..].iter().filter_map(in_it).collect::<Vec<_>>()
         };
-        commit.then(|| Committed { writer, records: self.partitions.iter().flat_map(of_partition).collect() })
+        commit.then(|| Committed { records: self.partitions.iter().flat_map(of_partition).collect() })
     }
 
     /// Time has passed: markers arrive, and what was open for too long is aborted, and its producer fenced. True: something changed.

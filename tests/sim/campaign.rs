@@ -20,7 +20,7 @@ pub struct Campaign {
     pub covered: BTreeMap<&'static str, u64>,
     /// How each that failed did, first seed first.
     pub failed: Vec<(u64, String)>,
-    worlds: u64,
+    pub worlds: u64,
     clicks: u64,
     steps: u64,
     simulated_ns: u64,

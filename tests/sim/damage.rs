@@ -60,17 +60,29 @@ impl Kind {
         Kind::WrittenAnew,
     ];
 
-    /// The disk takes back what it had said to have synced, from the end, and leaves no trace: only what was exported can tell.
-    fn forgets_the_end(self) -> bool {
-        matches!(
-            self,
-            Kind::ZeroedSectorOfLast
-                | Kind::LostLastWrite
-                | Kind::MisdirectedToSegment
-                | Kind::MissingNewest
-                | Kind::RolledBack
-        )
+    pub fn ends(self) -> Ends {
+        let (survives, exit, loses) = match self {
+            Kind::ZeroedSectorOfLast | Kind::LostLastWrite => (false, None, true),
+            Kind::MisdirectedToSegment | Kind::MissingNewest | Kind::RolledBack => {
+                (false, Some(Exit::LogDamaged), true)
+            }
+            Kind::MissingSegment | Kind::TooLong => (true, Some(Exit::LogDamaged), false),
+            Kind::WrittenAnew => (false, Some(Exit::Checkpoint), false),
+            _ => (false, Some(Exit::LogDamaged), false),
+        };
+        Ends { survives, exit, loses }
     }
+}
+
+/// How a kind of fault may end: the columns of the table in `docs/TRUST.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Every record is read as it was written.
+    pub survives: bool,
+    /// The start ends, and so.
+    pub exit: Option<Exit>,
+    /// The disk takes back what it had said to have synced, from the end, and leaves no trace: only what was exported can tell.
+    pub loses: bool,
 }
 
 /// How the cases of a kind ended.
@@ -104,17 +116,31 @@ impl Outcomes {
 }
 
 /// A log that reads otherwise than it was written: an end may be gone that was not exported, and nothing else.
-fn shorter(kind: Kind, mut found: Vec<Frame>, base: &[Frame], known: Option<&Position>) -> Fate {
+fn shorter(
+    kind: Kind,
+    (mut found, mut at): (Vec<Frame>, Vec<Spot>),
+    base: &[Frame],
+    spots: &[Spot],
+    known: Option<&Position>,
+) -> Fate {
     if kind == Kind::RolledBack {
         // What was freed since is there again.
-        let freed = found.iter().position(|frame| Some(frame) == base.first());
-        found.drain(..freed.unwrap_or(found.len()));
+        let freed = found.iter().position(|frame| Some(frame) == base.first()).unwrap_or(found.len());
+        found.drain(..freed);
+        at.drain(..freed);
     }
-    let (was, is) = (base.len(), found.len());
-    assert!(base.starts_with(&found), "{kind:?} made records, or changed some: {was} frames, then {is}");
-    assert!(kind.forgets_the_end(), "{kind:?}: of {was} frames the start took {is}, and did not halt");
+    let same = found.iter().zip(base).take_while(|(one, other)| one == other).count();
+    // With the newest segment its cut is gone: what a dead process wrote behind it, which nobody was answered, is read again.
+    let newest = spots[spots.len() - 1].segment;
+    let cut_is_gone = kind == Kind::MissingNewest && spots[same].segment == newest;
+    assert!(
+        same == found.len() || cut_is_gone && at[same..].iter().all(|spot| spot.segment < newest),
+        "{kind:?} made records, or changed some: {} frames, then {}, {same} of them the same",
+        base.len(),
+        found.len()
+    );
     let exported = known.map_or(0, |known| known.lsn);
-    let kept = base[found.len()].lsn - 1;
+    let kept = base[same].lsn - 1;
     assert!(kept >= exported, "{kind:?}: exported up to LSN {exported}, and the log ends at {kept}");
     Fate::Shorter { clicks: found.iter().map(|frame| frame.clicks).sum() }
 }
@@ -212,12 +238,18 @@ impl Faults {
         let Some(before) = self.damage(kind, log, &spots, known) else { return false };
         let fate = match read(log, known) {
             Err(error) => {
-                let exit = error.exit();
-                assert!(matches!(exit, Exit::LogDamaged | Exit::Checkpoint), "{kind:?}: {exit:?}, {error}");
-                Fate::Halted(exit.code())
+                assert_eq!(kind.ends().exit, Some(error.exit()), "{kind:?}: {error}");
+                Fate::Halted(error.exit().code())
             }
-            Ok((found, _)) if found == base => Fate::Survived,
-            Ok((found, _)) => shorter(kind, found, &base, known),
+            Ok((found, _)) if found == base => {
+                assert!(kind.ends().survives, "{kind:?}: the start took every record, and did not halt");
+                Fate::Survived
+            }
+            Ok(found) => {
+                let (was, is) = (base.len(), found.0.len());
+                assert!(kind.ends().loses, "{kind:?}: of {was} frames the start took {is}, and did not halt");
+                shorter(kind, found, &base, &spots, known)
+            }
         };
         let outcomes = self.outcomes.entry(kind).or_default();
         match fate {
