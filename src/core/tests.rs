@@ -343,6 +343,18 @@ fn while_the_clock_leaps_clicks_are_shed_and_one_that_stays_ahead_is_believed() 
     assert!(!bench.core.take_snapshot(bench.now).clock_leapt);
 }
 
+/// What a cut says to be complete leaves a late click the delay to come in.
+#[test]
+fn the_watermark_of_a_cut_is_behind_the_clock_by_the_delay() {
+    let mut bench = bench();
+    let (began_ms, delay_ms) = (bench.now.wall_ms, bench.core.config.export.watermark_delay_ms);
+    bench.click(0);
+    bench.rest_for(3);
+    let said = bench.cuts[0].watermark_ms + delay_ms;
+    assert!((began_ms..=bench.now.wall_ms).contains(&said), "{said} from {began_ms} to {}", bench.now.wall_ms);
+    assert!(delay_ms > bench.now.wall_ms - began_ms, "or it proves nothing");
+}
+
 /// Whether it is in the open table, waits to be handed over, is in the exporter's queue or in its hands: until it is exported, the
 /// core says how old the oldest is. A blocked exporter says nothing of what it has not taken.
 #[test]

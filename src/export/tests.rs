@@ -449,6 +449,25 @@ fn of_a_log_that_no_core_writes_to_its_owner_learns_that_it_is_exported() {
     assert!(world.told.is_empty(), "once is enough: {:?}", world.told);
 }
 
+/// A log with a backlog does not keep the others waiting: their turn comes.
+#[test]
+fn the_logs_are_exported_in_turn() {
+    for (busy, other) in [(0, 1), (1, 0)] {
+        let mut world = World::new(2);
+        for _ in 0..40 {
+            world.append(busy, vec![1; 10]);
+            world.cut(busy, true, false);
+        }
+        world.append(other, vec![2; 10]);
+        world.cut(other, true, false);
+        while world.sink.exported(&[other as u8 + 1; 16]) < 10 {
+            assert_eq!(world.step(Fate::Good), None);
+        }
+        let exported = world.sink.exported(&[busy as u8 + 1; 16]);
+        assert!(exported < 200, "of the 400 of log {busy}, {exported} came before the 10 of log {other}");
+    }
+}
+
 /// Runs a new incarnation until it halts, or has exported something.
 fn halt_of(world: &mut World, start: Start) -> Option<Halt> {
     world.exporter = Exporter::new(start);

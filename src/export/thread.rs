@@ -292,6 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn each_log_s_owner_is_told_and_which_of_those_that_no_core_writes_to() {
+        let (owners, inboxes): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (sender, inbox) = std::sync::mpsc::channel();
+                let (wake, _) = crate::wake::Wake::pair().expect("an eventfd");
+                (Inbox::new(sender, Arc::new(wake)), inbox)
+            })
+            .unzip();
+        let logs = owners.into_iter().zip(1..).map(|(owner, log)| ([log; 16], owner)).collect();
+        let cores = Cores { logs, idle: vec![[3; 16], [4; 16]] };
+        for log in 1..=4 {
+            cores.tell([log; 16], Box::new(Exported { lsn: log.into(), table: None, cuts: 0 }));
+        }
+        let told = |owner: usize| inboxes[owner].try_iter().collect::<Vec<_>>();
+        let first = told(0);
+        assert!(matches!(
+            &first[..],
+            [Inbound::Exported(own), Inbound::IdleExported { log: 0, lsn: 3 }, Inbound::IdleExported { log: 1, lsn: 4 }] if own.lsn == 1
+        ));
+        assert!(matches!(&told(1)[..], [Inbound::Exported(own)] if own.lsn == 2));
+    }
+
+    #[test]
     fn the_oldest_click_is_that_of_whoever_holds_it() {
         let meter = Meter::default();
         for (exporter, cores, shown) in

@@ -146,6 +146,22 @@ fn a_segment_is_freed_only_when_a_newer_one_has_a_durable_frame() {
     assert_eq!(writer.free_oldest_segment(), None);
 }
 
+/// Its id is remembered by when it came, however late that was: a segment goes by the newest of both.
+#[test]
+fn a_segment_is_as_new_as_its_clicks_came() {
+    let event_ms = i64_at(&click_record(1), 24);
+    for (received_ms, newest_ms) in [(event_ms + 500_000, event_ms + 500_000), (event_ms - 40_000, event_ms)] {
+        let mut writer = writer(2);
+        let mut record = click_record(1);
+        record[32..40].copy_from_slice(&received_ms.to_le_bytes());
+        writer.append(&record);
+        writer.seal(meta(1, 0));
+        let (buffer, _) = writer.next_write(0).expect("the disk is idle");
+        writer.written(buffer, true).expect("a good write");
+        assert_eq!(writer.segments()[0].newest_ms, newest_ms);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Append(usize),

@@ -12,13 +12,18 @@ fn start(data_dir: &Path, rule: &str, skew: &str) -> Server {
 
 /// Clicks accepted of one that has an id for each rule.
 fn accepted(server: &Server, id: &str, at_ms: i64) -> u64 {
+    answered(server, id, at_ms).1
+}
+
+/// With its status.
+fn answered(server: &Server, id: &str, at_ms: i64) -> (u16, u64) {
     let click = format!("{{\"ad_id\":\"a\",\"timestamp\":{at_ms},\"request_id\":\"{id}\",\"click_id\":\"{id}\"}}");
     let mut connection = Connection::open(server.clicks).expect("it listens");
     connection.send(request("application/json", &click).as_bytes()).expect("it reads");
     let reply = connection.reply().expect("it answers").expect("it answers");
     match reply.status {
-        202 | 422 => verdicts(&reply.body).0,
-        503 => 0,
+        status @ (202 | 422) => (status, verdicts(&reply.body).0),
+        503 => (503, 0),
         status => panic!("{status}: {}", reply.head),
     }
 }
@@ -73,6 +78,40 @@ fn an_id_of_the_old_rule_is_not_taken_again_under_a_smaller_skew() {
     });
     wait_until("a click of now is taken", || accepted(&server, "two", now_ms()) == 1);
     server.wait_for_gross(2);
+    server.stop();
+    audited(&data_dir);
+}
+
+/// Until nothing that was counted under the old rule can come again, clicks of now are shed, for a while, and not refused for ever.
+#[test]
+fn no_core_takes_an_id_of_the_old_rule_and_clicks_of_now_are_shed_meanwhile() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let cores = |rule, skew| {
+        let flags = ["--cores", "2", "--dedup-key", rule, "--clock-skew", skew];
+        Server::start(&data_dir, &[&EXPORTS[..], &flags].concat())
+    };
+    let ids: Vec<_> = (0..16).map(|number| format!("id {number}")).collect();
+    let (server, at_ms) = (cores("request_id", "1m"), now_ms() + 8_000);
+    let status = |server: &Server, id: &str, at_ms| answered(server, id, at_ms).0;
+    ids.iter().for_each(|id| assert_eq!(accepted(&server, id, at_ms), 1));
+    server.kill();
+    let server = cores("click_id", "1m");
+    let mut shed = 0;
+    loop {
+        let statuses: Vec<_> = ids.iter().map(|id| status(&server, id, at_ms)).collect();
+        let of_now = status(&server, "of now", now_ms());
+        if now_ms() >= at_ms {
+            break;
+        }
+        assert_eq!((statuses, of_now), (vec![503; ids.len()], 503));
+        shed += 1;
+    }
+    assert!(shed > 0, "too slow a machine to see it");
+    assert!(server.scrape().sum("tollgate_clicks_shed_total{reason=\"horizon_ahead\"}") > 0);
+    ids.iter().for_each(|id| assert_eq!(accepted(&server, id, at_ms), 0, "{id} was counted under the old rule"));
+    wait_until("a click of now is taken", || accepted(&server, "two", now_ms()) == 1);
+    server.wait_for_gross(ids.len() as u64 + 1);
     server.stop();
     audited(&data_dir);
 }

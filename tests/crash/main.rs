@@ -52,16 +52,19 @@ mod forgetful;
 mod found;
 mod fresh;
 mod halts;
+mod idle;
 mod key_rule;
 mod limits;
 mod metrics;
 mod night;
 mod power;
+mod refused;
 #[path = "../sim/rng.rs"]
 #[allow(dead_code, reason = "worlds use the rest")]
 mod rng;
 mod server;
 mod settings;
+mod starting;
 mod stopping;
 mod traced;
 mod ways_out;

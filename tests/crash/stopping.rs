@@ -118,6 +118,8 @@ fn a_stop_while_starting_ends_at_once_with_76_and_the_next_start_goes_on() {
     for flags in [&[][..], &["--until-exported"]] {
         let server = Server::spawn(&data_dir, flags);
         wait_until("it starts", || server.find_thread("start").is_some());
+        std::thread::park_timeout(Duration::from_millis(500));
+        assert!(server.find_thread("start").is_some(), "it did not wait for who has the segments");
         let told = Instant::now();
         server.signal(Signal::TERM);
         let ended = server.ended_within(PATIENCE);

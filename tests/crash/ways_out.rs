@@ -204,34 +204,38 @@ fn beyond_limits(script: &str, flags: &[&str]) -> Command {
     command
 }
 
-/// The kernel refuses a write in the middle of a segment, as it would with a bad disk: what was written there is not acknowledged.
+/// The kernel refuses a write in the middle of a segment, as it would with a bad disk, or takes a part of it: what was written there is not
+/// acknowledged. Clicks before it lie in a frame of 4 KiB each.
 #[test]
 fn a_write_of_the_log_that_fails_72() {
-    // In a frame of 4 KiB each; and standard error stays below it.
-    const BEFORE: u64 = 40;
-    const LIMIT: u64 = 64 << 10;
+    // Standard error stays below the limit.
+    a_write_fails(40, 64 << 10, 1, "File too large");
+    a_write_fails(10, 64 << 10, 300, "bytes were written");
+}
+
+fn a_write_fails(before: u64, limit: u64, clicks: u64, why: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
     let flags = ["--segment-bytes", "4MiB", "--export-interval", "1m", "--dedup-memory-bytes", "64MiB"];
     let mut server = Server::spawn_command(beyond_limits("", &flags), &data_dir);
     assert!(server.ready_within(PATIENCE), "it starts");
-    send_one_by_one(server.clicks, 0, BEFORE);
-    let limit = Rlimit { current: Some(LIMIT), maximum: None };
+    send_one_by_one(server.clicks, 0, before);
+    let limit = Rlimit { current: Some(limit), maximum: None };
     prlimit(Some(server.pid()), Resource::Fsize, limit).expect("our child");
     let mut connection = Connection::open(server.clicks).expect("it listens");
-    let body = format!("{{\"ad_id\":\"one\",\"timestamp\":{},\"request_id\":\"n{BEFORE}\"}}", now_ms());
-    connection.send(request("application/json", &body).as_bytes()).expect("it reads");
+    let click = |number| format!("{{\"ad_id\":\"one\",\"timestamp\":{},\"request_id\":\"n{number}\"}}", now_ms());
+    let lines: Vec<_> = (before..before + clicks).map(click).collect();
+    connection.send(request("application/x-ndjson", &lines.join("\n")).as_bytes()).expect("it reads");
     let reply = connection.reply().ok().flatten().map(|reply| reply.status);
     let ended = server.ended_within(PATIENCE);
     assert_eq!(ended.code, Some(72), "{}", ended.errors);
-    let named =
-        ["a write to segment 0000000001", "records 4", "are not acknowledged: File too large", "Look at the disk"];
+    let named = ["a write to segment 0000000001", "are not acknowledged: ", why, "Look at the disk"];
     assert!(named.iter().all(|name| ended.errors.contains(name)), "{}", ended.errors);
     assert_eq!(reply, None, "not acknowledged");
     // The disk is looked at, and it is started again. What was refused may be sent again.
     let server = Server::start(&data_dir, &EXPORTS);
-    send_one_by_one(server.clicks, BEFORE, BEFORE + 5);
-    server.wait_for_gross(BEFORE + 5);
+    send_one_by_one(server.clicks, before, before + 5);
+    server.wait_for_gross(before + 5);
     server.stop();
     audited(&data_dir);
 }
