@@ -232,6 +232,11 @@ impl Options {
         if self.crowded || self.short_log { 0 } else { least - least / 16 }
     }
 
+    /// No click that is younger is too old, where the clock is right.
+    pub fn fresh_ms(&self) -> i64 {
+        if self.clock_is_right() && self.hours == 0 { self.remembered_ms() } else { 0 }
+    }
+
     /// The smallest limits that hold together, so that every full pool is reached.
     pub fn config(&self, cores: u16, window_ms: i64) -> Config {
         let mesh = MeshConfig {

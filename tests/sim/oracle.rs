@@ -37,6 +37,7 @@ pub struct Id {
 pub struct Try {
     pub id: usize,
     pub stamp: i64,
+    sent_ms: i64,
     /// When it was sent, an answer had already said that this id is counted, and it never had another event time.
     known_taken: bool,
     over: bool,
@@ -69,6 +70,8 @@ pub struct Oracle {
     pub ids: Vec<Id>,
     pub tries: Vec<Try>,
     remembered_ms: i64,
+    /// No click that is younger is refused; 0 where that may be.
+    fresh_ms: i64,
     /// Clicks that were answered `accepted`, and when, which no watermark has passed yet.
     answered: VecDeque<(i64, usize)>,
     /// The others, by campaign.
@@ -94,10 +97,20 @@ pub enum Exported {
 const LATE_MS: i64 = 8_000;
 
 impl Oracle {
-    pub fn new(remembered_ms: i64) -> Oracle {
+    pub fn new(remembered_ms: i64, fresh_ms: i64) -> Oracle {
         let (answered, complete, some_accepted) = (VecDeque::new(), BTreeMap::new(), Vec::new());
         let (ids, tries) = (Vec::new(), Vec::new());
-        Oracle { ids, tries, remembered_ms, answered, complete, some_accepted, side: Side::Before, lost: None }
+        Oracle {
+            ids,
+            tries,
+            remembered_ms,
+            fresh_ms,
+            answered,
+            complete,
+            some_accepted,
+            side: Side::Before,
+            lost: None,
+        }
     }
 
     pub fn id(&mut self, ad: u32, campaign: String, never: bool) -> usize {
@@ -127,7 +140,7 @@ impl Oracle {
         // A duplicate with another event time may outlive the first one's generation, and is then new.
         let known_here = [Side::Before, self.side].iter().any(|side| click.taken_by.contains(side));
         let known_taken = click.stamps.len() == 1 && click.taken_stamps.contains(&stamp) && known_here;
-        self.tries.push(Try { id, stamp, known_taken, over: false, taken: None });
+        self.tries.push(Try { id, stamp, sent_ms: wall_ms, known_taken, over: false, taken: None });
         self.tries.len() - 1
     }
 
@@ -156,6 +169,15 @@ impl Oracle {
                 click.taken_stamps.insert(attempt.stamp);
                 click.taken_by.insert(self.side);
                 attempt.taken = Some((verdict, self.side));
+            }
+            Verdict::Refused
+                if !click.never
+                    && self.fresh_ms > 0
+                    && attempt.stamp <= attempt.sent_ms
+                    && attempt.stamp > wall_ms.saturating_sub(self.fresh_ms) =>
+            {
+                let (id, stamp) = (attempt.id, attempt.stamp);
+                return Err(format!("click {id} of {stamp}, answered at {wall_ms}, is fresh and was refused"));
             }
             Verdict::Refused if attempt.known_taken => {}
             Verdict::Refused => click.refused = true,
@@ -332,7 +354,7 @@ mod tests {
 
     /// One click, tried once for each verdict; how often it may be counted.
     fn allowed(verdicts: &[Verdict], never: bool) -> Vec<u64> {
-        let mut oracle = Oracle::new(60_000);
+        let mut oracle = Oracle::new(60_000, 0);
         let id = oracle.id(1, "c".to_owned(), never);
         let tries: Vec<usize> = verdicts.iter().map(|_| oracle.send(id, 12_345, 0)).collect();
         for (at, verdict) in tries.into_iter().zip(verdicts) {
@@ -353,7 +375,7 @@ mod tests {
 
     #[test]
     fn what_was_answered_before_a_watermark_is_counted_with_it() {
-        let mut oracle = Oracle::new(0);
+        let mut oracle = Oracle::new(0, 0);
         let id = oracle.id(1, "c".to_owned(), false);
         let at = oracle.send(id, 12_345, 0);
         oracle.end(at, Verdict::Accepted, 10).unwrap();
@@ -364,7 +386,7 @@ mod tests {
     #[test]
     fn a_list_that_was_cut_short_owes_as_many_clicks_as_it_accepted() {
         let allowed = |accepted| {
-            let mut oracle = Oracle::new(60_000);
+            let mut oracle = Oracle::new(60_000, 0);
             let tries = ["c", "d"].map(|campaign| {
                 let id = oracle.id(1, campaign.to_owned(), false);
                 oracle.send(id, 12_345, 0)
@@ -378,6 +400,6 @@ mod tests {
 
     #[test]
     fn what_nobody_sent_may_not_be_counted() {
-        assert!(Oracle::new(0).judge(&rows(1), Exported::InPart).is_err());
+        assert!(Oracle::new(0, 0).judge(&rows(1), Exported::InPart).is_err());
     }
 }

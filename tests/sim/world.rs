@@ -194,7 +194,7 @@ impl World {
         let drains_at_ns = SECOND + options.load_ns + options.hours * 3_600 * SECOND;
         World {
             seed,
-            oracle: Oracle::new(options.remembered_ms()),
+            oracle: Oracle::new(options.remembered_ms(), options.fresh_ms()),
             clients: (0..options.clients).map(|_| Client::default()).collect(),
             options,
             rng,
