@@ -138,8 +138,8 @@ pub struct HttpConfig {
     pub reply_bytes_max: u32,
     /// Memory for requests that are not yet whole, all connections of a core together.
     pub assembly_bytes_max: u64,
-    /// Records of requests whose body is still coming in, all of a core; beyond it such requests are shed. A fast sender's body is
-    /// parked for a moment only.
+    /// Records of requests whose body is still coming in, all of a core; beyond it such requests are shed, but for two of the
+    /// largest. A fast sender's body is parked for a moment only.
     pub parked_bytes_max: u64,
     /// Records of whole requests that wait for room in the log, all of a core; beyond it requests are shed.
     pub staging_bytes_max: u64,

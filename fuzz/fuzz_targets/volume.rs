@@ -22,7 +22,7 @@ use std::time::Instant;
 use mutate::{Random, mutated};
 
 const BATCH: u64 = 10_000;
-/// Of `log`, one execution in so many has all of the check: its files take most of the time.
+/// Of `log`, one execution in so many may have all of the check: its files take most of the time.
 const WHOLE_EVERY: u64 = 32;
 /// libFuzzer's own default.
 const INPUT_BYTES_MAX: usize = 4096;

@@ -59,16 +59,16 @@ pub fn wait_for_export(server: &Server) {
     });
 }
 
-/// Starts servers until one was killed between the first read of its log and its being ready: 1, or no return. `window` is how
-/// long after the first read a kill may come; it follows the time that recovery takes.
-fn kill_recovering(data_dir: &Path, flags: &[&str], window: &mut Duration, random: &mut Random) -> u64 {
+/// Starts servers until one was killed between the first read of its log and its being ready. `window` is how long after the first read a kill
+/// may come; it follows the time that recovery takes.
+fn kill_recovering(data_dir: &Path, flags: &[&str], window: &mut Duration, random: &mut Random) {
     for _ in 0..TRIES {
         let mut server = Server::spawn(data_dir, flags);
         server.wait_for_recovery();
         std::thread::park_timeout(Duration::from_micros(random.below(1 + window.as_micros() as u64)));
         if server.kill_unready() {
             *window += *window / 4 + Duration::from_micros(100);
-            return 1;
+            return;
         }
         *window /= 2;
     }
@@ -92,11 +92,12 @@ fn kills(cores: &[&str]) {
     let mut random = Random::new(SEED);
     let mut clients = clients(SEED);
     let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
-    let (mut killed_recovering, mut window, began) = (0, Duration::from_millis(5), Instant::now());
+    let (mut killed_recovering, mut window, began) = (0_u64, Duration::from_millis(5), Instant::now());
     for round in 0..rounds {
         let flags = flags(cores[random.below(cores.len() as u64) as usize]);
         if round % 2 == 1 {
-            killed_recovering += kill_recovering(&data_dir, &flags, &mut window, &mut random);
+            kill_recovering(&data_dir, &flags, &mut window, &mut random);
+            killed_recovering += 1;
         }
         let server = Server::start(&data_dir, &flags);
         load(server, &mut clients, Duration::from_millis(20 + random.below(280)), Server::kill);
@@ -117,7 +118,9 @@ fn kills(cores: &[&str]) {
     let counts = format!(
         "\"kills\":{rounds},\"killed_recovering\":{killed_recovering},\"clicks\":{counted},\"duplicates\":{duplicates},\"retried\":{retried},\"shed\":{shed}"
     );
-    assert_eq!(killed_recovering, rounds / 2, "killed while recovering");
-    assert!(counted > 10_000 && duplicates > 500 && retried > 100, "too little load to prove anything");
+    assert!(
+        counted > 100 * rounds && duplicates > 5 * rounds && retried > rounds,
+        "too little load to prove anything: {counts}"
+    );
     println!("{}", timed_document(&format!("kills, {} cores", cores.join(" or ")), &counts, began));
 }

@@ -83,7 +83,7 @@ fn every_metric_moves_when_what_it_counts_happens() {
 
 /// A killed server goes on: load, repeats, clicks that are late, broken or of another payload, and then nothing for a while.
 fn recovered_and_busy(data_dir: &std::path::Path, seen: &mut Seen) {
-    let flags = ["--export-interval", "100ms", "--connections-max", "4", "--body-timeout", "200ms", "--cores", "2"];
+    let flags = ["--export-interval", "100ms", "--connections-max", "4", "--body-timeout", "2s", "--cores", "2"];
     let mut clients = [Client::new(1, Shape::Pipelined(16), 1), Client::new(2, Shape::Lines(200), 1)];
     let server = Server::start(data_dir, &flags);
     clients.iter_mut().for_each(|client| client.once(&mut open(&server)).expect("it answers"));
