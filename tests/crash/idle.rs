@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tollgate::wal::segments::list_logs;
+use tollgate::wal::segments::{LogDir, list_logs};
 
 use crate::campaign::check_counts;
-use crate::client::{Client, Shape, send_one_by_one, sums, while_sending};
+use crate::client::{Client, send_one_by_one, sums, while_sending};
 use crate::server::{EXPORTS, Server, audited, wait_until};
 
 /// A single core's log gives way early: else a window would have to pass, which is a minute at least.
@@ -20,14 +20,16 @@ fn start(data_dir: &Path, cores: &str) -> Server {
 /// How many segments each core's log has.
 fn segments(data_dir: &Path) -> BTreeMap<u32, usize> {
     let logs = list_logs(data_dir).expect("readable");
-    logs.iter().map(|log| (log.core, log.segments().expect("readable").len())).collect()
+    let segments = |log: &LogDir| std::fs::read_dir(&log.path).expect("readable").count();
+    logs.iter().map(|log| (log.core, segments(log))).collect()
 }
 
 #[test]
 fn a_log_that_no_core_writes_to_is_cleared_away_and_counts_stay() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
-    let mut clients = [Client::new(1, Shape::Pipelined(16), 7), Client::of_fresh_ids(2, 40, 4)];
+    // No repeats: what the log gives up early is too old from then on.
+    let mut clients = [Client::of_fresh_ids(1, 16, 2), Client::of_fresh_ids(2, 40, 4)];
     // Each start begins a segment in each of the two.
     for _ in 0..3 {
         let server = start(&data_dir, "2");

@@ -220,6 +220,9 @@ fn a_write_fails(before: u64, limit: u64, clicks: u64, why: &str) {
     let mut server = Server::spawn_command(beyond_limits("", &flags), &data_dir);
     assert!(server.ready_within(PATIENCE), "it starts");
     send_one_by_one(server.clicks, 0, before);
+    // The limit is for the log's writes, not for the next segment's preparation.
+    let next = tollgate::wal::segments::list_logs(&data_dir).expect("readable").remove(0).segment_path(2);
+    wait_until("the next segment is prepared", || next.metadata().is_ok_and(|file| file.len() == 4 << 20));
     let limit = Rlimit { current: Some(limit), maximum: None };
     prlimit(Some(server.pid()), Resource::Fsize, limit).expect("our child");
     let mut connection = Connection::open(server.clicks).expect("it listens");

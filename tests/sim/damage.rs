@@ -92,7 +92,7 @@ pub struct Outcomes {
     pub survived: u64,
     /// The start ends, by exit code.
     pub detected: BTreeMap<i32, u64>,
-    /// The log is shorter, and nobody can tell.
+    /// The end of the log is gone, and nobody can tell.
     pub lost: u64,
 }
 
@@ -115,27 +115,25 @@ impl Outcomes {
     }
 }
 
-/// A log that reads otherwise than it was written: an end may be gone that was not exported, and nothing else.
-fn shorter(
-    kind: Kind,
-    (mut found, mut at): (Vec<Frame>, Vec<Spot>),
-    base: &[Frame],
-    spots: &[Spot],
-    known: Option<&Position>,
-) -> Fate {
+/// A log that reads otherwise than it was written: what the fault took from its end is gone, was not exported, and nothing else is.
+fn shorter(kind: Kind, mut found: Vec<Frame>, base: &[Frame], spots: &[Spot], known: Option<&Position>) -> Fate {
     if kind == Kind::RolledBack {
         // What was freed since is there again.
         let freed = found.iter().position(|frame| Some(frame) == base.first()).unwrap_or(found.len());
         found.drain(..freed);
-        at.drain(..freed);
     }
     let same = found.iter().zip(base).take_while(|(one, other)| one == other).count();
-    // With the newest segment its cut is gone: what a dead process wrote behind it, which nobody was answered, is read again.
     let newest = spots[spots.len() - 1].segment;
-    let cut_is_gone = kind == Kind::MissingNewest && spots[same].segment == newest;
+    let took_no_more = match kind {
+        Kind::RolledBack => true,
+        Kind::MissingNewest => same == spots.partition_point(|spot| spot.segment < newest),
+        _ => same == base.len() - 1,
+    };
+    // With the newest segment its cut is gone: what a dead process was writing there, which nobody was answered, is read again.
+    let behind_the_cut = kind == Kind::MissingNewest && found.len() == same + 1 && found[same].lsn == base[same].lsn;
     assert!(
-        same == found.len() || cut_is_gone && at[same..].iter().all(|spot| spot.segment < newest),
-        "{kind:?} made records, or changed some: {} frames, then {}, {same} of them the same",
+        took_no_more && (found.len() == same || behind_the_cut),
+        "{kind:?} made records, changed or took some: {} frames, then {}, {same} of them the same",
         base.len(),
         found.len()
     );
@@ -196,7 +194,7 @@ pub enum Fate {
     Survived,
     /// The start ends with this exit code.
     Halted(i32),
-    /// The log has this many clicks, which are fewer, and nobody can tell.
+    /// The end of the log is gone, and nobody can tell; it has this many clicks.
     Shorter { clicks: u64 },
 }
 
@@ -245,8 +243,8 @@ impl Faults {
                 assert!(kind.ends().survives, "{kind:?}: the start took every record, and did not halt");
                 Fate::Survived
             }
-            Ok(found) => {
-                let (was, is) = (base.len(), found.0.len());
+            Ok((found, _)) => {
+                let (was, is) = (base.len(), found.len());
                 assert!(kind.ends().loses, "{kind:?}: of {was} frames the start took {is}, and did not halt");
                 shorter(kind, found, &base, &spots, known)
             }

@@ -235,7 +235,7 @@ impl Options {
 
     /// No click that is younger is too old, where the clock is right.
     pub fn fresh_ms(&self) -> i64 {
-        if self.clock_is_right() && self.hours == 0 { self.remembered_ms() } else { 0 }
+        if self.clock_is_right() { self.remembered_ms() } else { 0 }
     }
 
     /// The smallest limits that hold together, so that every full pool is reached.

@@ -2,7 +2,8 @@
 //! no code with the product. Its sentences:
 //!
 //! - answered as taken (accepted or duplicate): counted exactly once;
-//! - refused, and no other try may have been taken: never counted;
+//! - refused, and no other try may have been taken: never counted; and never refused while it is fresh, where the clock is right and
+//!   nothing is forgotten early;
 //! - 503, reset, silence: at most once;
 //! - nothing else is counted;
 //! - answered before an exported watermark: counted with it, where the clock never leaps and no directory is cloned.
@@ -371,6 +372,19 @@ mod tests {
         assert_eq!(allowed(&[Unknown, Unknown], false), [0, 1]);
         assert_eq!(allowed(&[Refused, NotTaken], false), [0]);
         assert_eq!(allowed(&[Accepted, Accepted], false), [0; 0], "an id accepted twice fails whatever is counted");
+    }
+
+    #[test]
+    fn what_is_fresh_is_not_refused() {
+        let refused = |never, stamp, answered_ms| {
+            let mut oracle = Oracle::new(0, 1_000);
+            let id = oracle.id(1, "c".to_owned(), never);
+            let at = oracle.send(id, stamp, 50_000);
+            oracle.end(at, Verdict::Refused, answered_ms).is_ok()
+        };
+        assert_eq!([refused(false, 49_500, 50_100), refused(true, 49_500, 50_100)], [false, true]);
+        assert!(refused(false, 49_500, 50_500), "old enough when it was answered");
+        assert!(refused(false, 50_001, 50_100), "ahead of its time");
     }
 
     #[test]
