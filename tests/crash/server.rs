@@ -379,6 +379,13 @@ pub fn stopped(data_dir: &Path, from: u64, to: u64) {
     server.stop();
 }
 
+/// A directory with so many clicks acknowledged and none exported, killed.
+pub fn killed(data_dir: &Path, clicks: u64) {
+    let server = Server::start(data_dir, &["--export-interval", "1m"]);
+    send_one_by_one(server.clicks, 0, clicks);
+    server.kill();
+}
+
 /// It does not start, or not go on, and says so; returns what it said.
 #[track_caller]
 pub fn halts(data_dir: &Path, code: i32, names: &[&str]) -> String {

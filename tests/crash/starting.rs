@@ -8,9 +8,8 @@ use std::time::Duration;
 use tollgate::wal::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader};
 use tollgate::wal::segments::list_logs;
 
-use crate::client::send_one_by_one;
 use crate::found::read;
-use crate::server::{EXPORTS, PATIENCE, Server, audited, now_ms};
+use crate::server::{EXPORTS, PATIENCE, Server, audited, killed, now_ms};
 
 /// The last frame of the log says that it was made then.
 fn as_if_made_at(data_dir: &Path, built_ms: i64) {
@@ -29,9 +28,7 @@ fn as_if_made_at(data_dir: &Path, built_ms: i64) {
 fn a_start_waits_until_the_clock_has_reached_the_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
-    let server = Server::start(&data_dir, &["--export-interval", "1m"]);
-    send_one_by_one(server.clicks, 0, 5);
-    server.kill();
+    killed(&data_dir, 5);
     let built_ms = now_ms() + 4_000;
     as_if_made_at(&data_dir, built_ms);
     let mut server = Server::spawn(&data_dir, &EXPORTS);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::campaign::{check_counts, load};
 use crate::client::{Client, Connection, Shape, request, send_one_by_one, sums, verdicts, while_sending};
-use crate::server::{EXPORTS, PATIENCE, Server, answer, audited, now_ms, wait_until};
+use crate::server::{EXPORTS, PATIENCE, Server, answer, audited, killed, now_ms, wait_until};
 
 #[test]
 fn a_stop_under_load_answers_what_was_received_and_keeps_every_count() {
@@ -110,9 +110,7 @@ fn requests_that_wait_for_the_disk_at_a_stop_are_all_answered() {
 fn a_stop_while_starting_ends_at_once_with_76_and_the_next_start_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("data");
-    let server = Server::start(&data_dir, &["--export-interval", "1m"]);
-    send_one_by_one(server.clicks, 0, 20);
-    server.kill();
+    killed(&data_dir, 20);
     // Recovery waits for the lock of each segment: a write of a dead process may be in flight.
     let held = hold_segments(&data_dir);
     for flags in [&[][..], &["--until-exported"]] {

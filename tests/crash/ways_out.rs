@@ -232,7 +232,9 @@ fn a_write_fails(before: u64, limit: u64, clicks: u64, why: &str) {
     let reply = connection.reply().ok().flatten().map(|reply| reply.status);
     let ended = server.ended_within(PATIENCE);
     assert_eq!(ended.code, Some(72), "{}", ended.errors);
-    let named = ["a write to segment 0000000001", "are not acknowledged: ", why, "Look at the disk"];
+    // Behind the start's record and the clicks before.
+    let records = format!("records {}-", before + 2);
+    let named = ["a write to segment 0000000001", &records, "are not acknowledged: ", why, "Look at the disk"];
     assert!(named.iter().all(|name| ended.errors.contains(name)), "{}", ended.errors);
     assert_eq!(reply, None, "not acknowledged");
     // The disk is looked at, and it is started again. What was refused may be sent again.
