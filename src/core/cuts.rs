@@ -1,7 +1,8 @@
 //! Pure. What a core has cut off its log for the exporter, and what it has not yet been able to hand over.
 //!
 //! The open table is exactly (last cut, log end], or it is `dropped` and the exporter rebuilds the range from the log. A cut
-//! leaves when its last record is durable and an export credit is free; cuts without a table that wait are joined.
+//! leaves when its last record is durable and an export credit is free; of those that wait, ones without clicks become one with the next,
+//! and ones without a table one.
 
 use std::collections::VecDeque;
 
@@ -100,11 +101,12 @@ impl Cuts {
         assert_eq!(cut.from, self.last, "a cut begins where the last one ended");
         (self.last, self.last_clicks, self.oldest_open_ms) = (cut.to, cut.totals.clicks, None);
         self.dropped = false;
+        let is_empty = |cut: &Cut| cut.table.as_ref().is_some_and(|table| table.rows.is_empty());
         if let Some(back) = self.waiting.back_mut()
-            && back.table.is_none()
-            && cut.table.is_none()
+            && (is_empty(back) || (back.table.is_none() && (cut.table.is_none() || is_empty(&cut))))
         {
-            *back = Cut { from: back.from, oldest_ms: back.oldest_ms.or(cut.oldest_ms), ..cut };
+            let table = if is_empty(back) { cut.table } else { None };
+            *back = Cut { from: back.from, oldest_ms: back.oldest_ms.or(cut.oldest_ms), table, ..cut };
             return;
         }
         self.waiting.push_back(cut);
@@ -145,6 +147,38 @@ impl Cuts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cut::{CutRow, Totals};
+
+    fn up_to(lsn: u64) -> Position {
+        Position { log_id: [1; 16], lsn, chain: lsn }
+    }
+
+    fn table(rows: usize) -> Option<CutTable> {
+        Some(CutTable { rows: vec![CutRow::default(); rows], ..CutTable::default() })
+    }
+
+    /// What comes of cuts of ten records each, while none may leave: the last record and the rows of each.
+    fn waiting(tables: Vec<Option<CutTable>>) -> Vec<(u64, Option<usize>)> {
+        let mut cuts = Cuts::new(up_to(0), 0, 0, CutTable::default);
+        for (table, lsn) in tables.into_iter().zip((0..).step_by(10)) {
+            let (from, to, totals) = (up_to(lsn), up_to(lsn + 10), Totals::default());
+            cuts.push(Cut { from, to, totals, horizon_ms: 0, watermark_ms: 0, oldest_ms: None, table, last: false });
+        }
+        let begins: Vec<u64> = cuts.waiting.iter().map(|cut| cut.from.lsn).collect();
+        let ends: Vec<u64> = cuts.waiting.iter().map(|cut| cut.to.lsn).collect();
+        assert_eq!(begins[1..], ends[..ends.len() - 1], "each begins where the one before it ended");
+        cuts.waiting.iter().map(|cut| (cut.to.lsn, cut.table.as_ref().map(|table| table.rows.len()))).collect()
+    }
+
+    /// Hours without a sink cost no memory, whatever came meanwhile; and clicks do not wait behind what has none.
+    #[test]
+    fn cuts_without_clicks_wait_as_one_with_the_next_and_those_without_a_table_as_one() {
+        let empty = || table(0);
+        assert_eq!(waiting((0..100).map(|_| empty()).collect()), [(1_000, Some(0))]);
+        assert_eq!(waiting(vec![empty(), empty(), table(3), empty(), table(4)]), [(30, Some(3)), (50, Some(4))]);
+        assert_eq!(waiting(vec![None, empty(), None, table(3), None]), [(30, None), (40, Some(3)), (50, None)]);
+        assert_eq!(waiting(vec![empty(), None, empty()]), [(30, None)]);
+    }
 
     #[test]
     fn a_spare_always_has_its_memory() {

@@ -13,11 +13,12 @@
 //! outcome, whatever the error: fence, read, and the checkpoint found is either the last one known (nothing of the
 //! transaction is in) or the one just sent (all of it is); any other is a rival's, and the process ends.
 
+use crate::config::EXPORT_CREDITS;
 use crate::cut::{Cut, CutTable, LogId};
 use crate::event::{Exported, Now};
 use crate::export::bounds::{Bounds, Room};
 use crate::export::build::{self, Head, Part, TokensByRow};
-use crate::export::ranges::{Content, Log, Start, Times};
+use crate::export::ranges::{Content, Log, Range, Start, Times};
 use crate::export::retry::Retry;
 use crate::export::{Halt, Look, Names, Outcome, Rebuilt, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
@@ -271,8 +272,9 @@ impl Exporter {
             self.state = State::Checking;
             return Ok(Step::ReadCheckpoint { look: Look::Again });
         }
-        let due = ranges().any(|range| range.clicks() > 0 || range.last) || now.mono_ns >= self.idle_at_ns;
-        if !due {
+        // A core that may hand over no more may keep clicks behind ranges without any.
+        let waited_for = |range: &Range| range.clicks() > 0 || range.last || range.cuts >= EXPORT_CREDITS;
+        if !ranges().any(waited_for) && now.mono_ns < self.idle_at_ns {
             return Ok(Step::Wait { until_ns: self.idle_at_ns });
         }
         let room = self.bounds.room();

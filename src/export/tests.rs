@@ -2,6 +2,7 @@
 //! of the log once.
 
 use crate::click::{Agent, Class, Device, Pane};
+use crate::config::EXPORT_CREDITS;
 use crate::cut::{Cut, CutTable, LogId, Position, Totals};
 use crate::event::Now;
 use crate::exit::Exit;
@@ -483,6 +484,51 @@ fn an_edge_with_nothing_to_export_still_says_so() {
     }
     let spent_s = (world.now.mono_ns - from_ns) as f64 / 1e9;
     assert!((6.0..=12.0).contains(&spent_s), "four idle checkpoints in {spent_s} s");
+}
+
+/// The stored checkpoint names the nonce of an earlier start, which goes with its segments: a start without it would take a copy of the
+/// directory for the one that exported.
+#[test]
+fn no_owner_is_told_to_free_anything_before_a_checkpoint_of_this_start_is_stored() {
+    let mut world = World::new(1);
+    world.append(0, vec![1; 10]);
+    world.cut(0, true, false);
+    while world.cuts_out > 0 {
+        assert_eq!(world.step(Fate::Good), None);
+    }
+    world.crash();
+    let before = world.sink.transactions.len();
+    world.cut(0, true, false);
+    while world.tables_out > 0 {
+        assert_eq!(world.step(Fate::Good), None);
+    }
+    assert_eq!((world.sink.transactions.len(), world.told[&[1; 16]]), (before, 0));
+    while world.cuts_out > 0 {
+        assert_eq!(world.step(Fate::Good), None);
+    }
+    assert_eq!((world.sink.transactions.len(), world.told[&[1; 16]]), (before + 1, 10));
+}
+
+/// A core that only refuses what comes hands over cuts without clicks: they may not keep those with clicks from being handed over.
+#[test]
+fn cuts_without_clicks_are_exported_at_once_where_their_core_may_hand_over_no_more() {
+    for (cuts, waits) in [(EXPORT_CREDITS - 1, true), (EXPORT_CREDITS, false)] {
+        let mut world = World::new(1);
+        world.append(0, vec![1; 10]);
+        world.cut(0, true, false);
+        while world.cuts_out > 0 {
+            assert_eq!(world.step(Fate::Good), None);
+        }
+        let from_ns = world.now.mono_ns;
+        for _ in 0..cuts {
+            world.append(0, vec![]);
+            world.cut(0, false, false);
+        }
+        while world.cuts_out > 0 {
+            assert_eq!(world.step(Fate::Good), None);
+        }
+        assert_eq!(world.now.mono_ns > from_ns, waits, "{cuts} cuts");
+    }
 }
 
 #[test]
