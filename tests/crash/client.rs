@@ -14,6 +14,8 @@ const ADS: u64 = 16;
 const ADS_NOT_RETRIED: u64 = 2;
 /// Acknowledged clicks that a client remembers, to send some of them again.
 const REMEMBERED: usize = 256;
+/// After a 503: one that goes on at once has soon shed more clicks than are taken.
+const PAUSE_WHEN_SHED: Duration = Duration::from_millis(50);
 
 /// xorshift64*: the same seed gives the same run.
 pub struct Random(u64);
@@ -261,8 +263,9 @@ impl Client {
     fn try_run(&mut self, address: SocketAddr, ending: &AtomicBool) -> io::Result<()> {
         let mut connection = Connection::open(address)?;
         while self.to_the_end || !ending.load(Ordering::SeqCst) {
+            let shed = self.shed;
             self.once(&mut connection)?;
-            std::thread::park_timeout(self.pause);
+            std::thread::park_timeout(if self.shed > shed { PAUSE_WHEN_SHED } else { self.pause });
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ fn moves() -> u64 {
     std::env::var("KAFKA_MOVES").map_or(MOVES, |text| text.parse().expect("a number of moves"))
 }
 
-/// The edge of three brokers.
+/// The edge of three brokers, with two cores.
 struct Exporting {
     edge: Edge,
     transactional_id: String,
@@ -39,7 +39,8 @@ struct Exporting {
 impl Exporting {
     fn new(brokers: &[Broker; 3]) -> Exporting {
         let all = brokers.each_ref().map(Broker::direct).join(",");
-        let edge = Edge::new("moved", &all, &all);
+        let mut edge = Edge::new("moved", &all, &all);
+        edge.two_cores = true;
         let transactional_id = format!("tollgate-{}@{}", edge.id, edge.topics.checkpoints);
         Exporting { edge, transactional_id, partition: 0 }
     }

@@ -18,6 +18,8 @@ pub struct Edge {
     pub brokers: String,
     /// Beside those that every start has, or instead of them.
     pub flags: Vec<String>,
+    /// From the next start on; else one.
+    pub two_cores: bool,
     folder: tempfile::TempDir,
 }
 
@@ -34,7 +36,15 @@ impl Edge {
         let folder = crate::shared::folder();
         let topics = Topics::create(direct, id);
         let data_dir = folder.path().join("data");
-        Edge { id: id.to_owned(), data_dir, topics, brokers: brokers.to_owned(), flags: Vec::new(), folder }
+        Edge {
+            id: id.to_owned(),
+            data_dir,
+            topics,
+            brokers: brokers.to_owned(),
+            flags: Vec::new(),
+            two_cores: false,
+            folder,
+        }
     }
 
     pub fn words(&self) -> Vec<String> {
@@ -46,7 +56,8 @@ impl Edge {
             ("--kafka-topic-checkpoints", &self.topics.checkpoints),
             ("--export-interval", "100ms"),
         ];
-        let fixed = fixed.into_iter().filter(|(flag, _)| self.flags.iter().all(|given| given != flag));
+        let cores = self.two_cores.then_some(("--cores", "2"));
+        let fixed = fixed.into_iter().chain(cores).filter(|(flag, _)| self.flags.iter().all(|given| given != flag));
         let fixed = fixed.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]);
         fixed.chain(self.flags.iter().cloned()).collect()
     }

@@ -89,11 +89,12 @@ struct Survived {
     late_ends: Outcomes,
 }
 
-/// Runs an edge under load through the faults until it has committed so often; all is exported when they end.
+/// Runs an edge, every second one with two cores, under load through the faults until it has committed so often; all is exported when they end.
 fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Survived {
     let (broker, proxy) = (shared::broker(), shared::proxy());
     let name = format!("{name}-{nth}");
-    let edge = Edge::new(&name, &broker.direct(), &proxy.address().to_string());
+    let mut edge = Edge::new(&name, &broker.direct(), &proxy.address().to_string());
+    edge.two_cores = nth % 2 == 1;
     let mut clients = [Client::new(1, Shape::Lines(20), 5 + nth), Client::new(2, Shape::Single, 5 + nth)];
     clients.iter_mut().for_each(|client| client.pause = MS(5));
     let server = edge.start();
@@ -117,6 +118,8 @@ fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Survived {
         wait_for_export(&server);
         server.stop();
     });
+    // Ids find another home, and what is sent again is asked there.
+    edge.two_cores = !edge.two_cores;
     let server = edge.start();
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);

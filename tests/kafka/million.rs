@@ -175,9 +175,9 @@ impl Sender {
 }
 
 /// Kills what runs, the broker, an edge, the global tier and the other edge in turn, until all is sent and each was killed; returns them running, and the kills of each. What
-/// is not killed goes on by itself.
+/// is not killed goes on by itself. An edge starts again with one core or with two.
 fn kill_in_turn(
-    edges: &[Edge; 2],
+    edges: &mut [Edge; 2],
     doors: &[Door; 2],
     global: &Global,
     broker: &mut Broker,
@@ -209,6 +209,7 @@ fn kill_in_turn(
                 doors[edge].wait_for_a_request();
                 servers[edge].kill_now();
                 doors[edge].set(None);
+                edges[edge].two_cores = random.below(2) == 1;
                 servers[edge] = edges[edge].start();
                 doors[edge].set(Some(servers[edge].clicks));
             }
@@ -259,7 +260,7 @@ fn a_million_clicks_are_exact_by_ad_and_minute_through_kills_of_everything() {
                 sending.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        kill_in_turn(&edges, &doors, &global, &mut broker, &|| {
+        kill_in_turn(&mut edges, &doors, &global, &mut broker, &|| {
             assert!(began.elapsed() < PATIENCE, "{} clicks were not sent in time", left.load(Ordering::SeqCst));
             sending.load(Ordering::SeqCst) == 0
         })
