@@ -1,13 +1,15 @@
-//! A click that is refused has its dead letter in the log before its sender is told, as far as the budget goes.
+//! A click that is refused has its dead letter in the log before its sender is told, as far as the budget goes; and keeps no other click
+//! from being counted.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tollgate::wal::record::Record;
 use tollgate::wal::recover::{Progress, walk_log};
 use tollgate::wal::segments::list_logs;
 
 use crate::client::{Connection, request, send_number, verdicts};
-use crate::server::{Server, now_ms};
+use crate::server::{EXPORTS, Server, now_ms, wait_until};
 
 /// The texts of the dead letters in a directory.
 fn letters(data_dir: &Path) -> Vec<String> {
@@ -24,6 +26,12 @@ fn letters(data_dir: &Path) -> Vec<String> {
     letters
 }
 
+fn refused(connection: &mut Connection, body: &str) {
+    connection.send(request("application/json", body).as_bytes()).expect("it reads");
+    let reply = connection.reply().expect("it answers").expect("it answers");
+    assert_eq!((reply.status, verdicts(&reply.body)), (422, (0, 0, 1)), "{body}");
+}
+
 #[test]
 fn what_is_refused_is_on_disk_before_it_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -38,13 +46,31 @@ fn what_is_refused_is_on_disk_before_it_is_told() {
         format!("{{\"ad_id\":7,\"timestamp\":{now},\"request_id\":\"another type\"}}"),
     ];
     for (nth, body) in bodies.iter().enumerate() {
-        connection.send(request("application/json", body).as_bytes()).expect("it reads");
-        let reply = connection.reply().expect("it answers").expect("it answers");
-        assert_eq!((reply.status, verdicts(&reply.body)), (422, (0, 0, 1)), "{body}");
+        refused(&mut connection, body);
         if nth == 0 {
             assert_eq!(send_number(&mut connection, 1), (1, 0, 0));
         }
     }
     server.kill();
     assert_eq!(letters(&data_dir), bodies);
+}
+
+/// For so long: cuts without clicks by the dozen.
+const ONLY_REFUSED: Duration = Duration::from_secs(3);
+/// A cut, a commit and time to spare; where each few of those cuts wait for a heartbeat of the export it is over 15 s.
+const COUNTED_WITHIN: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_click_is_counted_at_once_however_much_was_refused_before_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&folder.path().join("data"), &EXPORTS);
+    let mut connection = Connection::open(server.clicks).expect("it listens");
+    let (began, body) = (Instant::now(), format!("{{\"timestamp\":{},\"request_id\":\"no ad\"}}", now_ms()));
+    while began.elapsed() < ONLY_REFUSED {
+        refused(&mut connection, &body);
+    }
+    assert_eq!(send_number(&mut connection, 1), (1, 0, 0));
+    let sent = Instant::now();
+    wait_until("it is counted", || server.gross(None) == 1);
+    assert!(sent.elapsed() < COUNTED_WITHIN, "counted after {:.1?}", sent.elapsed());
 }
