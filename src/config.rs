@@ -272,7 +272,8 @@ pub const RECORD_BYTES_TYPICAL: u64 = 110;
 /// Clicks a second that a core reads back from its log at least; a test of recovery holds it to that.
 pub const RECOVERY_CLICKS_PER_SECOND: u64 = 3_000_000;
 
-/// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table.
+/// Cuts that a core may have handed over and not seen exported; beyond it ranges wait without their table. So many are exported at once,
+/// also where they have no clicks.
 pub const EXPORT_CREDITS: u32 = 4;
 
 /// Rows of the open table: at 3/4 it is cut early. `memory.rs` has the sum.

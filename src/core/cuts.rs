@@ -1,8 +1,8 @@
 //! Pure. What a core has cut off its log for the exporter, and what it has not yet been able to hand over.
 //!
 //! The open table is exactly (last cut, log end], or it is `dropped` and the exporter rebuilds the range from the log. A cut
-//! leaves when its last record is durable and an export credit is free; of those that wait, ones without clicks become one with the next,
-//! and ones without a table one.
+//! leaves when its last record is durable and an export credit is free. Without a credit, cuts that carry no table of clicks
+//! become one.
 
 use std::collections::VecDeque;
 
@@ -96,16 +96,16 @@ impl Cuts {
         }
     }
 
-    /// Adds the next range. It must begin where the last one ended.
+    /// Adds the next range, or makes the last one longer by it. It must begin where the last one ended.
     pub fn push(&mut self, cut: Cut) {
         assert_eq!(cut.from, self.last, "a cut begins where the last one ended");
         (self.last, self.last_clicks, self.oldest_open_ms) = (cut.to, cut.totals.clicks, None);
         self.dropped = false;
-        let is_empty = |cut: &Cut| cut.table.as_ref().is_some_and(|table| table.rows.is_empty());
-        if let Some(back) = self.waiting.back_mut()
-            && (is_empty(back) || (back.table.is_none() && (cut.table.is_none() || is_empty(&cut))))
+        // With a credit it waits for the disk alone: one that went on growing might never be durable.
+        if self.credits == 0
+            && let Some(back) = self.waiting.back_mut()
+            && let Some(table) = joined(back, &cut)
         {
-            let table = if is_empty(back) { cut.table } else { None };
             *back = Cut { from: back.from, oldest_ms: back.oldest_ms.or(cut.oldest_ms), table, ..cut };
             return;
         }
@@ -144,6 +144,16 @@ impl Cuts {
     }
 }
 
+/// The table of two cuts in one, if they may be one: two without clicks, or one whose clicks the exporter reads in the log, and one that
+/// has no more to hand over than that. A range of hours before a click's own table would be read again with it, raw.
+fn joined(one: &Cut, next: &Cut) -> Option<Option<CutTable>> {
+    let is_empty = |cut: &Cut| cut.table.as_ref().is_some_and(|table| table.rows.is_empty());
+    match one.table {
+        Some(_) => (is_empty(one) && is_empty(next)).then(|| Some(CutTable::default())),
+        None => (next.table.is_none() || is_empty(next)).then_some(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,27 +167,87 @@ mod tests {
         Some(CutTable { rows: vec![CutRow::default(); rows], ..CutTable::default() })
     }
 
-    /// What comes of cuts of ten records each, while none may leave: the last record and the rows of each.
-    fn waiting(tables: Vec<Option<CutTable>>) -> Vec<(u64, Option<usize>)> {
-        let mut cuts = Cuts::new(up_to(0), 0, 0, CutTable::default);
-        for (table, lsn) in tables.into_iter().zip((0..).step_by(10)) {
-            let (from, to, totals) = (up_to(lsn), up_to(lsn + 10), Totals::default());
-            cuts.push(Cut { from, to, totals, horizon_ms: 0, watermark_ms: 0, oldest_ms: None, table, last: false });
-        }
-        let begins: Vec<u64> = cuts.waiting.iter().map(|cut| cut.from.lsn).collect();
-        let ends: Vec<u64> = cuts.waiting.iter().map(|cut| cut.to.lsn).collect();
-        assert_eq!(begins[1..], ends[..ends.len() - 1], "each begins where the one before it ended");
-        cuts.waiting.iter().map(|cut| (cut.to.lsn, cut.table.as_ref().map(|table| table.rows.len()))).collect()
+    /// A cut of ten records that ends there; everything in it says which it is. A click in it was taken at its end.
+    fn cut(to_lsn: u64, table: Option<CutTable>) -> Cut {
+        let of = to_lsn as i64;
+        let oldest_ms = table.as_ref().is_none_or(|table| !table.rows.is_empty()).then_some(of);
+        let totals = Totals { clicks: to_lsn, ..Totals::default() };
+        let (from, to) = (up_to(to_lsn - 10), up_to(to_lsn));
+        Cut { from, to, totals, horizon_ms: of, watermark_ms: of, oldest_ms, table, last: to_lsn == 1_000 }
     }
 
-    /// Hours without a sink cost no memory, whatever came meanwhile; and clicks do not wait behind what has none.
+    /// Whose credits are all used up by cuts of no records.
+    fn without_credit() -> Cuts {
+        let mut cuts = Cuts::new(up_to(0), 0, 0, CutTable::default);
+        for _ in 0..EXPORT_CREDITS {
+            cuts.push(Cut { from: up_to(0), to: up_to(0), ..cut(10, table(0)) });
+            cuts.hand_over(0, 0, &mut Actions::default());
+        }
+        assert_eq!((cuts.credits, cuts.waiting.len()), (0, 0));
+        cuts
+    }
+
+    /// Where each begins and ends, with its rows, and when its oldest click was taken.
+    type Waiting = (u64, u64, Option<usize>, Option<i64>);
+
+    /// What comes of cuts of ten records each; the one up to 1,000 is the last.
+    fn waiting(mut cuts: Cuts, tables: impl IntoIterator<Item = Option<CutTable>>) -> Vec<Waiting> {
+        for (table, to_lsn) in tables.into_iter().zip((10..).step_by(10)) {
+            cuts.push(cut(to_lsn, table));
+        }
+        let of = |waiting: &Cut| {
+            let end = cut(waiting.to.lsn, None);
+            let says = |cut: &Cut| (cut.to, cut.totals, cut.horizon_ms, cut.watermark_ms, cut.last);
+            assert_eq!(says(waiting), says(&end), "it says what its end says");
+            let rows = waiting.table.as_ref().map(|table| table.rows.len());
+            (waiting.from.lsn, waiting.to.lsn, rows, waiting.oldest_ms)
+        };
+        cuts.waiting.iter().map(of).collect()
+    }
+
+    /// Hours without a sink cost no memory, whatever came meanwhile.
     #[test]
-    fn cuts_without_clicks_wait_as_one_with_the_next_and_those_without_a_table_as_one() {
+    fn without_a_credit_cuts_that_carry_no_table_of_clicks_become_one() {
         let empty = || table(0);
-        assert_eq!(waiting((0..100).map(|_| empty()).collect()), [(1_000, Some(0))]);
-        assert_eq!(waiting(vec![empty(), empty(), table(3), empty(), table(4)]), [(30, Some(3)), (50, Some(4))]);
-        assert_eq!(waiting(vec![None, empty(), None, table(3), None]), [(30, None), (40, Some(3)), (50, None)]);
-        assert_eq!(waiting(vec![empty(), None, empty()]), [(30, None)]);
+        let joined = |tables: Vec<_>| waiting(without_credit(), tables);
+        assert_eq!(joined((0..100).map(|_| empty()).collect()), [(0, 1_000, Some(0), None)]);
+        assert_eq!(
+            joined(vec![empty(), empty(), table(3), empty(), empty(), table(4)]),
+            [(0, 20, Some(0), None), (20, 30, Some(3), Some(30)), (30, 50, Some(0), None), (50, 60, Some(4), Some(60))]
+        );
+        assert_eq!(
+            joined(vec![None, empty(), None, table(3), None, empty()]),
+            [(0, 30, None, Some(10)), (30, 40, Some(3), Some(40)), (40, 60, None, Some(50))]
+        );
+        assert_eq!(joined(vec![empty(), None, empty()]), [(0, 10, Some(0), None), (10, 30, None, Some(20))]);
+    }
+
+    /// One that went on growing behind a slow disk would never be durable, and what is counted in it not exported.
+    #[test]
+    fn with_a_credit_a_cut_that_waits_for_the_disk_leaves_as_it_is() {
+        let cuts = || Cuts::new(up_to(0), 0, 0, CutTable::default);
+        for tables in [[None, None], [None, table(0)], [table(0), table(0)]] {
+            assert_eq!(
+                waiting(cuts(), tables).iter().map(|(from, to, ..)| (*from, *to)).collect::<Vec<_>>(),
+                [(0, 10), (10, 20)]
+            );
+        }
+    }
+
+    #[test]
+    fn of_cuts_that_became_one_nothing_leaves_before_all_is_durable() {
+        let mut cuts = without_credit();
+        [10, 20].into_iter().for_each(|to_lsn| cuts.push(cut(to_lsn, None)));
+        cuts.exported(Exported { lsn: 0, table: None, cuts: 1 });
+        for (durable_lsn, left) in [(10, 0), (19, 0), (20, 1)] {
+            let mut actions = Actions::default();
+            cuts.hand_over(durable_lsn, 15, &mut actions);
+            assert_eq!(actions.len(), left, "{durable_lsn}");
+            for action in actions {
+                let Action::Export(cut) = action else { panic!("{action:?}") };
+                assert_eq!((cut.from.lsn, cut.to.lsn, cut.horizon_ms), (0, 20, 15));
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::cut::{Cut, CutTable, LogId};
 use crate::event::{Exported, Now};
 use crate::export::bounds::{Bounds, Room};
 use crate::export::build::{self, Head, Part, TokensByRow};
-use crate::export::ranges::{Content, Log, Range, Start, Times};
+use crate::export::ranges::{Content, Log, Start, Times};
 use crate::export::retry::Retry;
 use crate::export::{Halt, Look, Names, Outcome, Rebuilt, Step, Told, compare};
 use std::collections::{BTreeMap, VecDeque};
@@ -273,8 +273,9 @@ impl Exporter {
             return Ok(Step::ReadCheckpoint { look: Look::Again });
         }
         // A core that may hand over no more may keep clicks behind ranges without any.
-        let waited_for = |range: &Range| range.clicks() > 0 || range.last || range.cuts >= EXPORT_CREDITS;
-        if !ranges().any(waited_for) && now.mono_ns < self.idle_at_ns {
+        let without_credit = |log: &Log| log.queue.iter().map(|range| range.cuts).sum::<u32>() >= EXPORT_CREDITS;
+        let due = self.logs.values().any(without_credit) || ranges().any(|range| range.clicks() > 0 || range.last);
+        if !due && now.mono_ns < self.idle_at_ns {
             return Ok(Step::Wait { until_ns: self.idle_at_ns });
         }
         let room = self.bounds.room();

@@ -19,6 +19,8 @@ use tollgate_wire::{Checkpoint, LogPosition, LogRange, Transaction};
 #[cfg(test)]
 mod halts;
 
+/// Records that are no clicks.
+const REFUSED: u64 = 3;
 const DATA_DIR: [u8; 16] = [0xD1; 16];
 
 #[derive(Clone)]
@@ -46,13 +48,12 @@ impl Log {
         frames.checked_sub(1).map_or(start, |last| self.frames[last].clone())
     }
 
+    /// A frame of these clicks; without any, of refused ones.
     fn append(&mut self, clicks: Vec<u8>, time_ms: i64) {
         let end = self.end_of(self.frames.len());
-        let to = Position {
-            lsn: end.to.lsn + clicks.len() as u64,
-            chain: end.to.chain.wrapping_mul(31) + time_ms as u64,
-            ..end.to
-        };
+        let records = if clicks.is_empty() { REFUSED } else { clicks.len() as u64 };
+        let to =
+            Position { lsn: end.to.lsn + records, chain: end.to.chain.wrapping_mul(31) + time_ms as u64, ..end.to };
         let totals = Totals { clicks: end.totals.clicks + clicks.len() as u64, ..end.totals };
         self.frames.push(Frame { clicks, to, totals, time_ms });
     }
