@@ -3,6 +3,14 @@
 /// Identifies one log for ever; a log's id is never used again.
 pub type LogId = [u8; 16];
 
+/// The log id of 32 hexadecimal digits.
+pub fn parse_log_id(text: &str) -> Option<LogId> {
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes())
+}
+
 /// A place in a log. An LSN never leaves its host without the log's id and the frame chain at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {

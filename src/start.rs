@@ -250,7 +250,7 @@ fn identify(config: &Config, data_dir: &DataDir) -> Result<[u8; 16], Failure> {
             );
             return Err(Failure { exit: Exit::DataDir, text });
         }
-        let uuid = crate::wal::segments::parse_log_id(&identity.uuid);
+        let uuid = crate::cut::parse_log_id(&identity.uuid);
         let text = format!("{}: the uuid in identity.toml is not 32 hexadecimal digits", config.data_dir.display());
         return uuid.ok_or(Failure { exit: Exit::DataDir, text });
     }

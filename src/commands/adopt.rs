@@ -10,7 +10,7 @@ use std::path::Path;
 use super::halted;
 use super::wal::{CommandError, logs_of};
 use crate::config::KafkaConfig;
-use crate::cut::{LogId, Totals};
+use crate::cut::{LogId, Totals, parse_log_id};
 use crate::exit::Exit;
 use crate::export::SinkError;
 use crate::export::adoption::{Began, Conflict, Held, Mark, Plan, Seen, Verdict, Way};
@@ -19,7 +19,7 @@ use crate::export::mirror::{self, MirrorFile, Place};
 use crate::wal::record::Record;
 use crate::wal::recover::{Progress, walk_log};
 use crate::wal::replay::{ReplayedFrame, hex, totals_with};
-use crate::wal::segments::{DataDir, LogDir, parse_log_id, read_identity};
+use crate::wal::segments::{DataDir, LogDir, read_identity};
 
 /// What the command line says.
 pub struct Asked<'a> {

@@ -21,7 +21,7 @@ use super::durable::{sync_dir, sync_with_those_above, write_synced};
 use super::frame::BLOCK_BYTES;
 use super::repairs::Repair;
 use super::replay::{Damage, Fault, hex};
-use crate::cut::LogId;
+use crate::cut::{LogId, parse_log_id};
 use crate::exit::Exit;
 
 /// How long recovery waits for a dead process's write in flight to land and so unlock its segment.
@@ -170,16 +170,15 @@ pub fn list_logs(dir: &Path) -> Result<Vec<LogDir>, LogError> {
         };
         found.push(LogDir { core, log_id, path });
     }
+    found.sort_by_key(|log| (log.log_id, log.core));
+    if let Some([log, copy]) = found.array_windows().find(|[log, copy]| log.log_id == copy.log_id) {
+        // Two cores would write to one log, and its numbers name two clicks each.
+        let other = log.path.display();
+        let why = format!("it is {other} once more; keep the one that was written last, and move the other away");
+        return Err(LogError::Unreadable { path: copy.path.clone(), why });
+    }
     found.sort_by_key(|log| (log.core, log.log_id));
     Ok(found)
-}
-
-/// The log id of 32 hexadecimal digits.
-pub fn parse_log_id(text: &str) -> Option<LogId> {
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes())
 }
 
 impl LogDir {
@@ -459,5 +458,21 @@ mod tests {
         assert!(matches!(log.segments(), Err(LogError::Unreadable { .. })));
         std::fs::create_dir(dir.path().join("logs/3-abc")).expect("made");
         assert!(matches!(list_logs(dir.path()), Err(LogError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_log_that_has_two_directories_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log_in(dir.path());
+        let name = log.path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let (_, id) = name.split_once('-').expect("a core and an id");
+        let other_id = format!("{:0>32}", 7);
+        std::fs::create_dir(dir.path().join(format!("logs/1-{other_id}"))).expect("made");
+        assert_eq!(list_logs(dir.path()).expect("two logs").len(), 2);
+        let copy = dir.path().join(format!("logs/4-{id}"));
+        std::fs::create_dir(&copy).expect("made");
+        let error = list_logs(dir.path()).expect_err("twice");
+        assert!(matches!(&error, LogError::Unreadable { path, .. } if *path == copy), "{error}");
+        assert!(error.to_string().contains(&log.path.display().to_string()), "{error}");
     }
 }

@@ -22,6 +22,7 @@
 //! 72  a_write_of_the_log_that_fails_72
 //! 72  a_segment_that_cannot_be_prepared_72
 //! 73  a_second_process_on_a_directory_73_and_the_first_goes_on
+//! 73  a_log_that_is_there_twice_73_until_one_is_moved_away
 //! 73  a_directory_that_exported_to_kafka_is_refused_by_another_sink_edge_or_topic
 //! 74  a_store_of_another_directory_is_replaced_by_the_own_one_or_moved_away            and the others of halts.rs
 //! 74  a_log_at_its_mark_gives_way_before_clicks_are_shed_and_a_lost_store_has_a_way_out  an empty --data-dir

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, prlimit};
+use tollgate::wal::segments::list_logs;
 
 use crate::client::{Connection, request, send_number, send_one_by_one};
 use crate::server::{EXPORTS, Ended, PATIENCE, Server, audited, binary, copy, now_ms, stopped, tollgate, wait_until};
@@ -85,6 +86,28 @@ fn a_directory_without_a_log_is_not_exported_64() {
     stopped(&empty, 0, 3);
     let ended = Server::spawn(&empty, &["--until-exported"]).ended_within(PATIENCE);
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
+}
+
+/// Two cores would write to it, or one while the other's clicks are never exported.
+#[test]
+fn a_log_that_is_there_twice_73_until_one_is_moved_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    stopped(&data_dir, 0, 5);
+    let [log] = &list_logs(&data_dir).expect("readable")[..] else { panic!("one core, one log") };
+    let name = log.path.file_name().and_then(|name| name.to_str()).expect("a name");
+    let twice = log.path.with_file_name(name.replacen('0', "1", 1));
+    copy(&log.path, &twice);
+    for cores in ["1", "2"] {
+        let paths = [&log.path, &twice].map(|path| path.display().to_string());
+        start_ends(&data_dir, &["--cores", cores], 73, &[&paths[0], &paths[1], "move the other away"]);
+    }
+    std::fs::remove_dir_all(&twice).expect("ours");
+    let server = Server::start(&data_dir, &EXPORTS);
+    send_one_by_one(server.clicks, 5, 9);
+    server.wait_for_gross(9);
+    server.stop();
+    audited(&data_dir);
 }
 
 #[test]
