@@ -265,7 +265,8 @@ impl Client {
         while self.to_the_end || !ending.load(Ordering::SeqCst) {
             let shed = self.shed;
             self.once(&mut connection)?;
-            std::thread::park_timeout(if self.shed > shed { PAUSE_WHEN_SHED } else { self.pause });
+            let least = if self.shed > shed { PAUSE_WHEN_SHED } else { Duration::ZERO };
+            std::thread::park_timeout(self.pause.max(least));
         }
         Ok(())
     }

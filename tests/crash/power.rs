@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tollgate::wal::segments::list_logs;
+use tollgate::wal::segments::{LogDir, list_logs};
 
 use crate::campaign::{check_counts, load, wait_for_export};
 use crate::client::{Client, Random, Shape, sums};
@@ -18,14 +18,15 @@ use crate::rng::Rng;
 use crate::server::{Server, audited, wait_until};
 
 const CUTS: u64 = 12;
-/// The log's room is used up within the first lives, and from then on its oldest segments go. Ids are remembered for longer than a client
-/// takes to send one again.
+/// Ids are remembered for longer than a client takes to send one again.
 const FLAGS: [&str; 4] = ["--export-interval", "100ms", "--dedup-window-min", "1s"];
 
-/// Segments that have gone from the logs.
-fn freed(data_dir: &Path) -> u64 {
-    let logs = list_logs(data_dir).expect("readable");
-    logs.iter().map(|log| log.segments().expect("readable")[0].segment - 1).sum()
+/// Segments that have gone from the logs, of which there are so many.
+fn freed(data_dir: &Path, logs: usize) -> u64 {
+    let found = list_logs(data_dir).expect("readable");
+    assert_eq!(found.len(), logs);
+    let oldest = |log: &LogDir| log.segments().expect("readable").first().expect("a log keeps its last").segment;
+    found.iter().map(|log| oldest(log) - 1).sum()
 }
 
 #[test]
@@ -39,6 +40,7 @@ fn and_while_the_cores_change() {
     power_cuts(&["1", "2"], "24MiB");
 }
 
+/// The log's room is used up within the first lives, and from then on its oldest segments go.
 fn power_cuts(cores: &[&str], room: &str) {
     let flags = |cores| [&FLAGS[..], &["--cores", cores, "--wal-bytes-max", room]].concat();
     let folder = tempfile::tempdir().expect("a folder");
@@ -59,7 +61,7 @@ fn power_cuts(cores: &[&str], room: &str) {
         let end = |server: Server| {
             // A start that finds the log full sheds what comes, and has nothing to write until segments have gone.
             if cut % 3 != 0 {
-                wait_until("the log has room", || server.scrape().sum("tollgate_log_room_bytes") > 0);
+                wait_until("clicks are taken", || server.scrape().sum("tollgate_ready") > 0);
             }
             in_flight.fetch_add(u64::from(disk.cut()), Ordering::Relaxed);
             server.signal(Signal::KILL);
@@ -82,7 +84,7 @@ fn power_cuts(cores: &[&str], room: &str) {
     assert!(counted > 50 * cuts, "{counted} clicks are too few to prove anything");
     server.stop();
     audited(&data);
-    let (freed, forgotten) = (freed(&data), clients.iter().map(|client| client.forgotten).sum::<u64>());
+    let (freed, forgotten) = (freed(&data, cores.len()), clients.iter().map(|client| client.forgotten).sum::<u64>());
     assert!(freed > 0, "nothing was deleted");
     // More than what the process says, which nobody syncs.
     assert!(dropped.bytes > 1_000 * cuts, "the disk has forgotten only {dropped:?} in {cuts} power cuts");

@@ -57,7 +57,9 @@ fn what_is_refused_is_on_disk_before_it_is_told() {
 
 /// For so long: cuts without clicks by the dozen.
 const ONLY_REFUSED: Duration = Duration::from_secs(3);
-/// A cut, a commit and time to spare; where each few of those cuts wait for a heartbeat of the export it is over 15 s.
+/// A cut, a commit and time to spare; where each few of those cuts wait for a heartbeat of the export it is over 15 s. That waiting cuts
+/// become one, and that those without clicks are exported where no more may be handed over, is held by tests of `core::cuts` and `export`:
+/// either is enough for this.
 const COUNTED_WITHIN: Duration = Duration::from_secs(5);
 
 #[test]

@@ -18,7 +18,7 @@ pub struct Edge {
     pub brokers: String,
     /// Beside those that every start has, or instead of them.
     pub flags: Vec<String>,
-    /// From the next start on; else one.
+    /// From the next start on; else the default, which is one where there are two CPUs.
     pub two_cores: bool,
     folder: tempfile::TempDir,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::{Client, Shape, sums, while_sending};
+use crate::client::{Client, Connection, Shape, sums, while_sending};
 use crate::document::timed_document;
 use crate::edge::{Edge, Off, wait_for_export};
 use crate::end_txn::{FENCED, Outcomes};
@@ -19,6 +19,8 @@ use crate::wait::wait_until;
 
 /// Of all edges together.
 const COMMITS: u64 = 510;
+/// Requests of a client after the faults, one click in ten of them acknowledged before.
+const SENT_AGAIN: usize = 200;
 /// Of each kind of faults, side by side with those of the others: after a fault an edge does little but wait.
 const EDGES: u64 = 2;
 const KINDS: u64 = 3;
@@ -118,9 +120,14 @@ fn survives(name: &str, nth: u64, faults: &[(Api, u64, Action)]) -> Survived {
         wait_for_export(&server);
         server.stop();
     });
-    // Ids find another home, and what is sent again is asked there.
+    // Ids find another home, and what is sent again is known there.
     edge.two_cores = !edge.two_cores;
     let server = edge.start();
+    for client in &mut clients {
+        let (duplicates, mut connection) = (client.duplicates, Connection::open(server.clicks).expect("it listens"));
+        (0..SENT_AGAIN).for_each(|_| client.once(&mut connection).expect("it answers"));
+        assert!(client.duplicates > duplicates, "nothing was sent again");
+    }
     clients.iter_mut().for_each(|client| client.settle(server.clicks));
     wait_for_export(&server);
     server.stop();

@@ -175,7 +175,7 @@ impl Sender {
 }
 
 /// Kills what runs, the broker, an edge, the global tier and the other edge in turn, until all is sent and each was killed; returns them running, and the kills of each. What
-/// is not killed goes on by itself. An edge starts again with one core or with two.
+/// is not killed goes on by itself. An edge starts again with two cores, then with one, and so on.
 fn kill_in_turn(
     edges: &mut [Edge; 2],
     doors: &[Door; 2],
@@ -209,7 +209,7 @@ fn kill_in_turn(
                 doors[edge].wait_for_a_request();
                 servers[edge].kill_now();
                 doors[edge].set(None);
-                edges[edge].two_cores = random.below(2) == 1;
+                edges[edge].two_cores = !edges[edge].two_cores;
                 servers[edge] = edges[edge].start();
                 doors[edge].set(Some(servers[edge].clicks));
             }
