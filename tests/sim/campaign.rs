@@ -27,6 +27,8 @@ pub struct Campaign {
     /// Of that, while faults came: under load, and in hours in which almost nobody sends.
     loaded_ns: u64,
     rest_ns: u64,
+    /// Of the world that was added last.
+    pub trace_hash: u64,
     began: Option<Instant>,
 }
 
@@ -38,6 +40,7 @@ impl Campaign {
         self.simulated_ns += verdict.simulated_ns;
         self.loaded_ns += verdict.fault_loaded_ns;
         self.rest_ns += verdict.fault_rest_ns;
+        self.trace_hash = verdict.hash;
         for (what, times) in verdict.covered {
             *self.covered.entry(what).or_default() += times;
         }

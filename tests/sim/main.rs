@@ -2,7 +2,8 @@
 //! and clocks that fail on purpose, and an oracle that shares no code with the product.
 //!
 //! ```text
-//! SIM_SEED=17 cargo test --test sim             one seed; SIM_TRACE=1 prints what happens; SIM_WITHOUT=kill,drip takes that away
+//! SIM_SEED=17 cargo test --test sim             one seed, its options and the hash of its trace; SIM_TRACE=1 prints what happens;
+//!                                               SIM_WITHOUT=kill,drip takes that away
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on; SIM_ONLY=clones, global or hours: of such
 //!                                               worlds; SIM_FIRST=1: no further than the first that fails, which is not shrunk
 //! SIM_POINTS=all cargo test --test sim points -- --nocapture      a process stopped at every point of a scripted world; SIM_POINTS=remote/17: at one
@@ -213,13 +214,22 @@ fn seeds() -> (u64, u64) {
 fn every_seed_keeps_the_promises() {
     let (count, from) = seeds();
     println!("simulator: {count} seeds from {from}");
-    if count == 1 {
+    let options = |seed| {
         let without = campaign::without_of_environment();
-        println!("{:?}", World::new(from, &without.iter().map(String::as_str).collect::<Vec<_>>(), false).options);
+        World::new(seed, &without.iter().map(String::as_str).collect::<Vec<_>>(), false).options
+    };
+    if count == 1 {
+        println!("{:?}", options(from));
     }
     let all = campaign(count, from);
+    if count == 1 && all.worlds == 1 {
+        println!("trace hash {:016x}", all.trace_hash);
+    }
     for (seed, why) in &all.failed {
         println!("seed {seed} FAILED: {why}");
+        if count > 1 {
+            println!("  {:?}", options(*seed));
+        }
         if std::env::var_os("SIM_FIRST").is_none() {
             let without = shrink(*seed, why).join(",");
             println!(
