@@ -174,7 +174,9 @@ pub fn list_logs(dir: &Path) -> Result<Vec<LogDir>, LogError> {
     if let Some([log, copy]) = found.array_windows().find(|[log, copy]| log.log_id == copy.log_id) {
         // Two cores would write to one log, and its numbers name two clicks each.
         let other = log.path.display();
-        let why = format!("it is {other} once more; keep the one that was written last, and move the other away");
+        let why = format!(
+            "it is {other} once more; move the older out of logs/: alone in another DIR/logs, `wal export` reads it"
+        );
         return Err(LogError::Unreadable { path: copy.path.clone(), why });
     }
     found.sort_by_key(|log| (log.core, log.log_id));

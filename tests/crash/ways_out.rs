@@ -100,7 +100,7 @@ fn a_log_that_is_there_twice_73_until_one_is_moved_away() {
     copy(&log.path, &twice);
     for cores in ["1", "2"] {
         let paths = [&log.path, &twice].map(|path| path.display().to_string());
-        start_ends(&data_dir, &["--cores", cores], 73, &[&paths[0], &paths[1], "move the other away"]);
+        start_ends(&data_dir, &["--cores", cores], 73, &[&paths[0], &paths[1], "move the older out"]);
     }
     std::fs::remove_dir_all(&twice).expect("ours");
     let server = Server::start(&data_dir, &EXPORTS);

@@ -132,7 +132,7 @@ fn survives(name: &str, api: Api, action: Action, check: impl FnOnce(&Proxy, &Ap
     let before = proxy.requests(api);
     let clicks = produce(&topics, &proxy.address().to_string(), 2, &[]);
     assert!(proxy.requests(api) > before, "{api:?} did not come through the proxy");
-    // A commit that comes while the coordinator still ends another is told to try again, whosever it is.
+    // A commit that comes while the coordinator still ends the last one of its id is told to try again.
     wait_until("both transactions are decided", || topics.committed().undecided() == 0);
     check(&proxy, &applied);
     assert_eq!(applied.times(), 1, "{action:?} of {api:?}");

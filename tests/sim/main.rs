@@ -2,7 +2,7 @@
 //! and clocks that fail on purpose, and an oracle that shares no code with the product.
 //!
 //! ```text
-//! SIM_SEED=17 cargo test --test sim             one seed, its options and the hash of its trace; SIM_TRACE=1 prints what happens;
+//! SIM_SEED=17 cargo test --test sim -- --nocapture   one seed, its options and the hash of its trace; SIM_TRACE=1 prints what happens;
 //!                                               SIM_WITHOUT=kill,drip takes that away
 //! SIM_SEEDS=5000/100000 cargo test --test sim   a campaign: so many seeds, from that one on; SIM_ONLY=clones, global or hours: of such
 //!                                               worlds; SIM_FIRST=1: no further than the first that fails, which is not shrunk
