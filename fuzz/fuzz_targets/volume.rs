@@ -47,7 +47,9 @@ fn main() -> ExitCode {
     if target == "http" {
         as_they_stand = as_they_stand.or_else(|| inputs.iter().find(|input| fails(http::cut_at_every_byte, input)));
     }
-    let (next, done, failed) = (AtomicU64::new(from), AtomicU64::new(0), Mutex::new(as_they_stand.cloned()));
+    // What it failed on may need those before it, which a connection's slot has served.
+    let as_they_stand = as_they_stand.map(|input| (None, input.clone()));
+    let (next, done, failed) = (AtomicU64::new(from), AtomicU64::new(0), Mutex::new(as_they_stand));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
                     for nth in 0..BATCH {
                         let input = mutated(&mut random, &inputs, interesting);
                         if fails(if nth % WHOLE_EVERY == 0 { check } else { most }, &input) {
-                            *failed.lock().expect("no one panics with it") = Some(input);
+                            *failed.lock().expect("no one panics with it") = Some((Some(batch), input));
                             return;
                         }
                     }
@@ -70,8 +72,9 @@ fn main() -> ExitCode {
         }
     });
     let failed = failed.into_inner().expect("no one panics with it");
-    if let Some(input) = &failed {
+    if let Some((batch, input)) = &failed {
         println!("FAILED: the input is b\"{}\"", input.escape_ascii());
+        batch.inspect(|batch| println!("again: fuzz/run volume {target} 1/{batch}"));
     }
     let done = done.into_inner();
     let connections = match &target[..] {

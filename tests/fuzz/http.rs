@@ -7,7 +7,6 @@
 mod harness;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -20,18 +19,18 @@ use tollgate::net::reply::{Letterhead, Ticket};
 use xxhash_rust::xxh3::xxh3_64;
 
 const CUTS_MAX: usize = 16;
-/// Outputs that are known to be sound; then they are forgotten.
-const SOUND_MAX: usize = 1 << 16;
+/// Outputs that are known to be sound, each until another takes its place.
+const SOUND: usize = 1 << 16;
 
-/// As they are, and so small that each is met.
+/// As they are, and so small that each is met; named by their place.
 static LIMITS: LazyLock<[HttpConfig; 2]> = LazyLock::new(|| [limits(), harness::small_limits()]);
 static LETTERHEAD: LazyLock<Letterhead> = LazyLock::new(|| Letterhead::new(WALL_MS));
 
 thread_local! {
     /// What a run wrote down, whole and in pieces: their memory serves the next one.
     static RUNS: RefCell<[Run; 2]> = RefCell::default();
-    /// Hashes of outputs whose replies were looked at, and whether FIN followed.
-    static SOUND: RefCell<HashSet<(u64, bool)>> = RefCell::default();
+    /// Hashes of outputs whose replies were looked at, and of whether FIN followed, by their first bits.
+    static LOOKED_AT: RefCell<Vec<u64>> = RefCell::new(vec![0; SOUND]);
 }
 
 pub fn check(input: &[u8]) {
@@ -40,7 +39,7 @@ pub fn check(input: &[u8]) {
     cuts.truncate(CUTS_MAX);
     cuts.sort_unstable();
     RUNS.with_borrow_mut(|[whole, pieces]| {
-        let [usual, small] = &*LIMITS;
+        let [usual, small] = [0, 1];
         whole.run(bytes, &[], small, Answers::AtEnd);
         pieces.run(bytes, &cuts, small, Answers::AtEnd);
         whole.means_the_same(pieces, bytes, &cuts);
@@ -49,17 +48,14 @@ pub fn check(input: &[u8]) {
         whole.means_the_same(pieces, bytes, &cuts);
         pieces.run(bytes, &cuts, usual, Answers::AtOnce);
         whole.says_the_same(pieces, &cuts);
-        let known = (xxh3_64(&whole.out), whole.shut_down);
-        let looked_at = SOUND.with_borrow(|sound| sound.contains(&known));
-        if !looked_at {
-            are_sound(&answers(&whole.out), whole.shut_down);
-            SOUND.with_borrow_mut(|sound| {
-                if sound.len() >= SOUND_MAX {
-                    sound.clear();
-                }
-                sound.insert(known);
-            });
-        }
+        let known = xxh3_64(&whole.out).wrapping_mul(2) | u64::from(whole.shut_down);
+        LOOKED_AT.with_borrow_mut(|looked_at| {
+            let place = &mut looked_at[known as usize % SOUND];
+            if *place != known {
+                are_sound(&answers(&whole.out), whole.shut_down);
+                *place = known;
+            }
+        });
     });
 }
 
@@ -72,7 +68,7 @@ pub const CONNECTIONS_AN_INPUT: u64 = 5;
 pub fn cut_at_every_byte(input: &[u8]) {
     let (_, bytes) = parted(input);
     RUNS.with_borrow_mut(|[whole, pieces]| {
-        for limits in &*LIMITS {
+        for limits in 0..LIMITS.len() {
             whole.run(bytes, &[], limits, Answers::AtEnd);
             let mut cut_at = |cuts: &[usize]| {
                 pieces.run(bytes, cuts, limits, Answers::AtEnd);
@@ -132,8 +128,8 @@ struct Taken {
 /// All that came of a connection.
 #[derive(Debug, Default)]
 struct Run {
-    /// As a core has one for all its connections. Limits are the same for each.
-    pool: Option<AssemblyPool>,
+    /// Of each of [`LIMITS`] a slot of a core, which has one tenant after the other, and the pool of all its slots.
+    slots: [Option<Box<(Connection, AssemblyPool)>>; 2],
     taken: Vec<Taken>,
     bodies: Vec<u8>,
     refused: Vec<u16>,
@@ -144,33 +140,35 @@ struct Run {
 
 impl Run {
     /// A connection with a core of no brain: every whole request is accepted as one click.
-    fn run(&mut self, bytes: &[u8], cuts: &[usize], limits: &HttpConfig, answers: Answers) {
+    fn run(&mut self, bytes: &[u8], cuts: &[usize], which: usize, answers: Answers) {
+        let limits = &LIMITS[which];
         self.taken.clear();
         self.bodies.clear();
         self.refused.clear();
         self.out.clear();
         (self.stopped, self.shut_down) = (false, false);
-        let pool = self.pool.take();
-        let mut pool = pool.unwrap_or_else(|| AssemblyPool::new(limits.assembly_bytes_max));
-        let mut connection = Connection::new();
+        let slot = self.slots[which].take();
+        let mut slot =
+            slot.unwrap_or_else(|| Box::new((Connection::new(), AssemblyPool::new(limits.assembly_bytes_max))));
+        let (connection, pool) = &mut *slot;
         connection.reset(0, limits);
         let mut current = None;
         let mut from = 0;
         for &cut in cuts.iter().chain([&bytes.len()]) {
             let cut = cut.clamp(from, bytes.len());
-            self.receive(&mut connection, &mut pool, &mut current, &bytes[from..cut], limits);
+            self.receive(connection, pool, &mut current, &bytes[from..cut], limits);
             from = cut;
             if answers == Answers::AtOnce || cut == bytes.len() {
-                self.release(&mut connection, limits);
+                self.release(connection, limits);
                 while connection.may_go_on(limits) {
-                    self.receive(&mut connection, &mut pool, &mut current, &[], limits);
-                    self.release(&mut connection, limits);
+                    self.receive(connection, pool, &mut current, &[], limits);
+                    self.release(connection, limits);
                 }
             }
         }
-        connection.clear(&mut pool);
+        connection.clear(pool);
         assert_eq!(pool.lent_bytes(), 0, "a cleared connection holds no memory");
-        self.pool = Some(pool);
+        self.slots[which] = Some(slot);
     }
 
     fn receive(
