@@ -22,7 +22,7 @@ use std::time::Instant;
 use mutate::{Random, mutated};
 
 const BATCH: u64 = 10_000;
-/// Of `log`, one execution in so many may have all of the check: its files take most of the time.
+/// Of `log` and `http`, one execution in so many has all of the check: of a log, its files take most of the time.
 const WHOLE_EVERY: u64 = 32;
 /// libFuzzer's own default.
 const INPUT_BYTES_MAX: usize = 4096;
@@ -32,14 +32,7 @@ fn main() -> ExitCode {
     let [target, batches] = &arguments[..] else { return usage() };
     let (count, from) = batches.split_once('/').unwrap_or((batches, "0"));
     let (Ok(count @ 1..), Ok(from)) = (count.parse::<u64>(), from.parse::<u64>()) else { return usage() };
-    let check: fn(&[u8]) = match &target[..] {
-        "http" => http::check,
-        "click" => click::check,
-        "log" => log::check,
-        "checkpoint" => checkpoint::check,
-        _ => return usage(),
-    };
-    let most: fn(&[u8]) = if target == "log" { |input| drop(log::decodes(input)) } else { check };
+    let Some([check, most]) = checks(target) else { return usage() };
     let interesting = mutate::interesting(target).expect("of each target");
     let inputs = inputs(target);
     let began = Instant::now();
@@ -77,10 +70,7 @@ fn main() -> ExitCode {
         batch.inspect(|batch| println!("again: fuzz/run volume {target} 1/{batch}"));
     }
     let done = done.into_inner();
-    let connections = match &target[..] {
-        "http" => format!("\"connections\":{},", done * http::CONNECTIONS_AN_INPUT),
-        _ => String::new(),
-    };
+    let connections = if target == "http" { connections(done) } else { String::new() };
     println!(
         "{{\"campaign\":\"fuzz {target}\",\"commit\":\"{}\",\"build\":\"sanitizer {}\",\"range\":[{from},{}],\"inputs\":{},\"of\":\"{:016x}\",\"executions\":{done},{connections}\"seconds\":{},\"verdict\":\"{}\"}}",
         std::env::var("TOLLGATE_COMMIT").as_deref().unwrap_or("unnamed"),
@@ -95,6 +85,24 @@ fn main() -> ExitCode {
         if failed.is_none() { "pass" } else { "fail" },
     );
     ExitCode::from(u8::from(failed.is_some()))
+}
+
+/// All of a target's check, and that of most executions.
+fn checks(target: &str) -> Option<[fn(&[u8]); 2]> {
+    match target {
+        "http" => Some([http::check, http::check_a_third]),
+        "click" => Some([click::check; 2]),
+        "log" => Some([log::check, |input| drop(log::decodes(input))]),
+        "checkpoint" => Some([checkpoint::check; 2]),
+        _ => None,
+    }
+}
+
+/// How many connections so many inputs of `http` were given to.
+fn connections(done: u64) -> String {
+    let [of_all, of_a_third] = http::CONNECTIONS;
+    let all = done / BATCH * BATCH.div_ceil(WHOLE_EVERY);
+    format!("\"connections\":{},", all * of_all + (done - all) * of_a_third)
 }
 
 fn usage() -> ExitCode {

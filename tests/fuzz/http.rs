@@ -22,51 +22,62 @@ const CUTS_MAX: usize = 16;
 /// Outputs that are known to be sound, each until another takes its place.
 const SOUND: usize = 1 << 16;
 
-/// As they are, and so small that each is met; named by their place.
+const USUAL: usize = 0;
+const SMALL: usize = 1;
+/// As they are, and so small that each is met.
 static LIMITS: LazyLock<[HttpConfig; 2]> = LazyLock::new(|| [limits(), harness::small_limits()]);
 static LETTERHEAD: LazyLock<Letterhead> = LazyLock::new(|| Letterhead::new(WALL_MS));
 
 thread_local! {
     /// What a run wrote down, whole and in pieces: their memory serves the next one.
     static RUNS: RefCell<[Run; 2]> = RefCell::default();
-    /// Hashes of outputs whose replies were looked at, and of whether FIN followed, by their first bits.
+    /// Hashes of outputs whose replies were looked at, and of whether FIN followed, by their last bits.
     static LOOKED_AT: RefCell<Vec<u64>> = RefCell::new(vec![0; SOUND]);
 }
 
 pub fn check(input: &[u8]) {
-    let (line, bytes) = parted(input);
-    let mut cuts: Vec<usize> = line.split(|byte| !byte.is_ascii_digit()).map(number).collect();
-    cuts.truncate(CUTS_MAX);
-    cuts.sort_unstable();
+    let (bytes, cuts) = parted(input);
     RUNS.with_borrow_mut(|[whole, pieces]| {
-        let [usual, small] = [0, 1];
-        whole.run(bytes, &[], small, Answers::AtEnd);
-        pieces.run(bytes, &cuts, small, Answers::AtEnd);
-        whole.means_the_same(pieces, bytes, &cuts);
-        whole.run(bytes, &[], usual, Answers::AtEnd);
-        pieces.run(bytes, &cuts, usual, Answers::AtEnd);
-        whole.means_the_same(pieces, bytes, &cuts);
-        pieces.run(bytes, &cuts, usual, Answers::AtOnce);
+        for which in [SMALL, USUAL] {
+            whole.run(bytes, &[], which, Answers::AtEnd);
+            pieces.run(bytes, &cuts, which, Answers::AtEnd);
+            whole.means_the_same(pieces, bytes, &cuts);
+        }
+        pieces.run(bytes, &cuts, USUAL, Answers::AtOnce);
         whole.says_the_same(pieces, &cuts);
-        let known = xxh3_64(&whole.out).wrapping_mul(2) | u64::from(whole.shut_down);
-        LOOKED_AT.with_borrow_mut(|looked_at| {
-            let place = &mut looked_at[known as usize % SOUND];
-            if *place != known {
-                are_sound(&answers(&whole.out), whole.shut_down);
-                *place = known;
-            }
-        });
+        whole.is_sound();
     });
 }
 
-/// Connections that each input is given to.
+/// Connections that an input is given to, with all of the check and with a third of it.
 #[allow(dead_code, reason = "only whoever counts asks")]
-pub const CONNECTIONS_AN_INPUT: u64 = 5;
+pub const CONNECTIONS: [u64; 2] = [5, 2];
+
+/// One of its three comparisons: whole and cut, with small limits or the usual ones, or with replies that go in between.
+#[allow(dead_code, reason = "for volume")]
+pub fn check_a_third(input: &[u8]) {
+    let (bytes, cuts) = parted(input);
+    let third = xxh3_64(input) % 3;
+    RUNS.with_borrow_mut(|[whole, pieces]| {
+        let (which, answers) = match third {
+            0 => (SMALL, Answers::AtEnd),
+            1 => (USUAL, Answers::AtEnd),
+            _ => (USUAL, Answers::AtOnce),
+        };
+        whole.run(bytes, &[], which, Answers::AtEnd);
+        pieces.run(bytes, &cuts, which, answers);
+        match answers {
+            Answers::AtEnd => whole.means_the_same(pieces, bytes, &cuts),
+            Answers::AtOnce => whole.says_the_same(pieces, &cuts),
+        }
+        whole.is_sound();
+    });
+}
 
 /// Each byte in turn is the last of a piece; and each is a piece.
 #[allow(dead_code, reason = "for seeds and corpora, not for each input")]
 pub fn cut_at_every_byte(input: &[u8]) {
-    let (_, bytes) = parted(input);
+    let (bytes, _) = parted(input);
     RUNS.with_borrow_mut(|[whole, pieces]| {
         for limits in 0..LIMITS.len() {
             whole.run(bytes, &[], limits, Answers::AtEnd);
@@ -80,10 +91,13 @@ pub fn cut_at_every_byte(input: &[u8]) {
     });
 }
 
-/// The line of cuts, and the bytes of the connection.
-fn parted(input: &[u8]) -> (&[u8], &[u8]) {
+/// The bytes of the connection, and where they are cut.
+fn parted(input: &[u8]) -> (&[u8], Vec<usize>) {
     let line_end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
-    (&input[..line_end], input.get(line_end + 1..).unwrap_or(&[]))
+    let line = input[..line_end].split(|byte| !byte.is_ascii_digit());
+    let mut cuts: Vec<usize> = line.take(CUTS_MAX).map(number).collect();
+    cuts.sort_unstable();
+    (input.get(line_end + 1..).unwrap_or(&[]), cuts)
 }
 
 fn number(digits: &[u8]) -> usize {
@@ -223,6 +237,18 @@ impl Run {
         let from = self.out.len();
         self.shut_down |= connection.release(0, 0, limits, &LETTERHEAD, &mut self.out);
         connection.sent(self.out.len() - from, 0, limits);
+    }
+
+    /// What was answered, unless the same was looked at before.
+    fn is_sound(&self) {
+        let known = xxh3_64(&self.out).wrapping_mul(2) | u64::from(self.shut_down);
+        LOOKED_AT.with_borrow_mut(|looked_at| {
+            let place = &mut looked_at[known as usize % SOUND];
+            if *place != known {
+                are_sound(&answers(&self.out), self.shut_down);
+                *place = known;
+            }
+        });
     }
 
     fn means_the_same(&self, pieces: &Run, bytes: &[u8], cuts: &[usize]) {
