@@ -3,8 +3,8 @@
 //! nothing.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use redb::backends::FileBackend;
 use redb::{
@@ -12,6 +12,7 @@ use redb::{
     WriteTransaction,
 };
 
+use crate::aside::Aside;
 use crate::directory::{self, STORE_FILE};
 use crate::durable::{self, NotSynced};
 use crate::store::Store;
@@ -61,12 +62,6 @@ pub enum RestoreError {
     Store { path: String, error: StoreError },
 }
 
-/// A file beside the one that it is to be, until it has that one's name; gone with this where that never comes.
-struct Aside {
-    path: PathBuf,
-    is_named: bool,
-}
-
 /// Looks for every table of a file; the first that is not there.
 struct Looking<'a> {
     file: &'a ReadTransaction,
@@ -95,10 +90,10 @@ impl Store {
         let mut copy = Copying { from: &from, to: database };
         tables::each(&mut copy).map_err(copying)?;
         drop(copy);
-        if to.exists() {
-            return Err(BackupError::Exists(path));
+        match aside.rename(to) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(BackupError::Exists(path)),
+            renamed => renamed.map_err(named)?,
         }
-        aside.rename(to).map_err(named)?;
         Ok(fs::metadata(to).map_err(named)?.len())
     }
 }
@@ -142,11 +137,11 @@ fn copied(source: &mut File, from: &Path, to: &Path) -> Result<u64, RestoreError
         return Err(RestoreError::NoStore { path, why });
     }
     Store::open(&aside.path).map_err(|error| RestoreError::Store { path, error })?;
-    if to.exists() {
-        return Err(RestoreError::Exists(to.display().to_string()));
+    let path = to.display().to_string();
+    match aside.rename(to) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(RestoreError::Exists(path)),
+        renamed => renamed.map(|()| bytes).map_err(|error| RestoreError::File { path, error }),
     }
-    aside.rename(to).map_err(|error| RestoreError::File { path: to.display().to_string(), error })?;
-    Ok(bytes)
 }
 
 /// Why a file is none: a store that is opened is made where there is nothing, also in a file that is something else's.
@@ -178,39 +173,6 @@ fn no_store(path: &Path) -> Option<String> {
         })
     };
     read().unwrap_or_else(|error| Some(error.to_string()))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-impl Aside {
-    fn create(to: &Path) -> io::Result<(Aside, File)> {
-        let mut random = [0; 4];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        let mut name = to.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{:08x}.partial", u32::from_le_bytes(random)));
-        let path = to.with_file_name(name);
-        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        Ok((Aside { path, is_named: false }, file))
-    }
-
-    /// Synced, under its name.
-    fn rename(mut self, to: &Path) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()?;
-        fs::rename(&self.path, to)?;
-        self.is_named = true;
-        File::open(folder_of(to))?.sync_all()
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if !self.is_named {
-            // What cannot be removed says by its name what it is.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 impl Each for Looking<'_> {

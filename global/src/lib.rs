@@ -2,6 +2,7 @@
 
 mod admin;
 mod ads;
+mod aside;
 mod assembly;
 mod backup;
 mod batch;

@@ -2,14 +2,17 @@
 //! time; any number read. A reader takes a snapshot of the file and of what is in memory that belong together.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableTable};
 use tokio::sync::watch;
 use tollgate_wire::{Checkpoint, EndRecord, Transaction};
 
+use crate::aside::Aside;
 use crate::batch::{Applied, Batch, Delivered};
 use crate::catalogue::{Catalogue, CatalogueFile};
 use crate::commit::{Commit, Writer};
@@ -83,6 +86,21 @@ pub struct Store {
     catalogue: OnceLock<Arc<CatalogueFile>>,
 }
 
+/// A store that is begun has its name when it is whole: redb refuses a file that it was still making when the process ended.
+fn begin(path: &Path) -> Result<(), StoreError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let (aside, file) = Aside::create(path).map_err(redb::Error::Io)?;
+    let made = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+    drop(made.map_err(redb::Error::from)?);
+    match aside.rename(path) {
+        // Somebody else was quicker, and has it locked.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        renamed => Ok(renamed.map_err(redb::Error::Io)?),
+    }
+}
+
 impl Store {
     /// Opens the store, or begins one where there is no file. Loads the runs that hold open panes, no row.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
@@ -90,6 +108,7 @@ impl Store {
     }
 
     pub fn open_with(path: &Path, options: Options) -> Result<Store, StoreError> {
+        begin(path)?;
         let database =
             Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(redb::Error::from)?;
         let file = begin_write(&database)?;

@@ -18,6 +18,7 @@ const REMEMBERED: usize = 256;
 const PAUSE_WHEN_SHED: Duration = Duration::from_millis(50);
 
 /// xorshift64*: the same seed gives the same run.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
@@ -65,6 +66,7 @@ pub struct PerAd {
     pub unknown: u64,
 }
 
+#[derive(Clone)]
 pub struct Client {
     shape: Shape,
     /// Between two exchanges: what the log holds must be read back at each start.
@@ -263,11 +265,22 @@ impl Client {
     fn try_run(&mut self, address: SocketAddr, ending: &AtomicBool) -> io::Result<()> {
         let mut connection = Connection::open(address)?;
         while self.to_the_end || !ending.load(Ordering::SeqCst) {
-            let shed = self.shed;
-            self.once(&mut connection)?;
-            let least = if self.shed > shed { PAUSE_WHEN_SHED } else { Duration::ZERO };
-            std::thread::park_timeout(self.pause.max(least));
+            self.once_and_pause(&mut connection)?;
         }
+        Ok(())
+    }
+
+    /// So many exchanges, as far as the connection lasts.
+    pub fn try_exchanges(&mut self, address: SocketAddr, exchanges: u32) -> io::Result<()> {
+        let mut connection = Connection::open(address)?;
+        (0..exchanges).try_for_each(|_| self.once_and_pause(&mut connection))
+    }
+
+    fn once_and_pause(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let shed = self.shed;
+        self.once(connection)?;
+        let least = if self.shed > shed { PAUSE_WHEN_SHED } else { Duration::ZERO };
+        std::thread::park_timeout(self.pause.max(least));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,6 +16,7 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use nix::libc;
+use nix::mount::{MntFlags, umount2};
 
 use crate::rng::Rng;
 
@@ -35,6 +36,7 @@ enum Content {
 
 #[derive(Clone)]
 struct Node {
+    name: OsString,
     now: Content,
     /// As of the last sync.
     durable: Content,
@@ -46,6 +48,16 @@ struct Files {
     /// Writes that were durable when they ended, and syncs.
     syncs: u64,
     power: Power,
+    /// What each call was that changes something, in their order.
+    calls: Vec<String>,
+    cut_at: Option<(usize, Effect)>,
+}
+
+/// Whether the call with which the power goes has had its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    None,
+    Untold,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,6 +74,8 @@ enum Power {
 /// How much of what was not synced a power cut leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
+    /// Only the process ended.
+    All,
     Nothing,
     /// Any of its sectors, and any of the names of each folder, old or new.
     Some,
@@ -84,28 +98,57 @@ pub struct Disk(Arc<(Mutex<Files>, Condvar)>);
 const IN_FLIGHT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Mounted until it is dropped.
-pub struct Mounted(#[expect(dead_code, reason = "held")] BackgroundSession);
+pub struct Mounted {
+    session: Option<BackgroundSession>,
+    at: PathBuf,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(self.session.take());
+        // It was busy: a child that another thread makes holds all files until it is another program.
+        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+    }
+}
 
 impl Disk {
     /// All of a folder is durable.
     pub fn of(folder: &Path) -> Disk {
-        let mut files = Files { nodes: HashMap::new(), next: ROOT, syncs: 0, power: Power::On };
-        files.load(folder);
+        let (nodes, calls) = (HashMap::new(), Vec::new());
+        let mut files = Files { nodes, next: ROOT, syncs: 0, power: Power::On, calls, cut_at: None };
+        let root = files.load(folder);
+        files.nodes.get_mut(&root).expect("loaded").name = "above".into();
         Disk(Arc::new((Mutex::new(files), Condvar::new())))
     }
 
     pub fn mount(&self, at: &Path) -> Mounted {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("forgetful".to_owned())];
-        Mounted(
-            fuser::spawn_mount(Forgetful(self.clone()), at, &config)
-                .expect("mounting needs /dev/fuse, and root or fusermount3"),
-        )
+        let session = fuser::spawn_mount(Forgetful(self.clone()), at, &config);
+        let session = session.expect("mounting needs /dev/fuse, and root or fusermount3");
+        Mounted { session: Some(session), at: at.to_owned() }
     }
 
     /// Writes durable at their end, and syncs, so far.
     pub fn syncs(&self) -> u64 {
         self.files().syncs
+    }
+
+    /// What was called so far that changes something, as `write store.redb`.
+    pub fn calls(&self) -> Vec<String> {
+        self.files().calls.clone()
+    }
+
+    /// The power goes with the call of that number, counted from 0. As after [`Disk::cut`], whoever calls is to be killed, and [`Disk::let_go`].
+    pub fn cut_at(&self, call: usize, effect: Effect) {
+        self.files().cut_at = Some((call, effect));
+    }
+
+    /// Whether the power is gone, once this long has passed or it goes.
+    pub fn is_cut_within(&self, patience: Duration) -> bool {
+        let on = |files: &mut Files| files.power == Power::On;
+        let waited = self.0.1.wait_timeout_while(self.files(), patience, on);
+        waited.expect("no call panics with it").0.power != Power::On
     }
 
     /// Cuts the power, if it can in the middle of a write or a sync; whoever writes is then to be killed, and [`Disk::let_go`]. True:
@@ -118,7 +161,7 @@ impl Disk {
         waited.expect("no call panics with it").0.power != Power::Cut { waiting: false }
     }
 
-    /// Answers what waits since the power was cut: the kernel does not let go of a process before.
+    /// Answers what waits since the power was cut: the kernel does not let go of a process before. From here on nothing changes.
     pub fn let_go(&self) {
         self.files().power = Power::Gone;
         self.0.1.notify_all();
@@ -129,16 +172,24 @@ impl Disk {
         let files = self.files();
         let (mut names, mut dropped) = (vec![(ROOT, to.to_owned())], Dropped::default());
         while let Some((number, path)) = names.pop() {
-            let Node { now, durable } = &files.nodes[&number];
+            let Node { now, durable, .. } = &files.nodes[&number];
             match (now, durable) {
                 (Content::Folder(now), Content::Folder(durable)) => {
                     std::fs::create_dir_all(&path).expect("ours");
-                    let entries = if left == Left::Some { some(now, durable, rng) } else { durable.clone() };
+                    let entries = match left {
+                        Left::All => now.clone(),
+                        Left::Nothing => durable.clone(),
+                        Left::Some => some(now, durable, rng),
+                    };
                     dropped.names += differ(now, &entries).len() as u64;
                     names.extend(entries.iter().map(|(name, number)| (*number, path.join(name))));
                 }
                 (Content::File(now), Content::File(durable)) => {
-                    let bytes = if left == Left::Some { mixed(now, durable, rng) } else { durable.clone() };
+                    let bytes = match left {
+                        Left::All => now.clone(),
+                        Left::Nothing => durable.clone(),
+                        Left::Some => mixed(now, durable, rng),
+                    };
                     let others = now.iter().zip(&bytes).filter(|(now, left)| now != left).count();
                     dropped.bytes += (others + now.len().abs_diff(bytes.len())) as u64;
                     std::fs::write(&path, bytes).expect("ours");
@@ -168,9 +219,44 @@ impl Disk {
     }
 
     fn sync(&self, number: u64, reply: ReplyEmpty) {
+        match self.act(number, None, "sync", true, |files| files.sync(number)) {
+            Some(()) => reply.ok(),
+            None => reply.error(Errno::EIO),
+        }
+    }
+
+    /// A call that changes something, of a file or of a name in a folder. `None`: the power went. A call that needs no disk to end is
+    /// answered without power, too, unless it is the one with which the power went.
+    fn act<T>(
+        &self,
+        number: u64,
+        name: Option<&OsStr>,
+        call: &str,
+        needs_the_disk: bool,
+        act: impl FnOnce(&mut Files) -> T,
+    ) -> Option<T> {
         let mut files = self.files();
-        files.sync(number);
-        if self.answers(files) { reply.ok() } else { reply.error(Errno::EIO) }
+        if files.power == Power::Gone {
+            return None;
+        }
+        let name = name.unwrap_or(&files.nodes[&number].name).to_string_lossy().into_owned();
+        let here = files.cut_at.filter(|(at, _)| *at == files.calls.len() && files.power == Power::On);
+        // What a process says is not on its disk but for the test.
+        let here = here.filter(|_| !name.ends_with(".stderr"));
+        if !name.ends_with(".stderr") {
+            files.calls.push(format!("{call} {name}"));
+        }
+        let cut = Power::Cut { waiting: false };
+        if here.is_some_and(|(_, effect)| effect == Effect::None) {
+            files.power = cut;
+            self.answers(files);
+            return None;
+        }
+        let done = act(&mut files);
+        if here.is_some() {
+            files.power = cut;
+        }
+        (here.is_none() && !needs_the_disk || self.answers(files)).then_some(done)
     }
 }
 
@@ -225,6 +311,7 @@ impl Files {
     fn load(&mut self, path: &Path) -> u64 {
         let number = self.next;
         self.next += 1;
+        let name = path.file_name().unwrap_or_default().to_owned();
         let content = if path.is_dir() {
             let entries = std::fs::read_dir(path).expect("ours").map(|entry| entry.expect("ours"));
             let mut names: Vec<_> = entries.map(|entry| (entry.file_name(), entry.path())).collect();
@@ -233,14 +320,14 @@ impl Files {
         } else {
             Content::File(std::fs::read(path).expect("ours"))
         };
-        self.nodes.insert(number, Node { now: content.clone(), durable: content });
+        self.nodes.insert(number, Node { name, now: content.clone(), durable: content });
         number
     }
 
     fn make(&mut self, parent: u64, name: &OsStr, content: Content) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.nodes.insert(number, Node { now: content.clone(), durable: content });
+        self.nodes.insert(number, Node { name: name.to_owned(), now: content.clone(), durable: content });
         self.folder(parent).insert(name.to_owned(), number);
         number
     }
@@ -340,28 +427,44 @@ impl Filesystem for Forgetful {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let mut files = self.0.files();
-        if let Some(size) = size {
-            files.bytes(number.0).resize(size as usize, 0);
+        let resized = size.map(|size| {
+            self.0.act(number.0, None, "resize", false, |files| files.bytes(number.0).resize(size as usize, 0))
+        });
+        match resized {
+            None | Some(Some(())) => reply.attr(&KEPT, &self.0.files().attributes(number.0)),
+            Some(None) => reply.error(Errno::EIO),
         }
-        reply.attr(&KEPT, &files.attributes(number.0));
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        let mut files = self.0.files();
-        let number = files.make(parent.0, name, Content::Folder(Names::new()));
-        reply.entry(&KEPT, &files.attributes(number), Generation(0));
+        let make = |files: &mut Files| {
+            let number = files.make(parent.0, name, Content::Folder(Names::new()));
+            files.attributes(number)
+        };
+        match self.0.act(parent.0, Some(name), "mkdir", false, make) {
+            Some(attributes) => reply.entry(&KEPT, &attributes, Generation(0)),
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
-        let mut files = self.0.files();
-        let number = files.make(parent.0, name, Content::File(Vec::new()));
-        reply.created(&KEPT, &files.attributes(number), Generation(0), FileHandle(0), FopenFlags::empty());
+        let make = |files: &mut Files| {
+            let number = files.make(parent.0, name, Content::File(Vec::new()));
+            files.attributes(number)
+        };
+        match self.0.act(parent.0, Some(name), "create", false, make) {
+            Some(attributes) => {
+                reply.created(&KEPT, &attributes, Generation(0), FileHandle(0), FopenFlags::empty());
+            }
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.files().folder(parent.0).remove(name);
-        reply.ok();
+        match self.0.act(parent.0, Some(name), "unlink", false, |files| files.folder(parent.0).remove(name)) {
+            Some(_) => reply.ok(),
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn rename(
@@ -378,13 +481,16 @@ impl Filesystem for Forgetful {
         if from != to {
             return reply.error(Errno::EXDEV);
         }
-        let mut files = self.0.files();
-        match files.folder(from.0).remove(name) {
-            Some(number) => {
-                files.folder(to.0).insert(new.to_owned(), number);
-                reply.ok();
-            }
-            None => reply.error(Errno::ENOENT),
+        let rename = |files: &mut Files| {
+            let number = files.folder(from.0).remove(name)?;
+            files.folder(to.0).insert(new.to_owned(), number);
+            files.nodes.get_mut(&number).expect("it has a name").name = new.to_owned();
+            Some(())
+        };
+        match self.0.act(to.0, Some(new), "rename to", false, rename) {
+            Some(Some(())) => reply.ok(),
+            Some(None) => reply.error(Errno::ENOENT),
+            None => reply.error(Errno::EIO),
         }
     }
 
@@ -422,9 +528,12 @@ impl Filesystem for Forgetful {
         reply: ReplyWrite,
     ) {
         // RWF_DSYNC of a single write comes so, too.
-        let mut files = self.0.files();
-        files.write(number.0, offset as usize, data, flags.0 & libc::O_DSYNC != 0);
-        if self.0.answers(files) { reply.written(data.len() as u32) } else { reply.error(Errno::EIO) }
+        let durable = flags.0 & libc::O_DSYNC != 0;
+        let write = |files: &mut Files| files.write(number.0, offset as usize, data, durable);
+        match self.0.act(number.0, None, "write", true, write) {
+            Some(()) => reply.written(data.len() as u32),
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

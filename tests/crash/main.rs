@@ -45,6 +45,7 @@ mod demo;
 mod disk_faults;
 #[path = "../sim/document.rs"]
 mod document;
+mod every_call;
 #[path = "../sim/damage.rs"]
 #[allow(dead_code, reason = "worlds use the rest")]
 mod faults;

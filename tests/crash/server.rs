@@ -106,13 +106,22 @@ impl Server {
     /// time.
     pub fn ready_within(&mut self, patience: Duration) -> bool {
         let Ok(line) = self.first_line.recv_timeout(patience) else { return false };
+        assert!(self.take_addresses(&line), "no ready line but {line:?}: {:?}", self.ended());
+        true
+    }
+
+    /// Waits for that line, or until it ends without one; true: it is ready.
+    pub fn ready_or_gone(&mut self) -> bool {
+        let line = self.first_line.recv_timeout(PATIENCE).expect("it says so, or ends");
+        self.take_addresses(&line)
+    }
+
+    fn take_addresses(&mut self, line: &str) -> bool {
         let address = |name: &str| {
             let word = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
             word.parse().ok()
         };
-        let Some(admin) = address("admin=") else {
-            panic!("no ready line but {line:?}: {:?}", self.ended());
-        };
+        let Some(admin) = address("admin=") else { return false };
         let or_none = |name, none| address(name).unwrap_or(none);
         (self.clicks, self.query) = (or_none("listen=", self.clicks), or_none("query=", self.query));
         self.admin = admin;
