@@ -40,7 +40,6 @@ fn main() -> ExitCode {
     if target == "http" {
         as_they_stand = as_they_stand.or_else(|| inputs.iter().find(|input| fails(http::cut_at_every_byte, input)));
     }
-    // What it failed on may need those before it, which a connection's slot has served.
     let as_they_stand = as_they_stand.map(|input| (None, input.clone()));
     let (next, done, failed) = (AtomicU64::new(from), AtomicU64::new(0), Mutex::new(as_they_stand));
     std::thread::scope(|scope| {
@@ -51,6 +50,8 @@ fn main() -> ExitCode {
                     if batch >= from + count || failed.lock().expect("no one panics with it").is_some() {
                         return;
                     }
+                    // A batch fails again by itself.
+                    http::forget();
                     let mut random = Random::new(batch.wrapping_mul(0xd129_0b5a_5a0c_c6b1));
                     for nth in 0..BATCH {
                         let input = mutated(&mut random, &inputs, interesting);

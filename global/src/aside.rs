@@ -30,12 +30,13 @@ impl Aside {
     pub fn rename(mut self, to: &Path) -> io::Result<()> {
         File::open(&self.path)?.sync_all()?;
         match renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE) {
-            // A file system that has no such flag, as NFS.
-            Err(Errno::INVAL) if to.exists() => return Err(io::ErrorKind::AlreadyExists.into()),
-            Err(Errno::INVAL) => fs::rename(&self.path, to)?,
-            renamed => renamed?,
+            // A file system that has no such flag, as NFS: a second name, which is refused where there is one, and then the first goes.
+            Err(Errno::INVAL) => fs::hard_link(&self.path, to)?,
+            renamed => {
+                renamed?;
+                self.is_named = true;
+            }
         }
-        self.is_named = true;
         durable::sync_name_of(to)
     }
 }

@@ -89,7 +89,7 @@ impl Store {
         let database = database.map_err(|error| copying(redb::Error::from(error).into()))?;
         let mut copy = Copying { from: &from, to: database };
         tables::each(&mut copy).map_err(copying)?;
-        drop(copy);
+        copy.to.close().map_err(|error| copying(redb::Error::from(error).into()))?;
         match aside.rename(to) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(BackupError::Exists(path)),
             renamed => renamed.map_err(named)?,

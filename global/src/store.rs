@@ -86,21 +86,6 @@ pub struct Store {
     catalogue: OnceLock<Arc<CatalogueFile>>,
 }
 
-/// A store that is begun has its name when it is whole: redb refuses a file that it was still making when the process ended.
-fn begin(path: &Path) -> Result<(), StoreError> {
-    if path.exists() {
-        return Ok(());
-    }
-    let (aside, file) = Aside::create(path).map_err(redb::Error::Io)?;
-    let made = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
-    drop(made.map_err(redb::Error::from)?);
-    match aside.rename(path) {
-        // Somebody else was quicker, and has it locked.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        renamed => Ok(renamed.map_err(redb::Error::Io)?),
-    }
-}
-
 impl Store {
     /// Opens the store, or begins one where there is no file. Loads the runs that hold open panes, no row.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
@@ -108,7 +93,7 @@ impl Store {
     }
 
     pub fn open_with(path: &Path, options: Options) -> Result<Store, StoreError> {
-        begin(path)?;
+        Store::begin(path)?;
         let database =
             Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(redb::Error::from)?;
         let file = begin_write(&database)?;
@@ -131,6 +116,21 @@ impl Store {
             committed: watch::Sender::new(generation),
             catalogue: OnceLock::new(),
         })
+    }
+
+    /// A store that is begun has its name when it is whole: redb refuses a file that it was still making when the process ended.
+    fn begin(path: &Path) -> Result<(), StoreError> {
+        if path.exists() {
+            return Ok(());
+        }
+        let (aside, file) = Aside::create(path).map_err(redb::Error::Io)?;
+        let made = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+        made.map_err(redb::Error::from)?.close().map_err(redb::Error::from)?;
+        match aside.rename(path) {
+            // Somebody else was quicker, or it is a link to nothing.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            renamed => Ok(renamed.map_err(redb::Error::Io)?),
+        }
     }
 
     /// From here on ads belong to whom this catalogue says; the first that is named stays.

@@ -252,6 +252,16 @@ impl Client {
         }
     }
 
+    /// Sends what was acknowledged once more, as far as it is remembered: none of it may be accepted again.
+    pub fn send_again(&mut self, address: SocketAddr) -> io::Result<()> {
+        if self.acknowledged.is_empty() {
+            return Ok(());
+        }
+        let mut connection = Connection::open(address)?;
+        let known = self.acknowledged.iter().map(|click| (*click, Known::Acknowledged)).collect();
+        self.exchange(&mut connection, vec![known])
+    }
+
     /// Sends what has no answer again, until all have one.
     pub fn settle(&mut self, address: SocketAddr) {
         let mut connection = Connection::open(address).expect("it listens");

@@ -1,10 +1,12 @@
-//! Faults of the disk in the directory of a real server that was killed: what a start's reading makes of each; and for some of each kind
-//! what the process does: it ends with that exit code and has taken nothing, or every click that can still be read is counted once.
+//! Faults of the disk in the directory of a real server that was killed: what a start's reading makes of each; and what the process does, for
+//! one of each outcome in a directory: it ends with that exit code and has taken nothing, or every click that can still be read is counted once.
 //!
-//! `DISK_FAULTS=1000 cargo test --test crash disk_faults -- --nocapture`: so many of each kind, [`A_DIRECTORY`] in each directory. The kinds,
-//! and what each may cost, are those that the simulator tries (`tests/sim/damage.rs`).
+//! `DISK_FAULTS=1000 cargo test --test crash disk_faults -- --nocapture`: so many of each kind, [`A_DIRECTORY`] in each directory, and the
+//! process is started on every one. The kinds, and what each may cost, are those that the simulator tries (`tests/sim/damage.rs`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tollgate::commands::exported::exported_positions_or_why;
 use tollgate::cut::Position;
@@ -12,7 +14,7 @@ use tollgate::wal::segments::{LogDir, list_logs};
 
 use crate::client::{Connection, send_number, send_number_of};
 use crate::document::document;
-use crate::faults::{Fate, Faults, Kind};
+use crate::faults::{Fate, Faults, Kind, Outcomes};
 use crate::found::read;
 use crate::rng::Rng;
 use crate::server::{EXPORTS, PATIENCE, Server, copy, wait_until};
@@ -114,10 +116,10 @@ fn counts(data_dir: &Path, clicks: u64) {
     server.kill();
 }
 
-/// Each kind in one directory; how often the real process was started.
-fn in_one_directory(seed: u64, faults: &mut Faults) -> u64 {
-    let folder = tempfile::tempdir().expect("a folder");
-    let killed = killed_again_and_again(folder.path(), seed, faults);
+/// Each kind in one directory, and how often the real process was started: on `every` fault, or on one of each outcome.
+fn in_one_directory(seed: u64, every: bool) -> (Faults, u64) {
+    let (folder, mut faults) = (tempfile::tempdir().expect("a folder"), Faults::new(seed));
+    let killed = killed_again_and_again(folder.path(), seed, &mut faults);
     let (log, known) = (&killed.log, killed.known.as_ref());
     let frames = read(log, known).expect("as it was left").0;
     assert_eq!(frames.iter().map(|frame| frame.clicks).sum::<u64>(), killed.clicks, "kills lose nothing");
@@ -128,7 +130,7 @@ fn in_one_directory(seed: u64, faults: &mut Faults) -> u64 {
         for _ in 0..20 * A_DIRECTORY {
             tried += u64::from(faults.one(kind, log, known, &mut |fate| {
                 let fate_kind = std::mem::discriminant(fate);
-                if !seen.contains(&fate_kind) {
+                if every || !seen.contains(&fate_kind) {
                     seen.push(fate_kind);
                     starts += 1;
                     starts_as_told(&killed, folder.path(), kind, fate);
@@ -141,16 +143,31 @@ fn in_one_directory(seed: u64, faults: &mut Faults) -> u64 {
         assert_eq!(tried, A_DIRECTORY, "{kind:?}");
     }
     assert_eq!(read(log, known).expect("as it was left").0, frames, "every fault was undone");
-    starts
+    (faults, starts)
 }
 
 #[test]
 fn faults_of_the_disk_lose_nothing_or_halt_or_take_back_the_end_alone() {
-    let of_each = std::env::var("DISK_FAULTS").map_or(FAULTS, |text| text.parse().expect("a whole number"));
-    let directories = of_each.div_ceil(A_DIRECTORY);
-    let (mut faults, began) = (Faults::new(1), std::time::Instant::now());
-    let starts: u64 = (1..=directories).map(|seed| in_one_directory(seed, &mut faults)).sum();
-    let each = faults.outcomes.iter().map(|(kind, outcomes)| format!("\"{kind:?}\":{}", outcomes.json()));
+    let of_each = std::env::var("DISK_FAULTS").map(|text| text.parse().expect("a whole number"));
+    let directories = of_each.clone().unwrap_or(FAULTS).div_ceil(A_DIRECTORY);
+    let (next, began) = (AtomicU64::new(1), std::time::Instant::now());
+    let (mut outcomes, mut starts) = (BTreeMap::<Kind, Outcomes>::new(), 0);
+    std::thread::scope(|scope| {
+        let some = || {
+            let seeds = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+            seeds.take_while(|seed| *seed <= directories).map(|seed| in_one_directory(seed, of_each.is_ok())).collect()
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        for thread in threads {
+            let done: Vec<(Faults, u64)> = thread.join().expect("each ends as it should");
+            for (faults, started) in done {
+                starts += started;
+                faults.outcomes.iter().for_each(|(kind, of_one)| outcomes.entry(*kind).or_default().add(of_one));
+            }
+        }
+    });
+    let each = outcomes.iter().map(|(kind, outcomes)| format!("\"{kind:?}\":{}", outcomes.json()));
     let counts = format!("\"starts\":{starts},\"faults\":{{{}}}", each.collect::<Vec<_>>().join(","));
     println!("{}", document("disk faults", [1, directories], &counts, began, true));
 }

@@ -50,13 +50,24 @@ struct Files {
     power: Power,
     /// What each call was that changes something, in their order.
     calls: Vec<String>,
-    cut_at: Option<(usize, Effect)>,
+    cut_at: Option<Cut>,
 }
 
-/// Whether the call with which the power goes has had its effect.
+/// The power goes with a call: the `nth` of those that are the same, from 0.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    pub call: String,
+    pub nth: usize,
+    pub effect: Effect,
+}
+
+/// What the call with which the power goes has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     None,
+    /// Nothing of it is durable, and all of it may be there in part.
+    Begun,
+    /// All, and nobody was told.
     Untold,
 }
 
@@ -114,10 +125,16 @@ impl Drop for Mounted {
 impl Disk {
     /// All of a folder is durable.
     pub fn of(folder: &Path) -> Disk {
-        let (nodes, calls) = (HashMap::new(), Vec::new());
-        let mut files = Files { nodes, next: ROOT, syncs: 0, power: Power::On, calls, cut_at: None };
+        let mut files = Files::new(HashMap::new(), ROOT);
         let root = files.load(folder);
-        files.nodes.get_mut(&root).expect("loaded").name = "above".into();
+        files.nodes.get_mut(&root).expect("loaded").name = "the folder above".into();
+        Disk(Arc::new((Mutex::new(files), Condvar::new())))
+    }
+
+    /// Another with the same on it, synced or not; a process that ended takes nothing along.
+    pub fn fork(&self) -> Disk {
+        let files = self.files();
+        let files = Files::new(files.nodes.clone(), files.next);
         Disk(Arc::new((Mutex::new(files), Condvar::new())))
     }
 
@@ -134,14 +151,14 @@ impl Disk {
         self.files().syncs
     }
 
-    /// What was called so far that changes something, as `write store.redb`.
+    /// What was called so far that changes something, as `write store.redb` or `sync a segment`.
     pub fn calls(&self) -> Vec<String> {
         self.files().calls.clone()
     }
 
-    /// The power goes with the call of that number, counted from 0. As after [`Disk::cut`], whoever calls is to be killed, and [`Disk::let_go`].
-    pub fn cut_at(&self, call: usize, effect: Effect) {
-        self.files().cut_at = Some((call, effect));
+    /// As after [`Disk::cut`], whoever calls is to be killed, and [`Disk::let_go`].
+    pub fn cut_at(&self, cut: Cut) {
+        self.files().cut_at = Some(cut);
     }
 
     /// Whether the power is gone, once this long has passed or it goes.
@@ -239,25 +256,39 @@ impl Disk {
         if files.power == Power::Gone {
             return None;
         }
-        let name = name.unwrap_or(&files.nodes[&number].name).to_string_lossy().into_owned();
-        let here = files.cut_at.filter(|(at, _)| *at == files.calls.len() && files.power == Power::On);
-        // What a process says is not on its disk but for the test.
-        let here = here.filter(|_| !name.ends_with(".stderr"));
-        if !name.ends_with(".stderr") {
-            files.calls.push(format!("{call} {name}"));
-        }
+        let call = named(call, &name.unwrap_or(&files.nodes[&number].name).to_string_lossy());
+        let before = files.calls.iter().filter(|earlier| **earlier == call).count();
+        let here =
+            files.cut_at.as_ref().filter(|cut| files.power == Power::On && (&cut.call, cut.nth) == (&call, before));
+        let effect = here.map(|cut| cut.effect);
+        files.calls.push(call);
         let cut = Power::Cut { waiting: false };
-        if here.is_some_and(|(_, effect)| effect == Effect::None) {
+        if matches!(effect, Some(Effect::None | Effect::Begun)) {
             files.power = cut;
+        }
+        if effect == Some(Effect::None) {
             self.answers(files);
             return None;
         }
         let done = act(&mut files);
-        if here.is_some() {
+        if effect == Some(Effect::Untold) {
             files.power = cut;
         }
-        (here.is_none() && !needs_the_disk || self.answers(files)).then_some(done)
+        (effect.is_none() && !needs_the_disk || self.answers(files)).then_some(done)
     }
+}
+
+/// A call, whatever the number of its file.
+fn named(call: &str, name: &str) -> String {
+    let name = match name {
+        "0000000001.seg" if call == "unlink" => "a first segment",
+        _ if name.ends_with(".seg") => "a segment",
+        _ if name.starts_with(".probe-") => "a probe",
+        _ if name.ends_with(".partial") => "store.redb aside",
+        _ if name.starts_with(|first: char| first.is_ascii_digit()) => "a log",
+        name => name,
+    };
+    format!("{call} {name}")
 }
 
 /// Sector by sector what was synced, or what was written since. A length is synced with the bytes or was not.
@@ -308,6 +339,10 @@ fn some(now: &Names, durable: &Names, rng: &mut Rng) -> Names {
 }
 
 impl Files {
+    fn new(nodes: HashMap<u64, Node>, next: u64) -> Files {
+        Files { nodes, next, syncs: 0, power: Power::On, calls: Vec::new(), cut_at: None }
+    }
+
     fn load(&mut self, path: &Path) -> u64 {
         let number = self.next;
         self.next += 1;

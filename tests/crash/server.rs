@@ -59,6 +59,11 @@ pub struct Ended {
 impl Server {
     /// Starts one; does not wait.
     pub fn spawn(data_dir: &Path, flags: &[&str]) -> Server {
+        Server::spawn_telling(data_dir, flags, data_dir.with_extension("stderr"))
+    }
+
+    /// What it says goes to that file: one on a disk that stops answering would hold up whoever starts it.
+    pub fn spawn_telling(data_dir: &Path, flags: &[&str], errors: PathBuf) -> Server {
         let mut command = Command::new(binary());
         // Only an edge by itself exports elsewhere than to its own store.
         command.arg(if flags.contains(&"--sink") { "serve" } else { "up" });
@@ -74,12 +79,15 @@ impl Server {
             command.args(["--drain-delay", "0s"]);
         }
         command.args(flags);
-        Server::spawn_command(command, data_dir)
+        Server::spawn_command_telling(command, data_dir, errors)
     }
 
     /// `command` is the binary with all but its directory.
-    pub fn spawn_command(mut command: Command, data_dir: &Path) -> Server {
-        let errors = data_dir.with_extension("stderr");
+    pub fn spawn_command(command: Command, data_dir: &Path) -> Server {
+        Server::spawn_command_telling(command, data_dir, data_dir.with_extension("stderr"))
+    }
+
+    fn spawn_command_telling(mut command: Command, data_dir: &Path, errors: PathBuf) -> Server {
         let log = File::options().create(true).append(true).open(&errors).expect("a file for standard error");
         command.env_clear().arg("--data-dir").arg(data_dir);
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the binary starts");
