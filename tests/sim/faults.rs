@@ -157,7 +157,11 @@ impl World {
             0 => self.rng.below(900),
             1 => self.rng.below(8_000),
             2 => self.rng.below(3_600_000),
-            _ => self.rng.below(86_400_000),
+            // Up to five days.
+            _ => {
+                let within_a_day = self.rng.below(86_400_000);
+                within_a_day * (1 + within_a_day % 5)
+            }
         } as i64;
         let by_ms = if ahead { far_ms } else { -far_ms };
         self.note("clock", &[by_ms as u64]);

@@ -91,6 +91,7 @@ const MUST_COVER: &[&str] = &[
     "connection timed out",
     "connection turned away",
     "receive paused",
+    "receive buffers run out",
     "client gave up",
     "range rebuilt",
     "sink unreachable",
@@ -256,13 +257,16 @@ fn all_images_that_a_disk_could_hold_are_read_or_refused() {
     let least: u64 = std::env::var("SIM_IMAGES").map_or(1_500, |count| count.parse().expect("a whole number"));
     let (from, mut power_cuts, mut faults) = (seeds().1, 0, BTreeMap::<Kind, Outcomes>::new());
     let began = Instant::now();
+    println!("worlds from seed {from} on, until {least} states of a disk were read");
     let mut seed = from - 1;
     // A power cut is tried at every write and costs more; a fault once a write.
     while power_cuts < least || Kind::ALL.iter().any(|kind| faults.get(kind).map_or(0, Outcomes::cases) * 100 < least) {
         seed += 1;
         let verdict = run_with(seed, Images::new(seed));
         let verdict = verdict.unwrap_or_else(|why| {
-            println!("seed {seed} FAILED: {why}");
+            println!(
+                "seed {seed} FAILED: {why}\n  replay: SIM_SEEDS=1/{seed} SIM_IMAGES=1 cargo test --test sim all_images -- --nocapture"
+            );
             panic!("seed {seed} failed: {why}");
         });
         let images = verdict.images.expect("it went in");

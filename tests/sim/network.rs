@@ -10,6 +10,8 @@ use crate::world::{Happening, MS, World};
 
 /// A receive buffer of the driver.
 const RECEIVE_BYTES: usize = 4 << 10;
+/// How long one is away.
+const BUFFER_LENT_NS: u64 = MS;
 
 /// On its way on a connection, in order.
 #[derive(Debug)]
@@ -125,6 +127,9 @@ impl World {
 
     /// Gives the core the next piece that is there.
     fn feed_one(&mut self, number: usize) -> bool {
+        if matches!(self.conns[number].held.front(), Some(Piece::Bytes(_))) && !self.takes_a_buffer(number) {
+            return false;
+        }
         let conn = &mut self.conns[number];
         let (core, id) = (conn.core, conn.id);
         match conn.held.pop_front() {
@@ -140,6 +145,36 @@ impl World {
                 conn.ended = true;
                 self.tell(core, In::Event(Event::ReceiveEnded { connection: id, end: ReceiveEnd::Finished }));
                 true
+            }
+        }
+    }
+
+    /// Whether a receive buffer is free for what comes next on a connection; else it waits its turn.
+    fn takes_a_buffer(&mut self, number: usize) -> bool {
+        let (most, now_ns, core) = (self.options.receive_buffers, self.now_ns, self.conns[number].core);
+        let host = self.core(core);
+        if now_ns >= host.buffers_back_ns {
+            (host.buffers_lent, host.buffers_back_ns) = (0, now_ns + BUFFER_LENT_NS);
+        }
+        if host.buffers_lent < most {
+            host.buffers_lent += 1;
+            return true;
+        }
+        if !host.starved.contains(&number) {
+            host.starved.push_back(number);
+        }
+        if host.starved.len() == 1 {
+            let at_ns = host.buffers_back_ns;
+            self.at(at_ns, Happening::BuffersBack { life: self.lives, core });
+        }
+        self.trace.cover("receive buffers run out");
+        false
+    }
+
+    pub fn buffers_are_back(&mut self, core: usize) {
+        for number in std::mem::take(&mut self.core(core).starved) {
+            if self.alive(number) && !self.conns[number].closing {
+                self.feed(number);
             }
         }
     }

@@ -31,6 +31,8 @@ pub struct Options {
     pub slow_percent: u64,
     /// In percent: pieces of a request that come after a pause of up to seconds.
     pub drip_percent: u64,
+    /// A core has so many at a time.
+    pub receive_buffers: usize,
     /// In percent: requests with many clicks.
     pub large_percent: u64,
     /// In percent: clicks whose campaign they share with others.
@@ -83,7 +85,7 @@ pub struct Weights {
 pub type Simpler = (&'static str, fn(&mut Options));
 
 /// What can be taken away from a world, the most telling first.
-pub const SIMPLER: [Simpler; 27] = [
+pub const SIMPLER: [Simpler; 28] = [
     ("faults", |options| options.fault_every_ns = 0),
     ("hours", |options| options.hours = 0),
     ("cores", |options| options.cores = vec![1]),
@@ -107,6 +109,7 @@ pub const SIMPLER: [Simpler; 27] = [
     ("windows", |options| options.windows_ms.truncate(1)),
     ("drip", |options| options.drip_percent = 0),
     ("slow", |options| options.slow_percent = 0),
+    ("buffers", |options| options.receive_buffers = usize::MAX),
     ("shared", |options| options.shared_percent = 0),
     ("clients", |options| options.clients = 1),
     ("half", |options| options.load_ns /= 2),
@@ -149,6 +152,7 @@ impl Options {
             doubt_percent: rng.pick(&[0, 0, 10, 40]),
             slow_percent: rng.pick(&[0, 5, 30]),
             drip_percent: rng.pick(&[1, 3, 25]),
+            receive_buffers: usize::MAX,
             large_percent: rng.pick(&[10, 20, 70]),
             shared_percent: rng.pick(&[0, 0, 5, 50]),
             staging_bytes_max: rng.pick(&[6 << 10, STAGING_BYTES_ENOUGH, STAGING_BYTES_ENOUGH]),
@@ -168,6 +172,9 @@ impl Options {
             restarts: 0,
             clones: rng.percent(24),
         };
+        if options.drip_percent == 25 && options.slow_percent == 30 {
+            options.receive_buffers = 2;
+        }
         // Whoever goes without one of these shall not get clones for it.
         options.clones &= options.remote && !options.rewinds;
         options
@@ -201,6 +208,7 @@ impl Options {
             doubt_percent: 0,
             slow_percent: 0,
             drip_percent: 1,
+            receive_buffers: usize::MAX,
             large_percent: 40,
             shared_percent: 5,
             staging_bytes_max: STAGING_BYTES_ENOUGH,

@@ -167,6 +167,7 @@ fn stop_at_each(remote: bool, points: &[usize]) {
 #[test]
 fn a_process_may_be_stopped_at_all_points() {
     for remote in [false, true] {
+        println!("seed {SEED}, {} sink: {:?}", of_sink(remote), Options::quiet(remote));
         let base = judged(scripted(remote, None, false)).unwrap_or_else(|why| {
             println!("point 0 FAILED: {why}\n  {} sink, and stopped nowhere", of_sink(remote));
             panic!("{why}");

@@ -69,6 +69,10 @@ pub struct CoreHost {
     /// The connection of each slot, and the slot's generation.
     slots: Vec<(Option<usize>, u32)>,
     accepting: bool,
+    /// Receive buffers that hold what has come lately, when they are free again, and the connections that found none, oldest first.
+    pub buffers_lent: usize,
+    pub buffers_back_ns: u64,
+    pub starved: VecDeque<usize>,
     /// It said that it will forward nothing more; and it has drained.
     pub done: bool,
     pub stopped: bool,
@@ -92,6 +96,9 @@ impl CoreHost {
             paused_until_ns: 0,
             slots: vec![(None, 0); SLOTS as usize],
             accepting: true,
+            buffers_lent: 0,
+            buffers_back_ns: 0,
+            starved: VecDeque::new(),
             done: false,
             stopped: false,
             seen: Ledger::default(),

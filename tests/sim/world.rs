@@ -54,6 +54,11 @@ pub enum Happening {
         life: u32,
         core: usize,
     },
+    /// A core's receive buffers are free again.
+    BuffersBack {
+        life: u32,
+        core: usize,
+    },
     /// The keeper's next job is done.
     Kept {
         life: u32,
@@ -345,6 +350,7 @@ impl World {
             Happening::LogWrite { life, core } if self.lives_on(life) => self.log_write_ends(core),
             Happening::Parcel { life, from, to } if self.lives_on(life) => self.parcel_arrives(from, to),
             Happening::Stop { life, core } if self.lives_on(life) => self.stop_arrives(core),
+            Happening::BuffersBack { life, core } if self.lives_on(life) => self.buffers_are_back(core),
             Happening::Kept { life } if self.lives_on(life) => self.keeper_done(),
             Happening::Exporter { life } if self.lives_on(life) => self.exporter_answered(),
             Happening::ExporterWakes { life, token } if self.lives_on(life) => self.exporter_wakes(token),
@@ -356,6 +362,7 @@ impl World {
             | Happening::LogWrite { .. }
             | Happening::Parcel { .. }
             | Happening::Stop { .. }
+            | Happening::BuffersBack { .. }
             | Happening::Kept { .. }
             | Happening::Exporter { .. }
             | Happening::ExporterWakes { .. }
