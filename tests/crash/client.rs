@@ -254,12 +254,10 @@ impl Client {
 
     /// Sends what was acknowledged once more, as far as it is remembered: none of it may be accepted again.
     pub fn send_again(&mut self, address: SocketAddr) -> io::Result<()> {
-        if self.acknowledged.is_empty() {
-            return Ok(());
-        }
         let mut connection = Connection::open(address)?;
-        let known = self.acknowledged.iter().map(|click| (*click, Known::Acknowledged)).collect();
-        self.exchange(&mut connection, vec![known])
+        let known: Vec<_> = self.acknowledged.iter().map(|click| (*click, Known::Acknowledged)).collect();
+        // An answer lists so many errors at least.
+        known.chunks(50).try_for_each(|known| self.exchange(&mut connection, vec![known.to_vec()]))
     }
 
     /// Sends what has no answer again, until all have one.
