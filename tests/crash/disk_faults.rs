@@ -95,7 +95,7 @@ fn starts_as_told(killed: &Killed, folder: &Path, kind: Kind, fate: &Fate) {
             assert_eq!(ended.code, Some(*code), "{kind:?}: {}", ended.errors);
             assert_eq!(exported(&damaged), exported(&killed.data_dir), "{kind:?}: it exported something");
         }
-        Fate::Survived => counts(&damaged, killed.clicks),
+        Fate::Survived { .. } => counts(&damaged, killed.clicks),
         Fate::Shorter { clicks } => counts(&damaged, *clicks),
     }
     std::fs::remove_dir_all(&damaged).expect("ours");
@@ -135,6 +135,7 @@ fn in_one_directory(seed: u64, every: bool) -> (Faults, u64) {
                     starts += 1;
                     starts_as_told(&killed, folder.path(), kind, fate);
                 }
+                false
             }));
             if tried == A_DIRECTORY {
                 break;

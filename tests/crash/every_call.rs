@@ -72,8 +72,10 @@ const WAYS: [(Effect, Left); 4] = [
     (Effect::Untold, Left::Nothing),
     (Effect::Untold, Left::Some),
 ];
-/// Runs until a call is met: how many there are of a kind differs a little between two.
-const TRIES: usize = 4;
+/// Runs until a call is met: how many there are of a kind differs a little between two. The later ones go on for longer.
+const TRIES: usize = 6;
+const TRIES_AS_LONG: usize = 2;
+const LONGER: u32 = 3;
 
 /// Where a stage begins: a disk on which not all is synced, since a process that ends takes nothing along.
 struct Base {
@@ -88,11 +90,14 @@ struct Run {
 }
 
 impl Stage {
-    fn run(&self, base: &Base, cut: Option<Cut>) -> Run {
+    /// `cut`: the call at which it is ended, and how many exchanges it may take to get there.
+    fn run(&self, base: &Base, cut: Option<(Cut, u32)>) -> Run {
         let (mounted, disk) = (tempfile::tempdir().expect("a folder"), base.disk.fork());
         let ends_early = cut.is_some();
-        if let Some(cut) = cut {
+        let mut exchanges = EXCHANGES;
+        if let Some((cut, most)) = cut {
             disk.cut_at(cut);
+            exchanges = most;
         }
         let mount = disk.mount(mounted.path());
         let flags = [&FLAGS, self.flags].concat();
@@ -117,7 +122,7 @@ impl Stage {
             let is_ready = server.ready_or_gone();
             let mut sent = Ok(());
             if is_ready {
-                sent = client.try_exchanges(server.clicks, EXCHANGES);
+                sent = client.try_exchanges(server.clicks, exchanges);
                 server.signal(if self.stops { Signal::TERM } else { Signal::KILL });
             }
             let ended = server.ended_within(PATIENCE);
@@ -218,7 +223,9 @@ fn end_at_each_call(number: usize, stage: &Stage, base: &Base, all: bool) -> BTr
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some((cut, left)) = tries.get(number) else { break };
             println!("{}, {number}: {cut:?}, {left:?}", stage.name);
-            let met = (0..TRIES).map(|_| stage.run(base, Some(cut.clone()))).find(|run| run.was_cut);
+            let exchanges = |tried| if tried < TRIES_AS_LONG { EXCHANGES } else { LONGER * EXCHANGES };
+            let run = |tried| stage.run(base, Some((cut.clone(), exchanges(tried))));
+            let met = (0..TRIES).map(run).find(|run| run.was_cut);
             let mut tried = tried.lock().expect("no one panics with it");
             let of_kind = tried.get_mut(&cut.call).expect("one of them");
             *(if met.is_some() { &mut of_kind.ends } else { &mut of_kind.missed }) += 1;

@@ -354,6 +354,7 @@ fn life_of(happening: Happening, conns: &[Conn]) -> Option<u32> {
         | Happening::Parcel { life, .. }
         | Happening::Stop { life, .. }
         | Happening::Kept { life }
+        | Happening::KeeperLooks { life }
         | Happening::Exporter { life }
         | Happening::ExporterWakes { life, .. }
         | Happening::CutArrives { life, .. }

@@ -62,10 +62,12 @@ impl Kind {
 
     pub fn ends(self) -> Ends {
         let (survives, exit, loses) = match self {
-            Kind::ZeroedSectorOfLast | Kind::LostLastWrite => (false, None, true),
-            Kind::MisdirectedToSegment | Kind::MissingNewest | Kind::RolledBack => {
-                (false, Some(Exit::LogDamaged), true)
-            }
+            // A log whose only frame is gone says so.
+            Kind::ZeroedSectorOfLast
+            | Kind::LostLastWrite
+            | Kind::MisdirectedToSegment
+            | Kind::MissingNewest
+            | Kind::RolledBack => (false, Some(Exit::LogDamaged), true),
             Kind::MissingSegment | Kind::TooLong => (true, Some(Exit::LogDamaged), false),
             Kind::WrittenAnew => (false, Some(Exit::Checkpoint), false),
             _ => (false, Some(Exit::LogDamaged), false),
@@ -190,8 +192,8 @@ impl Before {
 /// What a start made of a fault.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Every record was read as it was written.
-    Survived,
+    /// Every record was read as it was written, and so many frames.
+    Survived { frames: usize },
     /// The start ends with this exit code.
     Halted(i32),
     /// The end of the log is gone, and nobody can tell; it has this many clicks.
@@ -214,23 +216,28 @@ impl Faults {
         Faults { rng: Rng::new(seed ^ 0xFA17), outcomes: BTreeMap::new(), earlier: BTreeMap::new() }
     }
 
+    /// Whether one comes, in so many of a hundred cases.
+    pub fn comes(&mut self, percent: u64) -> bool {
+        self.rng.percent(percent)
+    }
+
     /// One of any kind, in a log that grows.
-    pub fn any(&mut self, log: &LogDir, known: Option<&Position>) {
+    pub fn any(&mut self, log: &LogDir, known: Option<&Position>, meanwhile: &mut dyn FnMut(Kind, &Fate) -> bool) {
         let kind = self.rng.pick(&Kind::ALL);
-        self.one(kind, log, known, &mut |_| {});
+        self.one(kind, log, known, &mut |fate| meanwhile(kind, fate));
         if !self.earlier.contains_key(&log.path) || self.rng.percent(5) {
             self.remember(log);
         }
     }
 
-    /// One fault, what a start makes of it, `meanwhile` with the fault in place, and the log as it was. False: the log has nothing that
-    /// such a fault could meet.
+    /// One fault, what a start makes of it, `meanwhile` with the fault in place, and the log as it was, unless that says that it stays. False:
+    /// the log has nothing that such a fault could meet.
     pub fn one(
         &mut self,
         kind: Kind,
         log: &LogDir,
         known: Option<&Position>,
-        meanwhile: &mut dyn FnMut(&Fate),
+        meanwhile: &mut dyn FnMut(&Fate) -> bool,
     ) -> bool {
         let (base, spots) = read(log, known).unwrap_or_else(|error| panic!("before a fault, the log halts: {error}"));
         let Some(before) = self.damage(kind, log, &spots, known) else { return false };
@@ -241,7 +248,7 @@ impl Faults {
             }
             Ok((found, _)) if found == base => {
                 assert!(kind.ends().survives, "{kind:?}: the start took every record, and did not halt");
-                Fate::Survived
+                Fate::Survived { frames: base.len() }
             }
             Ok((found, _)) => {
                 let (was, is) = (base.len(), found.len());
@@ -252,11 +259,12 @@ impl Faults {
         let outcomes = self.outcomes.entry(kind).or_default();
         match fate {
             Fate::Halted(code) => *outcomes.detected.entry(code).or_default() += 1,
-            Fate::Survived => outcomes.survived += 1,
+            Fate::Survived { .. } => outcomes.survived += 1,
             Fate::Shorter { .. } => outcomes.lost += 1,
         }
-        meanwhile(&fate);
-        before.undo();
+        if !meanwhile(&fate) {
+            before.undo();
+        }
         true
     }
 

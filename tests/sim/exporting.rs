@@ -12,7 +12,7 @@ use tollgate::wal::reader::LogReader;
 use tollgate::wal::segments::LogDir;
 use tollgate_wire::{Checkpoint, Transaction};
 
-use crate::faults::Ambush;
+use crate::faults::{Ambush, Refused};
 use crate::kafka::{Doing, KafkaSink};
 use crate::server::In;
 use crate::world::{Happening, MS, World};
@@ -246,8 +246,13 @@ impl World {
                 if self.stopped_in_remembering(&checkpoint) {
                     return self.kill();
                 }
-                self.disk.remember(&checkpoint);
-                Told::Remembered(Ok(()))
+                if self.refuses(Refused::Mirror) {
+                    self.remembered_in_part(&checkpoint);
+                    Told::Remembered(Err("the simulated disk refuses".to_owned()))
+                } else {
+                    self.disk.remember(&checkpoint);
+                    Told::Remembered(Ok(()))
+                }
             }
         };
         self.exporting().exporter.apply(told, now);
@@ -332,12 +337,16 @@ impl World {
                 self.trace.cover("killed in a commit");
                 self.sink.in_doubt = Some(transaction);
             }
-            // The file is the old one or the new one.
-            Some(Pending::Remember(checkpoint)) if self.options.remote => match self.rng.below(3) {
-                0 => self.disk.remember(&checkpoint),
-                part => self.disk.remember_aside(&checkpoint, 512 * part as usize),
-            },
+            Some(Pending::Remember(checkpoint)) if self.options.remote => self.remembered_in_part(&checkpoint),
             Some(_) | None => {}
+        }
+    }
+
+    /// The file is the old one or the new one.
+    fn remembered_in_part(&mut self, checkpoint: &Checkpoint) {
+        match self.rng.below(3) {
+            0 => self.disk.remember(checkpoint),
+            part => self.disk.remember_aside(checkpoint, 512 * part as usize),
         }
     }
 }

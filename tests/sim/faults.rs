@@ -28,7 +28,44 @@ pub enum Ambush {
     Commit,
 }
 
+/// What the disk does not do, and says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Write,
+    Segment,
+    FirstFrame,
+    Deletion,
+    Mirror,
+}
+
 impl World {
+    /// Whether the disk refuses this now.
+    pub fn refuses(&mut self, what: Refused) -> bool {
+        let refuses = self.refused == Some(what);
+        if refuses {
+            self.refused = None;
+        }
+        refuses
+    }
+
+    /// While nobody runs there is nothing to refuse but to a start.
+    fn disk_refuses(&mut self) {
+        let what = match self.rng.below(10) {
+            0..4 => Refused::Write,
+            4..6 => Refused::Segment,
+            6..8 => Refused::FirstFrame,
+            8 => Refused::Deletion,
+            _ if self.options.remote => Refused::Mirror,
+            _ => Refused::Write,
+        };
+        if self.server.is_some() || matches!(what, Refused::Segment | Refused::FirstFrame) {
+            self.refused = Some(what);
+        }
+        if what == Refused::FirstFrame || what == Refused::Segment && self.rng.percent(50) {
+            self.kill();
+        }
+    }
+
     /// Something begins that takes so long: whether the process is killed meanwhile.
     pub fn spring(&mut self, ambush: Ambush, lasts_ns: u64) {
         if self.ambush == Some(ambush) && !self.draining {
@@ -66,7 +103,7 @@ impl World {
                 _ => self.ambush = Some(Ambush::Commit),
             },
             () if is(stop) => self.ask_to_stop(),
-            () if is(fail_write) => self.fail_next_write = self.server.is_some(),
+            () if is(fail_write) => self.disk_refuses(),
             () if is(disk_full) => self.fill_disk(),
             () if is(stall) => self.stall(),
             () if is(sink_away) => self.lose_sink(),
@@ -227,7 +264,7 @@ impl World {
         self.note("drain", &[]);
         self.draining = true;
         self.sink_away = false;
-        self.fail_next_write = false;
+        self.refused = None;
         if let Some(server) = &mut self.server {
             server.cores.iter_mut().for_each(|core| core.paused_until_ns = 0);
         }

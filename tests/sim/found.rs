@@ -51,6 +51,6 @@ fn hash(frame: &ReplayedFrame<'_>) -> u64 {
     hash.digest()
 }
 
-fn clicks(frame: &ReplayedFrame<'_>) -> u64 {
+pub fn clicks(frame: &ReplayedFrame<'_>) -> u64 {
     frame.records.iter().filter(|record| matches!(record, Record::Click(_))).count() as u64
 }

@@ -237,6 +237,10 @@ impl World {
         }
         let Some(live) = &mut global.live else {
             global.live = Some(global.begin(now_ms));
+            if self.stops_at("after the global tier's store is begun, or opened again") {
+                global.kill();
+                return Ok(());
+            }
             return global.look_at_marks(now_ms);
         };
         if self.sink_away {
@@ -249,19 +253,28 @@ impl World {
             self.trace.cover("the global tier halts over topics that were emptied");
             return Ok(());
         }
-        if self.global_dies("the global tier is killed before a commit") {
+        // What was read may be in part: it stops where it pleases.
+        if self.global_dies("the global tier is killed before a commit")
+            || self.stops_at("after the global tier has read, before it commits")
+        {
             global.kill();
             return Ok(());
         }
         let more = global.counted.len();
         global.commit(now_ms, false)?;
         self.note("the global tier commits", &[(global.counted.len() - more) as u64]);
-        if self.global_dies("the global tier is killed after a commit") {
+        if self.global_dies("the global tier is killed after a commit")
+            || self.stops_at("after the global tier commits, before it keeps its store up")
+        {
             global.kill();
             return Ok(());
         }
         if let Some(live) = &global.live {
             live.store.keep_up(now_ms).map_err(|error| error.to_string())?;
+        }
+        if self.stops_at("after the global tier has kept its store up") {
+            global.kill();
+            return Ok(());
         }
         global.look_at_marks(now_ms)
     }
@@ -282,6 +295,10 @@ impl World {
         let Some(live) = &mut global.live else { return Ok(true) };
         let (first, end) = self.broker.ends(PARTIALS);
         if !live.reading.partitions.all.contains_key(&PARTITION) {
+            if self.stops_at("before the global tier asks where its partition begins and ends") {
+                global.kill();
+                return Ok(true);
+            }
             let stored = live.store.offsets().map_err(|error| error.to_string())?.get(&PARTITION).copied();
             if stored.is_some() {
                 self.trace.cover("the global tier reads on from stored offsets");

@@ -1,5 +1,5 @@
 //! Drives. What a disk could hold. At every write of a world: what a power cut could leave of it, sector by sector; after it, a fault
-//! of the disk in what was synced. Each of these is read by the product's own reading of the log, as a start would, and undone.
+//! of the disk in what was synced. Each of these is read by the product's own reading of the log, recovered by a whole start, and undone.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -9,11 +9,10 @@ use tollgate::cut::Position;
 use tollgate::event::LogWrite;
 use tollgate::exit::Exit;
 use tollgate::wal::frame::BLOCK_BYTES;
-use tollgate::wal::recover::recover;
 use tollgate::wal::segments::LogDir;
 
-use crate::clones::copy_files;
 use crate::damage::{Ends, Faults, Kind};
+use crate::damaged::{ends_so, recovered};
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::found::read;
 use crate::rng::Rng;
@@ -23,7 +22,7 @@ use crate::world::World;
 /// is. Many worlds show more than one that is tried through.
 const POWER_CUTS_AT_START: u64 = 20;
 const POWER_CUTS: u64 = 2;
-const FAULTS: u64 = 20;
+const FAULTS: u64 = 45;
 /// States of one write, where not all are tried: those that a disk is likeliest to make, and others.
 const STATES_MAX: usize = 64;
 const OTHERS: usize = 8;
@@ -64,7 +63,8 @@ impl Images {
     }
 
     /// All that a power cut during this write could leave.
-    fn cut_power(&mut self, disk: &Disk, log: &LogDir, known: Option<&Position>, write: &LogWrite, bytes: &[u8]) {
+    fn cut_power(&mut self, disk: &Disk, log: &LogDir, confirmed: &[Position], write: &LogWrite, bytes: &[u8]) {
+        let known = of(log, confirmed);
         let file = OpenOptions::new().read(true).write(true).open(log.segment_path(write.segment));
         let file = file.expect("a segment is prepared before it is written to");
         let put = |bytes: &[u8]| file.write_all_at(bytes, write.file_offset).expect("the simulated disk takes it");
@@ -74,9 +74,7 @@ impl Images {
         put(bytes);
         let all = read(log, known).unwrap_or_else(|error| panic!("after a write, the log halts: {error}")).0;
         assert!(all.len() == base.len() + 1 && all.starts_with(&base), "a write is one frame more: {all:?}");
-        let states = self.states(bytes.len() / SECTOR_BYTES);
-        let recovered = self.rng.index(states.len());
-        for (nth, kept) in states.into_iter().enumerate() {
+        for kept in self.states(bytes.len() / SECTOR_BYTES) {
             let mut state = before.clone();
             for at in kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(sector, _)| sector * SECTOR_BYTES) {
                 state[at..at + SECTOR_BYTES].copy_from_slice(&bytes[at..at + SECTOR_BYTES]);
@@ -88,31 +86,13 @@ impl Images {
             // A sector that is missing may hold the same already.
             let expected = if state == bytes { &all } else { &base };
             assert!(found == *expected, "a power cut lost or made records, {}", what());
-            if nth == recovered {
-                is_recovered(disk, log, found.len());
-            }
+            let start = recovered(disk, log, confirmed);
+            let start = start.unwrap_or_else(|error| panic!("after a power cut a start halts, {}: {error}", what()));
+            assert_eq!(start.frames, found.len(), "a start goes on with another log than is read, {}", what());
             self.power_cuts += 1;
         }
         put(&before);
     }
-}
-
-/// A start goes on with every log, whatever it clears away, and with this one behind so many frames; and the next one finds the same.
-fn is_recovered(disk: &Disk, log: &LogDir, frames: usize) {
-    let copy = Disk::new();
-    copy_files(disk.dir.path(), copy.dir.path());
-    let ends = || {
-        let mut of_log = 0;
-        let logs =
-            recover(copy.dir.path(), &[], &mut |_| {}, &mut |of, _| of_log += usize::from(of.log_id == log.log_id));
-        let logs = logs.unwrap_or_else(|error| panic!("after a power cut, a start halts: {error}"));
-        (of_log, logs.iter().map(|log| (log.position, log.start.segment)).collect::<Vec<_>>())
-    };
-    let (first, second) = (ends(), ends());
-    assert!(
-        first.0 == frames && first == second,
-        "{frames} frames are read, a start goes on with {first:?}, the next with {second:?}"
-    );
 }
 
 impl World {
@@ -122,8 +102,7 @@ impl World {
         // A start's first frame, before it serves.
         let percent = if self.server.is_none() { POWER_CUTS_AT_START } else { POWER_CUTS };
         if images.rng.percent(percent) {
-            let known = self.known(log);
-            images.cut_power(&self.disk, log, known.as_ref(), write, bytes);
+            images.cut_power(&self.disk, log, &self.remembered(), write, bytes);
         }
         self.images = Some(images);
     }
@@ -132,16 +111,19 @@ impl World {
     pub fn try_faults(&mut self, log: &LogDir) {
         let Some(mut images) = self.images.take() else { return };
         if images.rng.percent(FAULTS) {
-            let known = self.known(log);
-            images.faults.any(log, known.as_ref());
+            let confirmed = self.remembered();
+            images.faults.any(log, of(log, &confirmed), &mut |kind, fate| {
+                ends_so(kind, fate, &recovered(&self.disk, log, &confirmed));
+                false
+            });
         }
         self.images = Some(images);
     }
+}
 
-    /// Up to where a start would know the log to be exported.
-    fn known(&self, log: &LogDir) -> Option<Position> {
-        self.remembered().into_iter().find(|position| position.log_id == log.log_id)
-    }
+/// Up to where a start knows this log to be exported.
+fn of<'p>(log: &LogDir, confirmed: &'p [Position]) -> Option<&'p Position> {
+    confirmed.iter().find(|position| position.log_id == log.log_id)
 }
 
 /// Its table says of each kind what is asserted of it.

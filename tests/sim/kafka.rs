@@ -363,6 +363,11 @@ impl World {
     /// The exporter ends the process rather than count something twice or not at all: right where the topics are not what they were,
     /// another one exported as this edge, and nowhere else.
     pub fn exporter_halts(&mut self, halt: &Halt) {
+        if let Halt::Mirror(_) = halt {
+            assert_eq!(halt.exit(), Exit::Store, "{halt}");
+            self.trace.cover("halted by a mirror that cannot be kept");
+            return self.kill();
+        }
         if self.clone_halts(halt) {
             return;
         }

@@ -17,6 +17,7 @@ mod campaign;
 mod clients;
 mod clones;
 mod damage;
+mod damaged;
 mod disk;
 mod document;
 mod exporting;
@@ -26,6 +27,7 @@ mod global;
 mod http;
 mod images;
 mod kafka;
+mod keeper;
 mod late;
 mod mesh;
 mod neighbour;
@@ -69,6 +71,13 @@ const MUST_COVER: &[&str] = &[
     "segment freed early",
     "preparation cut off",
     "halted by a failed write",
+    "halted by a segment that cannot be made",
+    "a start ends at a segment that cannot be made",
+    "a start ends at a first frame that cannot be written",
+    "halted by a mirror that cannot be kept",
+    "a segment that cannot be deleted",
+    "a start halts over a fault of the disk",
+    "a start goes on with a fault of the disk",
     "clean stop",
     "shed",
     "disk_full",
@@ -144,6 +153,7 @@ const MUST_COVER: &[&str] = &[
     "a directory that was set back halts",
     "a directory that was set back goes on",
     "stop gave the export up",
+    "a stop waits for a sink that is away",
     "a directory is set back",
 ];
 
@@ -271,7 +281,9 @@ fn all_images_that_a_disk_could_hold_are_read_or_refused() {
         });
         let images = verdict.images.expect("it went in");
         power_cuts += images.power_cuts;
-        for (kind, outcomes) in images.faults.outcomes {
+        // Those that the world's own starts met, too.
+        let at_starts = verdict.damage.into_iter().flat_map(|damage| damage.outcomes);
+        for (kind, outcomes) in images.faults.outcomes.into_iter().chain(at_starts) {
             faults.entry(kind).or_default().add(&outcomes);
         }
     }

@@ -222,7 +222,7 @@ impl Options {
             parcel_ns_max: 2 * MS,
             remote,
             neighbour: false,
-            global: false,
+            global: true,
             rewinds: false,
             hours: 0,
             restarts: 4,

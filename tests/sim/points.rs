@@ -1,5 +1,6 @@
 //! Drives. Every point at which a process may be stopped: each operation on the disk and each call of the sink of one scripted world in
-//! which nothing else goes wrong, before it, in the middle of it, and after it.
+//! which nothing else goes wrong, before it, in the middle of it, and after it. Where the sink is in Kafka, the global tier reads it, and may
+//! be stopped, too: after its store is opened, after it has read, has committed, and has kept its store up.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

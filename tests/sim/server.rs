@@ -2,17 +2,17 @@
 //! `worker.rs`, `keeper.rs` and the ring stand in production, and decides as little as they do.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tollgate::core::Core;
 use tollgate::event::{Action, Actions, ConnectionId, Event, FrameBuffer, LogWrite, Patience, WriteEnd};
 use tollgate::exit::Exit;
 use tollgate::metrics::{Ledger, Shed, Snapshot};
-use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
+use tollgate::wal::segments::{DataDir, LogDir};
 
 use crate::disk::Left;
 use crate::exporting::Exporting;
-use crate::faults::Ambush;
+use crate::faults::{Ambush, Refused};
+use crate::keeper::{Job, Keeper};
 use crate::mesh::Mesh;
 use crate::options::{SKEW_MS, SLOTS};
 use crate::world::{Happening, MS, SECOND, World};
@@ -26,13 +26,6 @@ pub enum In {
     Event(Event<'static>),
 }
 
-/// For the keeper of the segments, which is one for all logs.
-pub enum Job {
-    Prepare { core: usize, segment: u64 },
-    Free { core: usize, segment: u64 },
-    FreeIdle { log: u32, segment: u64 },
-}
-
 pub struct Server {
     pub cores: Vec<CoreHost>,
     /// Logs that no core writes to.
@@ -44,11 +37,11 @@ pub struct Server {
     clicks_at_start: u64,
     /// Held for its lock.
     pub _data_dir: DataDir,
-    jobs: VecDeque<Job>,
-    last_job_ns: u64,
+    pub keeper: Keeper,
     pub stopping: bool,
     /// It was asked to when nothing failed any more.
     stops_in_peace: bool,
+    patience: Patience,
     /// The wall clock was moved by so much since it started, and stays so.
     pub clock_moved_ms: i64,
 }
@@ -144,10 +137,10 @@ impl Server {
             segment_bytes,
             clicks_at_start,
             _data_dir: data_dir,
-            jobs: VecDeque::new(),
-            last_job_ns: 0,
+            keeper: Keeper::default(),
             stopping: false,
             stops_in_peace: false,
+            patience: Patience::Deadline,
             clock_moved_ms: 0,
         }
     }
@@ -165,7 +158,11 @@ impl Server {
         };
         let cores: String = self.cores.iter().map(of_core).collect();
         let chunks = self.mesh.chunks_on_their_way();
-        format!("{cores}{} jobs, {chunks} chunks on their way, {}", self.jobs.len(), self.exporting.what_is_left())
+        format!(
+            "{cores}{} jobs, {chunks} chunks on their way, {}",
+            self.keeper.jobs.len(),
+            self.exporting.what_is_left()
+        )
     }
 }
 
@@ -293,7 +290,8 @@ impl World {
                     let server = self.server.as_ref().expect("its core acts");
                     // It was asked to while faults came, and tries a sink again so long after they ended; or it is one of two, and was paused.
                     let excused = self.now_ns < self.drains_at_ns + TRIED_AGAIN_NS || self.clones.are_two();
-                    let late = exit == Exit::Store && server.stopping && !server.stops_in_peace && excused;
+                    let gives_up = server.stopping && server.patience == Patience::Deadline;
+                    let late = exit == Exit::Store && gives_up && !server.stops_in_peace && excused;
                     assert!(late || write_failed, "core {core} halts, {exit:?}: {why}");
                     self.trace.cover(if late { "stop gave the export up" } else { "halted by a failed write" });
                     return self.kill();
@@ -325,7 +323,7 @@ impl World {
 
     pub fn log_write_ends(&mut self, core: usize) {
         let Some((buffer, write)) = self.core(core).write.take() else { return };
-        let ok = !std::mem::take(&mut self.fail_next_write);
+        let ok = !self.refuses(Refused::Write);
         let from = write.buffer_offset as usize;
         let bytes = &buffer.memory[from..from + write.length as usize];
         self.trace.bytes(bytes);
@@ -349,50 +347,6 @@ impl World {
             false => WriteEnd::Failed { errno: 5 },
         };
         self.tell(core, In::Event(Event::LogWritten { buffer, end }));
-    }
-
-    fn give_job(&mut self, job: Job) {
-        let delay_ns = self.rng.skewed(20 * MS);
-        let (life, now_ns) = (self.lives, self.now_ns);
-        let server = self.server.as_mut().expect("it asked");
-        server.jobs.push_back(job);
-        server.last_job_ns = server.last_job_ns.max(now_ns) + delay_ns;
-        let at_ns = server.last_job_ns;
-        self.at(at_ns, Happening::Kept { life });
-        self.spring(Ambush::Job, delay_ns);
-    }
-
-    pub fn keeper_done(&mut self) {
-        let Some(server) = &mut self.server else { return };
-        match server.jobs.pop_front() {
-            Some(Job::Prepare { core, segment }) => {
-                let (log, bytes) = (server.cores[core].log.clone(), server.segment_bytes);
-                if self.stopped_in_preparation(&log, segment, bytes) {
-                    return self.kill();
-                }
-                prepare_segment(&log.path, segment, bytes, Duration::ZERO).expect("the simulated disk takes it");
-                self.tell(core, In::Event(Event::SegmentReady { segment }));
-            }
-            Some(Job::Free { core, segment }) => {
-                let log = server.cores[core].log.clone();
-                self.remove(&log, segment);
-            }
-            Some(Job::FreeIdle { log, segment }) => {
-                let log = server.idle[log as usize].clone();
-                self.remove(&log, segment);
-            }
-            None => {}
-        }
-    }
-
-    fn remove(&mut self, log: &LogDir, segment: u64) {
-        if self.stops_at("before a segment is deleted") {
-            return self.kill();
-        }
-        self.disk.remove(log, segment);
-        if self.stops_at("after a segment is deleted") {
-            self.kill();
-        }
     }
 
     /// The counters after every turn.
@@ -472,10 +426,7 @@ impl World {
         if server.mesh.chunks_on_their_way() > 0 {
             self.trace.cover("killed with chunks on their way");
         }
-        if let Some(Job::Prepare { core, segment }) = server.jobs.front() {
-            self.trace.cover("preparation cut off");
-            self.disk.prepare_in_part(&server.cores[*core].log, *segment, server.segment_bytes, &mut self.rng);
-        }
+        self.keeper_dies(&server);
         self.exporter_dies(&mut server.exporting);
         self.process_ended();
     }
@@ -513,6 +464,9 @@ impl World {
             && !server.stopping
         {
             (server.stopping, server.stops_in_peace) = (true, self.draining);
+            if self.rng.percent(25) {
+                server.patience = Patience::UntilExported;
+            }
             let (life, cores) = (self.lives, server.cores.len());
             self.note("stop", &[]);
             for core in 0..cores {
@@ -523,9 +477,13 @@ impl World {
     }
 
     pub fn stop_arrives(&mut self, core: usize) {
-        if self.server.as_ref().is_some_and(|server| server.mesh.chunks_on_their_way() > 0) {
+        let Some(server) = &self.server else { return };
+        if server.mesh.chunks_on_their_way() > 0 {
             self.trace.cover("stop with chunks on their way");
         }
-        self.tell(core, In::Event(Event::Stop { patience: Patience::Deadline }));
+        if server.patience == Patience::UntilExported && self.sink_away {
+            self.trace.cover("a stop waits for a sink that is away");
+        }
+        self.tell(core, In::Event(Event::Stop { patience: server.patience }));
     }
 }

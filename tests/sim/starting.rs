@@ -19,6 +19,7 @@ use tollgate::{dedup, export, preagg};
 
 use crate::disk::Left;
 use crate::exporting::Exporting;
+use crate::faults::Refused;
 use crate::mesh::Mesh;
 use crate::oracle::Rows;
 use crate::server::{CoreHost, Server};
@@ -47,6 +48,7 @@ impl World {
             self.settle_doubt();
         }
         let confirmed = self.remembered();
+        self.damage_before_start();
         let data_dir = self.open();
         let now = self.now();
         let mut tables = self.tables(&config);
@@ -182,6 +184,12 @@ impl World {
             self.disk.prepare_in_part(log, segment, config.log.segment_bytes, &mut self.rng);
             return None;
         }
+        if self.refuses(Refused::Segment) {
+            self.trace.cover("a start ends at a segment that cannot be made");
+            self.disk.prepare_in_part(log, segment, config.log.segment_bytes, &mut self.rng);
+            self.start_again();
+            return None;
+        }
         if self.stopped_in_preparation(log, segment, config.log.segment_bytes) {
             self.start_again();
             return None;
@@ -197,6 +205,12 @@ impl World {
             if self.disk.tear(log, &write, bytes, &mut self.rng) == Left::Part {
                 self.trace.cover("first frame torn");
             }
+            return None;
+        }
+        if self.refuses(Refused::FirstFrame) {
+            self.trace.cover("a start ends at a first frame that cannot be written");
+            self.disk.tear(log, &write, bytes, &mut self.rng);
+            self.start_again();
             return None;
         }
         if self.stopped_in_write(log, &write, bytes) {

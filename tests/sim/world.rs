@@ -9,8 +9,9 @@ use tollgate::event::Now;
 use crate::broker::Broker;
 use crate::clients::{Client, Request};
 use crate::clones::Clones;
+use crate::damage::Faults;
 use crate::disk::Disk;
-use crate::faults::{Ambush, Fault};
+use crate::faults::{Ambush, Fault, Refused};
 use crate::global::GlobalTier;
 use crate::images::Images;
 use crate::kafka::Rewound;
@@ -59,8 +60,11 @@ pub enum Happening {
         life: u32,
         core: usize,
     },
-    /// The keeper's next job is done.
+    /// The keeper's next job is done; and it tries again what it could not delete.
     Kept {
+        life: u32,
+    },
+    KeeperLooks {
         life: u32,
     },
     /// The answer to the exporter's last step.
@@ -150,7 +154,8 @@ pub struct World {
     pub room: bool,
     /// Writes take so much longer until then.
     pub stalled_until_ns: u64,
-    pub fail_next_write: bool,
+    /// What the disk will not do when it is asked next.
+    pub refused: Option<Refused>,
     pub ambush: Option<Ambush>,
     pub oracle: Oracle,
     pub clients: Vec<Client>,
@@ -165,6 +170,8 @@ pub struct World {
     pub last_stop: bool,
     pub finished: bool,
     pub data_dir: [u8; 16],
+    /// Faults of the disk that starts meet.
+    pub damage: Option<Faults>,
     /// What the disk could hold is tried at every write.
     pub images: Option<Box<Images>>,
     /// Where the process may be stopped, if this world is for that.
@@ -181,6 +188,7 @@ pub struct Verdict {
     pub fault_loaded_ns: u64,
     pub fault_rest_ns: u64,
     pub covered: BTreeMap<&'static str, u64>,
+    pub damage: Option<Faults>,
     pub images: Option<Box<Images>>,
     pub points: Option<Points>,
 }
@@ -226,7 +234,7 @@ impl World {
             drains_at_ns,
             room: true,
             stalled_until_ns: 0,
-            fail_next_write: false,
+            refused: None,
             ambush: None,
             conns: Vec::new(),
             requests: Vec::new(),
@@ -237,6 +245,7 @@ impl World {
             last_stop: false,
             finished: false,
             data_dir,
+            damage: Some(Faults::new(seed)),
             images: None,
             points: None,
         }
@@ -301,6 +310,7 @@ impl World {
             fault_loaded_ns: faults_ns.saturating_sub(rested_ns),
             fault_rest_ns: rested_ns,
             covered: self.trace.covered,
+            damage: self.damage,
             images: self.images,
             points: self.points,
         }
@@ -352,6 +362,7 @@ impl World {
             Happening::Stop { life, core } if self.lives_on(life) => self.stop_arrives(core),
             Happening::BuffersBack { life, core } if self.lives_on(life) => self.buffers_are_back(core),
             Happening::Kept { life } if self.lives_on(life) => self.keeper_done(),
+            Happening::KeeperLooks { life } if self.lives_on(life) => self.keeper_looks(),
             Happening::Exporter { life } if self.lives_on(life) => self.exporter_answered(),
             Happening::ExporterWakes { life, token } if self.lives_on(life) => self.exporter_wakes(token),
             Happening::CutArrives { life, core } if self.lives_on(life) => self.cut_arrives(core),
@@ -364,6 +375,7 @@ impl World {
             | Happening::Stop { .. }
             | Happening::BuffersBack { .. }
             | Happening::Kept { .. }
+            | Happening::KeeperLooks { .. }
             | Happening::Exporter { .. }
             | Happening::ExporterWakes { .. }
             | Happening::CutArrives { .. }
