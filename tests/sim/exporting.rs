@@ -255,8 +255,10 @@ impl World {
                 }
             }
         };
+        let unkept = matches!(told, Told::Remembered(Err(_)));
         self.exporting().exporter.apply(told, now);
         self.pump();
+        assert!(!unkept || self.server.is_none(), "a mirror that cannot be kept, and the exporter goes on");
     }
 
     fn commit(&mut self, transaction: Box<Transaction>, plan: Plan) -> Outcome {
