@@ -31,6 +31,7 @@ pub mod parse;
 pub mod preagg;
 pub mod probe;
 pub mod run;
+pub mod say;
 pub mod settings;
 pub mod spread;
 pub mod start;

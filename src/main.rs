@@ -15,6 +15,7 @@ use tollgate::export::kafka::{Client, TopicsPlan};
 use tollgate::flags::{Loaded, Role, UsageError};
 use tollgate::machine::Machine;
 use tollgate::run::{Work, queries};
+use tollgate::say;
 use tollgate::worker::wall_ms;
 
 fn main() {
@@ -22,7 +23,7 @@ fn main() {
     let exit = match read_command_line(std::env::args_os()) {
         Ok(Read::Command(command)) => dispatch(&command).unwrap_or_else(|error| refuse(&error)),
         Ok(Read::Print(text)) => {
-            print!("{text}");
+            say::out(text);
             Exit::Clean
         }
         Err(error) => refuse(&error),
@@ -109,7 +110,7 @@ fn check(args: &CheckArgs, machine: &Machine) -> Result<Exit, UsageError> {
     let role = args.role.role();
     let loaded = loaded(&args.settings, role, machine)?;
     if let Err(failure) = queries::check(&loaded.config) {
-        eprintln!("tollgate: {}", failure.text);
+        say::error(failure.text);
         return Ok(failure.exit);
     }
     Ok(commands::check::run(&loaded, role, machine, args.json))
@@ -145,13 +146,13 @@ fn serve(args: &ServeArgs, role: Role, work: Work, machine: &Machine) -> Result<
 /// How a command on a data directory ends.
 fn ended(outcome: Result<Exit, CommandError>) -> Exit {
     outcome.unwrap_or_else(|error| {
-        eprintln!("tollgate: {error}");
+        say::error(&error);
         error.exit()
     })
 }
 
 /// One line that says what is wrong, where, the limit and the way out.
 fn refuse(error: &UsageError) -> Exit {
-    eprintln!("tollgate: {error}");
+    say::error(error);
     Exit::Usage
 }

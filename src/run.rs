@@ -17,7 +17,7 @@ mod threads;
 mod tuning;
 mod watch;
 
-use std::io::{IsTerminal as _, Write};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +41,7 @@ use crate::probe;
 use crate::run::ports::listen;
 use crate::run::threads::{Bells, Threads};
 use crate::run::watch::{STUCK_AFTER, Watches};
+use crate::say;
 use crate::start::{self, Failure, Started};
 use crate::wal::keeper::DiskMeter;
 use crate::wal::segments::DataDir;
@@ -90,7 +91,7 @@ pub fn run(config: &Config, work: Work) -> Exit {
         Err(Failure { exit, text }) => (exit, text),
     };
     match config.log_format {
-        LogFormat::Text => eprintln!("tollgate: {text}"),
+        LogFormat::Text => say::error(text),
         LogFormat::Json => tracing::error!(code = exit.code(), "{text}"),
     }
     exit
@@ -171,19 +172,17 @@ fn begin(work: Work, addresses: &str, readiness: &Readiness, inboxes: &[Inbox]) 
     match work {
         Work::Serve | Work::Demo => {
             readiness.set(Phase::Ready);
-            println!("ready {addresses}");
+            say::out(format_args!("ready {addresses}\n"));
         }
         Work::ExportAll => {
             readiness.set(Phase::Exporting);
-            println!("exporting {addresses}");
+            say::out(format_args!("exporting {addresses}\n"));
             tracing::info!(
                 "no clicks are taken: what the log holds is exported, however long that takes; then this ends"
             );
             tell_all(inboxes, || Inbound::Stop { patience: Patience::UntilExported });
         }
     }
-    // A reader that went away must not end the service.
-    let _ = std::io::stdout().flush();
 }
 
 /// A start takes memory and reads the log back, for as long as that takes: on a thread of its own, so that a signal does not wait. It is then
@@ -321,12 +320,14 @@ impl Progress {
 /// What happens is told on standard error, a line each; standard output has the ready line alone.
 pub fn log_to_stderr(format: LogFormat) {
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    // It would say on a full standard error that this is full, and end the process by that.
+    let lines = lines.log_internal_errors(false);
     let set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().try_init(),
     };
     if let Err(error) = set {
-        eprintln!("tollgate: nothing will be told on standard error: {error}");
+        say::error(format_args!("nothing will be told on standard error: {error}"));
     }
 }
 

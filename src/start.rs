@@ -39,9 +39,10 @@ pub use crate::start::listed::a_log_is_there;
 use crate::start::listed::all_listed_are_here;
 use crate::start::memory::{dedup_tables, frame_buffers, random};
 use crate::units::utc;
+use crate::wal::prepare::prepare_segment;
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
-use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing, prepare_segment};
+use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing};
 use crate::worker::now;
 
 /// A shorter recovery is nobody's concern.

@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tollgate::wal::frame::{BLOCK_BYTES, PADDING};
-use tollgate::wal::segments::prepare_segment;
+use tollgate::wal::prepare::prepare_segment;
 use tollgate_loadgen::plan::Rate;
 use tollgate_loadgen::report::Outcome;
 use tollgate_loadgen::run::run as send;

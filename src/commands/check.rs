@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::flags::{Loaded, Role};
 use crate::machine::Machine;
 use crate::memory;
+use crate::say;
 use crate::units::about_bytes;
 
 /// Click rates that the report says how long ids are remembered at.
@@ -100,7 +101,7 @@ pub fn run(loaded: &Loaded, role: Role, machine: &Machine, json: bool) -> Exit {
     } else {
         report.text()
     };
-    print!("{text}");
+    say::out(text);
     Exit::Clean
 }
 

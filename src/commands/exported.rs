@@ -10,6 +10,7 @@ use super::wal::{CommandError, logs_of};
 use crate::cut::Position;
 use crate::export::mirror::{MirrorFile, Place};
 use crate::export::positions;
+use crate::say;
 use crate::wal::segments::{DataDir, read_identity};
 
 /// Everything is `None` where nothing was ever exported.
@@ -49,7 +50,7 @@ pub fn exported_positions_or_why(dir: &Path) -> Result<Vec<Position>, CommandErr
 pub fn exported_positions(dir: &Path) -> Result<Vec<Position>, CommandError> {
     logs_of(dir)?;
     exported_positions_or_why(dir).or_else(|error| {
-        eprintln!("tollgate: what was exported is not known: {error}");
+        say::error(format_args!("what was exported is not known: {error}"));
         Ok(Vec::new())
     })
 }

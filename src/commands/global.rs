@@ -10,6 +10,7 @@ use tollgate_global::{STORE_FILE, ServiceConfig, ServiceError};
 use super::status::{ask, resolve};
 use super::wal::CommandError;
 use crate::exit::Exit;
+use crate::say;
 use crate::units::utc;
 
 /// Serves until a signal, or until it cannot go on.
@@ -24,9 +25,7 @@ pub fn run(config: &ServiceConfig) -> Result<Exit, CommandError> {
     });
     waiting.map_err(|error| halted(Exit::Unavailable, format!("a thread: {error}")))?;
     let ready = |at: tollgate_global::Addresses| {
-        println!("ready query={} admin={}", at.query, at.admin);
-        // A reader that went away must not end the service.
-        let _ = std::io::stdout().flush();
+        say::out(format_args!("ready query={} admin={}\n", at.query, at.admin));
     };
     let ended = tollgate_global::run(config, stop, ready);
     ended.map(|()| Exit::Clean).map_err(|error| {

@@ -18,7 +18,8 @@ pub fn create(dir: &Path, draft: &Draft, is_new: bool, now_ms: i64, out: &mut dy
     }
     let (token, text) = TokenFile::create(dir, draft, now_ms).map_err(refused)?;
     writeln!(out, "{text}")?;
-    eprintln!(
+    let _ = writeln!(
+        std::io::stderr(),
         "token {} for {}, {} requests a second, in {}. It is shown this once; only its hash is kept",
         token.id,
         sees(&token),

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox, Job};
 use crate::metrics::LogMetrics;
+use crate::wal::prepare::{is_no_room, prepare_segment};
 use crate::wal::segments;
 
 /// How often the disk budget is summed, and a delete that failed is tried again.
@@ -23,6 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// fills one in little more.
 const PREPARE_MAX: Duration = Duration::from_millis(200);
 const PREPARE_MAX_OF_BYTES: u64 = 128 << 20;
+
+/// A segment for which the disk had no room is tried again so often: a try may fill what is left of it for a while.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(5);
 
 /// What log and store take of the disk, for the metrics.
 #[derive(Debug, Default)]
@@ -93,11 +97,19 @@ struct KeptLog {
     stuck: Option<u64>,
     /// When a segment was last asked for.
     asked_at: Option<Instant>,
+    no_room: Option<NoRoom>,
+}
+
+/// A segment for which the disk had none, when that was, and how many its core had freed by then.
+struct NoRoom {
+    segment: u64,
+    at: Instant,
+    frees_seen: u64,
 }
 
 impl KeptLog {
     fn new(dir: PathBuf) -> KeptLog {
-        KeptLog { dir, freed: VecDeque::new(), stuck: None, asked_at: None }
+        KeptLog { dir, freed: VecDeque::new(), stuck: None, asked_at: None, no_room: None }
     }
 
     /// In order; one that cannot be deleted now is tried again, and those behind it wait.
@@ -193,10 +205,22 @@ impl Keeper {
                 next = self.jobs.try_recv().ok();
             }
             self.logs.iter_mut().for_each(KeptLog::delete_freed);
+            if !self.try_again() {
+                return;
+            }
             self.tell_room(first.is_none());
         }
     }
 
+    /// Segments for which there was no room. False: one cannot be made.
+    fn try_again(&mut self) -> bool {
+        (0..self.inboxes.len()).all(|core| match self.logs[core].no_room {
+            Some(NoRoom { segment, at, .. }) if at.elapsed() >= NO_ROOM_RETRY => self.prepare(core, segment),
+            _ => true,
+        })
+    }
+
+    /// Where the disk has no room for it, clicks are shed until it has. False: it cannot be made, and the process ends.
     fn prepare(&mut self, core: usize, segment: u64) -> bool {
         // In half of the time that the last one was filled in: the next is wanted when this one is full. The others want theirs too.
         let (now, cores) = (Instant::now(), self.inboxes.len() as u32);
@@ -204,12 +228,26 @@ impl Keeper {
         let filled = log.asked_at.replace(now).map_or(Duration::ZERO, |asked_at| now - asked_at);
         let share = (self.segment_bytes as f64 / PREPARE_MAX_OF_BYTES as f64).min(1.0);
         let within = (filled / 2).min(PREPARE_MAX.mul_f64(share)) / cores;
-        let prepared = segments::prepare_segment(&log.dir, segment, self.segment_bytes, within)
+        let prepared = prepare_segment(&log.dir, segment, self.segment_bytes, within)
             .and_then(|()| segments::open_segment_for_writing(&log.dir, segment));
         match prepared {
             Ok(file) => {
+                log.no_room = None;
                 // A worker that has ended needs it no more; the others go on.
                 let _ = self.inboxes[core].send(Inbound::SegmentReady { segment, file });
+                true
+            }
+            Err(error) if is_no_room(&error) => {
+                let no_room = NoRoom { segment, at: Instant::now(), frees_seen: self.frees_seen[core] };
+                if log.no_room.replace(no_room).is_none() {
+                    let (directory, every) = (log.dir.display(), NO_ROOM_RETRY.as_secs());
+                    tracing::warn!(
+                        segment,
+                        %directory,
+                        "the disk has no room for the next segment, and clicks are shed with 503 until it has: {error}. \
+                         It is tried every {every} s; free space"
+                    );
+                }
                 true
             }
             Err(error) => {
@@ -241,6 +279,13 @@ impl Keeper {
         let (reserve_bytes, segment_bytes) = (self.reserve_bytes, self.segment_bytes);
         let mut room =
             DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, reserve_bytes, segment_bytes);
+        // What is free says nothing of a quota. One more segment goes for each try that failed.
+        for (log, frees_seen) in self.logs.iter().zip(&self.frees_seen) {
+            if let Some(no_room) = &log.no_room {
+                let over = u32::from(no_room.frees_seen == *frees_seen);
+                room = DiskRoom { open: false, segments_over: room.segments_over.max(over) };
+            }
+        }
         // Those on their way are not asked for twice.
         let leaving: usize = self.logs.iter().map(|log| log.freed.len()).sum();
         room.segments_over = room.segments_over.saturating_sub(leaving as u32);

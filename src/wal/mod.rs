@@ -5,6 +5,7 @@ pub mod extent;
 mod extras;
 pub mod frame;
 pub mod keeper;
+pub mod prepare;
 pub mod reader;
 pub mod record;
 pub mod recover;

@@ -28,8 +28,6 @@ use crate::exit::Exit;
 const UNLOCK_WAIT: Duration = Duration::from_secs(10);
 /// Scans read this much at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Zeros that are written at once: what a write of the log may have to wait for.
-const ZEROS_BYTES: usize = 512 << 10;
 const IDENTITY_VERSION: u32 = 1;
 
 /// What can go wrong with the files of a log; each kind has its exit code.
@@ -243,33 +241,6 @@ impl LogDir {
     }
 }
 
-/// Makes a segment that reads as zeros, is synced, and whose directory is synced. For the helper thread: it blocks.
-///
-/// Spread over `within`, as far as the disk lets it: at full speed the writes of the log, and with them every acknowledgement, would wait
-/// behind it for a tenth of a second.
-pub fn prepare_segment(log_dir: &Path, segment: u64, bytes: u64, within: Duration) -> io::Result<()> {
-    let path = segment_path(log_dir, segment);
-    let file = match OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_DIRECT).open(&path) {
-        // No direct I/O here; the refused open may have left the file.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            OpenOptions::new().write(true).create(true).truncate(false).open(&path)?
-        }
-        opened => opened?,
-    };
-    let zeros = MmapMut::map_anon(ZEROS_BYTES)?;
-    let began = Instant::now();
-    let mut at = 0;
-    while at < bytes {
-        let length = ZEROS_BYTES.min((bytes - at) as usize);
-        file.write_all_at(&zeros[..length], at)?;
-        at += length as u64;
-        let due = within.mul_f64(at as f64 / bytes as f64);
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
-    }
-    file.sync_all()?;
-    File::open(log_dir)?.sync_all()
-}
-
 /// Opens a prepared segment for direct writes; the descriptor holds the segment's lock.
 pub fn open_segment_for_writing(log_dir: &Path, segment: u64) -> io::Result<File> {
     let file = open_direct(OpenOptions::new().write(true), &segment_path(log_dir, segment))?;
@@ -371,7 +342,7 @@ pub fn io_error(doing: &'static str, path: &Path, source: io::Error) -> LogError
     LogError::Io { doing, path: path.to_owned(), source }
 }
 
-fn segment_path(log_dir: &Path, segment: u64) -> PathBuf {
+pub(super) fn segment_path(log_dir: &Path, segment: u64) -> PathBuf {
     log_dir.join(format!("{segment:010}.seg"))
 }
 
@@ -400,6 +371,7 @@ fn entries(path: &Path) -> Result<Vec<String>, LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::prepare::prepare_segment;
 
     fn log_in(dir: &Path) -> LogDir {
         DataDir::open(dir).expect("free").create_log(3, [0xAB; 16]).expect("a log")

@@ -51,6 +51,8 @@ struct Files {
     /// What each call was that changes something, in their order.
     calls: Vec<String>,
     cut_at: Option<Cut>,
+    /// What all files may take, in bytes; none: as much as there is memory.
+    capacity: Option<u64>,
 }
 
 /// The power goes with a call: the `nth` of those that are the same, from 0.
@@ -149,6 +151,12 @@ impl Disk {
     /// Writes durable at their end, and syncs, so far.
     pub fn syncs(&self) -> u64 {
         self.files().syncs
+    }
+
+    /// Files may grow by so many bytes from here on.
+    pub fn leave_free(&self, bytes: u64) {
+        let mut files = self.files();
+        files.capacity = Some(files.used() + bytes);
     }
 
     /// What was called so far that changes something, as `write store.redb` or `sync a segment`.
@@ -340,7 +348,7 @@ fn some(now: &Names, durable: &Names, rng: &mut Rng) -> Names {
 
 impl Files {
     fn new(nodes: HashMap<u64, Node>, next: u64) -> Files {
-        Files { nodes, next, syncs: 0, power: Power::On, calls: Vec::new(), cut_at: None }
+        Files { nodes, next, syncs: 0, power: Power::On, calls: Vec::new(), cut_at: None, capacity: None }
     }
 
     fn load(&mut self, path: &Path) -> u64 {
@@ -381,7 +389,21 @@ impl Files {
         }
     }
 
-    fn write(&mut self, number: u64, from: usize, data: &[u8], durable: bool) {
+    /// Of bytes, by all files that have a name.
+    fn used(&self) -> u64 {
+        let names = self.nodes.values().filter_map(|node| match &node.now {
+            Content::Folder(names) => Some(names.values()),
+            Content::File(_) => None,
+        });
+        names.flatten().map(|number| self.attributes(*number).size).sum()
+    }
+
+    /// False: there is no room for it.
+    fn write(&mut self, number: u64, from: usize, data: &[u8], durable: bool) -> bool {
+        let grows = (from + data.len()).saturating_sub(self.bytes(number).len()) as u64;
+        if grows > 0 && self.capacity.is_some_and(|capacity| self.used() + grows > capacity) {
+            return false;
+        }
         let put = |content: &mut Content| {
             let Content::File(bytes) = content else { panic!("{number} is a folder") };
             bytes.resize(bytes.len().max(from + data.len()), 0);
@@ -393,6 +415,7 @@ impl Files {
             put(&mut node.durable);
             self.syncs += 1;
         }
+        true
     }
 
     fn sync(&mut self, number: u64) {
@@ -566,7 +589,8 @@ impl Filesystem for Forgetful {
         let durable = flags.0 & libc::O_DSYNC != 0;
         let write = |files: &mut Files| files.write(number.0, offset as usize, data, durable);
         match self.0.act(number.0, None, "write", true, write) {
-            Some(()) => reply.written(data.len() as u32),
+            Some(true) => reply.written(data.len() as u32),
+            Some(false) => reply.error(Errno::ENOSPC),
             None => reply.error(Errno::EIO),
         }
     }
@@ -596,8 +620,11 @@ impl Filesystem for Forgetful {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let blocks = 1 << 24;
-        reply.statfs(blocks, blocks, blocks, 1 << 20, 1 << 20, 4096, 255, 4096);
+        const BLOCK_BYTES: u64 = 4096;
+        let files = self.0.files();
+        let blocks = files.capacity.map_or(1 << 24, |bytes| bytes / BLOCK_BYTES);
+        let free = blocks.saturating_sub(files.used().div_ceil(BLOCK_BYTES));
+        reply.statfs(blocks, free, free, 1 << 20, 1 << 20, BLOCK_BYTES as u32, 255, BLOCK_BYTES as u32);
     }
 }
 

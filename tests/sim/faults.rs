@@ -154,7 +154,9 @@ impl World {
         self.tell_room(open, 0);
     }
 
+    /// There is none while a next segment lacks it.
     pub fn tell_room(&mut self, open: bool, segments_over: u32) {
+        let open = open && !self.server.as_ref().is_some_and(|server| server.keeper.lacks_room());
         for core in 0..self.server.as_ref().map_or(0, |server| server.cores.len()) {
             self.tell(core, In::Event(Event::Room { open, segments_over, frees_seen: u64::MAX }));
         }

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use tollgate::cut::LogId;
 use tollgate::event::Event;
-use tollgate::wal::segments::{LogDir, prepare_segment};
+use tollgate::wal::prepare::prepare_segment;
+use tollgate::wal::segments::{LogDir, delete_segment};
 
 use crate::faults::{Ambush, Refused};
 use crate::server::{In, Server};
-use crate::world::{Happening, MS, World};
+use crate::world::{Happening, MS, SECOND, World};
 
 /// What could not be deleted is tried again so much later.
 const LOOK_NS: u64 = 500 * MS;
+/// And so what had no room.
+const NO_ROOM_RETRY_NS: u64 = 5 * SECOND;
 
 pub enum Job {
     Prepare { core: usize, segment: u64 },
@@ -27,6 +30,14 @@ pub struct Keeper {
     last_job_ns: u64,
     /// Segments to delete, of each log: none goes before an older one.
     freed: BTreeMap<LogId, (LogDir, VecDeque<u64>)>,
+    /// By core, segments for which the disk had no room.
+    no_room: BTreeMap<usize, u64>,
+}
+
+impl Keeper {
+    pub fn lacks_room(&self) -> bool {
+        !self.no_room.is_empty()
+    }
 }
 
 impl World {
@@ -58,8 +69,11 @@ impl World {
         let server = self.server.as_ref().expect("it asked");
         let (log, bytes) = (server.cores[core].log.clone(), server.segment_bytes);
         if self.refuses(Refused::Segment) {
-            self.trace.cover("halted by a segment that cannot be made");
             self.disk.prepare_in_part(&log, segment, bytes, &mut self.rng);
+            if self.rng.percent(50) {
+                return self.wait_for_room(core, &log, segment);
+            }
+            self.trace.cover("halted by a segment that cannot be made");
             return self.kill();
         }
         if self.stopped_in_preparation(&log, segment, bytes) {
@@ -67,6 +81,25 @@ impl World {
         }
         prepare_segment(&log.path, segment, bytes, Duration::ZERO).expect("the simulated disk takes it");
         self.tell(core, In::Event(Event::SegmentReady { segment }));
+    }
+
+    /// Clicks are shed until there is some, and the oldest segment goes early.
+    fn wait_for_room(&mut self, core: usize, log: &LogDir, segment: u64) {
+        delete_segment(&log.path, segment).expect("the simulated disk takes it");
+        self.trace.cover("a next segment that has no room");
+        self.note("a next segment that has no room", &[core as u64, segment]);
+        self.server.as_mut().expect("it asked").keeper.no_room.insert(core, segment);
+        self.tell_room(false, 1);
+        let life = self.lives;
+        self.after(NO_ROOM_RETRY_NS, Happening::KeeperTriesAgain { life, core });
+    }
+
+    pub fn keeper_tries_again(&mut self, core: usize) {
+        let keeper = &mut self.server.as_mut().expect("it lives on").keeper;
+        if let Some(segment) = keeper.no_room.remove(&core) {
+            self.prepare(core, segment);
+            self.tell_room(self.room, 0);
+        }
     }
 
     /// Oldest first; those behind one that cannot be deleted now wait.

@@ -72,6 +72,7 @@ const MUST_COVER: &[&str] = &[
     "preparation cut off",
     "halted by a failed write",
     "halted by a segment that cannot be made",
+    "a next segment that has no room",
     "a start ends at a segment that cannot be made",
     "a start ends at a first frame that cannot be written",
     "halted by a mirror that cannot be kept",

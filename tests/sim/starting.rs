@@ -11,9 +11,10 @@ use tollgate::core::incarnation::{self, Incarnation, LogEnd};
 use tollgate::cut::Position;
 use tollgate::event::FrameBuffer;
 use tollgate::export::{Behind, Exporter};
+use tollgate::wal::prepare::prepare_segment;
 use tollgate::wal::record::{Record, UUID_TEXT_BYTES};
 use tollgate::wal::recover::{RecoveredLog, Tail, recover};
-use tollgate::wal::segments::{DataDir, LogDir, prepare_segment};
+use tollgate::wal::segments::{DataDir, LogDir};
 use tollgate::wal::writer::buffer_bytes;
 use tollgate::{dedup, export, preagg};
 

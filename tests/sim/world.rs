@@ -67,6 +67,11 @@ pub enum Happening {
     KeeperLooks {
         life: u32,
     },
+    /// And what had no room.
+    KeeperTriesAgain {
+        life: u32,
+        core: usize,
+    },
     /// The answer to the exporter's last step.
     Exporter {
         life: u32,
@@ -363,6 +368,7 @@ impl World {
             Happening::BuffersBack { life, core } if self.lives_on(life) => self.buffers_are_back(core),
             Happening::Kept { life } if self.lives_on(life) => self.keeper_done(),
             Happening::KeeperLooks { life } if self.lives_on(life) => self.keeper_looks(),
+            Happening::KeeperTriesAgain { life, core } if self.lives_on(life) => self.keeper_tries_again(core),
             Happening::Exporter { life } if self.lives_on(life) => self.exporter_answered(),
             Happening::ExporterWakes { life, token } if self.lives_on(life) => self.exporter_wakes(token),
             Happening::CutArrives { life, core } if self.lives_on(life) => self.cut_arrives(core),
@@ -376,6 +382,7 @@ impl World {
             | Happening::BuffersBack { .. }
             | Happening::Kept { .. }
             | Happening::KeeperLooks { .. }
+            | Happening::KeeperTriesAgain { .. }
             | Happening::Exporter { .. }
             | Happening::ExporterWakes { .. }
             | Happening::CutArrives { .. }

@@ -57,6 +57,7 @@ const CLOCK_FILES: &[&str] = &[
     "src/start.rs",
     "src/start/memory.rs",
     "src/wal/keeper.rs",
+    "src/wal/prepare.rs",
     "src/wal/segments.rs",
 ];
 
@@ -117,6 +118,7 @@ const LAYERS: &[(&str, Imports)] = &[
     ("src/meters.rs", Imports::Only(&["export", "wal", "worker"])),
     ("src/probe.rs", Imports::Only(&["net"])),
     ("src/end.rs", Imports::Only(&[])),
+    ("src/say.rs", Imports::Only(&[])),
     ("src/wake.rs", Imports::Only(&[])),
     ("src/inbox.rs", Imports::Only(&["wake"])),
     ("src/mesh", Imports::Only(&["wake"])),
