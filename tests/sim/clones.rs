@@ -353,8 +353,10 @@ fn life_of(happening: Happening, conns: &[Conn]) -> Option<u32> {
         | Happening::LogWrite { life, .. }
         | Happening::Parcel { life, .. }
         | Happening::Stop { life, .. }
+        | Happening::BuffersBack { life, .. }
         | Happening::Kept { life }
         | Happening::KeeperLooks { life }
+        | Happening::KeeperTriesAgain { life, .. }
         | Happening::Exporter { life }
         | Happening::ExporterWakes { life, .. }
         | Happening::CutArrives { life, .. }
