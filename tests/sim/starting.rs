@@ -309,8 +309,9 @@ impl World {
                 // Too old: the horizon is ahead of a clock that was set back.
                 matches!(table.remember(&hashed, 0, stamp, stamp), dedup::Verdict::Full | dedup::Verdict::TooOld)
             } else {
-                table.restore(&hashed, 0, stamp, stamp);
-                table.generations_dropped_early() > 0
+                let held = table.restore(&hashed, 0, stamp, stamp);
+                // Or nothing of now is held, for the same reason.
+                table.generations_dropped_early() > 0 || age == 0 && !held
             };
             if filled {
                 return;
