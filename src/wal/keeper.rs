@@ -2,6 +2,7 @@
 //! watches the disk budget, which is one for all logs.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -95,21 +96,23 @@ struct KeptLog {
     freed: VecDeque<u64>,
     /// The one whose delete has failed, and was told of.
     stuck: Option<u64>,
-    /// When a segment was last asked for.
-    asked_at: Option<Instant>,
+    /// Segments to make, oldest first: the log takes them in order.
+    wanted: VecDeque<u64>,
+    /// When one was last tried.
+    tried_at: Option<Instant>,
+    /// The disk had none for the oldest of them.
     no_room: Option<NoRoom>,
 }
 
-/// A segment for which the disk had none, when that was, and how many its core had freed by then.
+/// When that was, and how many segments its core had freed by then.
 struct NoRoom {
-    segment: u64,
     at: Instant,
     frees_seen: u64,
 }
 
 impl KeptLog {
     fn new(dir: PathBuf) -> KeptLog {
-        KeptLog { dir, freed: VecDeque::new(), stuck: None, asked_at: None, no_room: None }
+        KeptLog { dir, freed: VecDeque::new(), stuck: None, wanted: VecDeque::new(), tried_at: None, no_room: None }
     }
 
     /// In order; one that cannot be deleted now is tried again, and those behind it wait.
@@ -191,7 +194,7 @@ impl Keeper {
             while let Some(job) = next {
                 match job {
                     Job::Prepare { core, segment } => {
-                        if !self.prepare(usize::from(core), segment) {
+                        if !self.want(usize::from(core), segment) {
                             return;
                         }
                     }
@@ -212,54 +215,67 @@ impl Keeper {
         }
     }
 
-    /// Segments for which there was no room. False: one cannot be made.
+    /// Makes it, but while an older one waits for room. False: one cannot be made.
+    fn want(&mut self, core: usize, segment: u64) -> bool {
+        self.logs[core].wanted.push_back(segment);
+        self.logs[core].no_room.is_some() || self.make_wanted(core)
+    }
+
+    /// What had no room. False: one cannot be made.
     fn try_again(&mut self) -> bool {
         (0..self.inboxes.len()).all(|core| match self.logs[core].no_room {
-            Some(NoRoom { segment, at, .. }) if at.elapsed() >= NO_ROOM_RETRY => self.prepare(core, segment),
+            Some(NoRoom { at, .. }) if at.elapsed() >= NO_ROOM_RETRY => self.make_wanted(core),
             _ => true,
         })
     }
 
-    /// Where the disk has no room for it, clicks are shed until it has. False: it cannot be made, and the process ends.
-    fn prepare(&mut self, core: usize, segment: u64) -> bool {
+    /// Where the disk has no room for one, clicks are shed until it has. False: one cannot be made, and the process ends.
+    fn make_wanted(&mut self, core: usize) -> bool {
+        while let Some(segment) = self.logs[core].wanted.front().copied() {
+            let made = self.prepare(core, segment);
+            let log = &mut self.logs[core];
+            let directory = log.dir.display();
+            match made {
+                Ok(file) => {
+                    (log.no_room, _) = (None, log.wanted.pop_front());
+                    // A worker that has ended needs it no more; the others go on.
+                    let _ = self.inboxes[core].send(Inbound::SegmentReady { segment, file });
+                }
+                Err(error) if is_no_room(&error) => {
+                    let no_room = NoRoom { at: Instant::now(), frees_seen: self.frees_seen[core] };
+                    if log.no_room.replace(no_room).is_none() {
+                        let every = NO_ROOM_RETRY.as_secs();
+                        tracing::warn!(
+                            segment,
+                            %directory,
+                            "the disk has no room for the next segment, and clicks are shed with 503 until it has: {error}. \
+                             It is tried every {every} s; free space"
+                        );
+                    }
+                    return true;
+                }
+                Err(error) => {
+                    let why = format!(
+                        "segment {segment:010} in {directory} could not be prepared: {error}. Look at the disk and its room \
+                         before a restart"
+                    );
+                    self.inboxes[core].send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn prepare(&mut self, core: usize, segment: u64) -> io::Result<File> {
         // In half of the time that the last one was filled in: the next is wanted when this one is full. The others want theirs too.
         let (now, cores) = (Instant::now(), self.inboxes.len() as u32);
         let log = &mut self.logs[core];
-        let filled = log.asked_at.replace(now).map_or(Duration::ZERO, |asked_at| now - asked_at);
+        let filled = log.tried_at.replace(now).map_or(Duration::ZERO, |tried_at| now - tried_at);
         let share = (self.segment_bytes as f64 / PREPARE_MAX_OF_BYTES as f64).min(1.0);
         let within = (filled / 2).min(PREPARE_MAX.mul_f64(share)) / cores;
-        let prepared = prepare_segment(&log.dir, segment, self.segment_bytes, within)
-            .and_then(|()| segments::open_segment_for_writing(&log.dir, segment));
-        match prepared {
-            Ok(file) => {
-                log.no_room = None;
-                // A worker that has ended needs it no more; the others go on.
-                let _ = self.inboxes[core].send(Inbound::SegmentReady { segment, file });
-                true
-            }
-            Err(error) if is_no_room(&error) => {
-                let no_room = NoRoom { segment, at: Instant::now(), frees_seen: self.frees_seen[core] };
-                if log.no_room.replace(no_room).is_none() {
-                    let (directory, every) = (log.dir.display(), NO_ROOM_RETRY.as_secs());
-                    tracing::warn!(
-                        segment,
-                        %directory,
-                        "the disk has no room for the next segment, and clicks are shed with 503 until it has: {error}. \
-                         It is tried every {every} s; free space"
-                    );
-                }
-                true
-            }
-            Err(error) => {
-                let dir = log.dir.display();
-                let why = format!(
-                    "segment {segment:010} in {dir} could not be prepared: {error}. Look at the disk and its room before \
-                     a restart"
-                );
-                self.inboxes[core].send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
-                false
-            }
-        }
+        prepare_segment(&log.dir, segment, self.segment_bytes, within)?;
+        segments::open_segment_for_writing(&log.dir, segment)
     }
 
     /// What has changed; and at each look as long as segments should go.
@@ -354,18 +370,40 @@ mod tests {
     use crate::wake::Wake;
     use std::sync::mpsc::channel;
 
-    fn keeper(dir: &Path) -> Keeper {
+    /// Of one core, with its inbox.
+    fn keeper(dir: &Path) -> (Keeper, Receiver<Inbound>) {
         let (wake, _) = Wake::pair().expect("an eventfd");
-        let config = Config { data_dir: dir.to_owned(), ..Config::default() };
-        let inbox = Inbox::new(channel().0, Arc::new(wake));
-        Keeper::new(&config, vec![dir.to_owned()], dir.join("store.redb"), channel().1, vec![inbox], Arc::default())
+        let mut config = Config { data_dir: dir.to_owned(), ..Config::default() };
+        config.log.segment_bytes = 1 << 20;
+        let (sender, inbox) = channel();
+        let inboxes = vec![Inbox::new(sender, Arc::new(wake))];
+        let store = dir.join("store.redb");
+        (Keeper::new(&config, vec![dir.to_owned()], store, channel().1, inboxes, Arc::default()), inbox)
+    }
+
+    #[test]
+    fn what_is_wanted_behind_a_segment_without_room_waits_for_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut keeper, inbox) = keeper(dir.path());
+        let no_room = |ago| Some(NoRoom { at: Instant::now() - ago, frees_seen: 0 });
+        let ready = |told| match told {
+            Inbound::SegmentReady { segment, .. } => segment,
+            _ => panic!("it is told of segments alone"),
+        };
+        keeper.logs[0].wanted.push_back(7);
+        keeper.logs[0].no_room = no_room(Duration::ZERO);
+        assert!(keeper.want(0, 8) && keeper.try_again() && inbox.try_iter().next().is_none());
+        keeper.logs[0].no_room = no_room(NO_ROOM_RETRY);
+        assert!(keeper.try_again());
+        assert_eq!(inbox.try_iter().map(ready).collect::<Vec<u64>>(), [7, 8]);
+        assert!(keeper.logs[0].no_room.is_none() && keeper.logs[0].wanted.is_empty());
     }
 
     #[test]
     fn a_segment_that_cannot_be_deleted_keeps_those_behind_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |segment: u64| dir.path().join(format!("{segment:010}.seg"));
-        let mut keeper = keeper(dir.path());
+        let (mut keeper, _) = keeper(dir.path());
         for segment in [1, 3, 4] {
             std::fs::write(path(segment), "").expect("written");
         }

@@ -30,8 +30,8 @@ pub struct Keeper {
     last_job_ns: u64,
     /// Segments to delete, of each log: none goes before an older one.
     freed: BTreeMap<LogId, (LogDir, VecDeque<u64>)>,
-    /// By core, segments for which the disk had no room.
-    no_room: BTreeMap<usize, u64>,
+    /// By core, segments to make, oldest first, of which the disk had no room for the first.
+    no_room: BTreeMap<usize, VecDeque<u64>>,
 }
 
 impl Keeper {
@@ -66,7 +66,11 @@ impl World {
     }
 
     fn prepare(&mut self, core: usize, segment: u64) {
-        let server = self.server.as_ref().expect("it asked");
+        let server = self.server.as_mut().expect("it asked");
+        if let Some(wanted) = server.keeper.no_room.get_mut(&core) {
+            self.trace.cover("a segment that is wanted while an older one has no room");
+            return wanted.push_back(segment);
+        }
         let (log, bytes) = (server.cores[core].log.clone(), server.segment_bytes);
         if self.refuses(Refused::Segment) {
             self.disk.prepare_in_part(&log, segment, bytes, &mut self.rng);
@@ -83,23 +87,25 @@ impl World {
         self.tell(core, In::Event(Event::SegmentReady { segment }));
     }
 
-    /// Clicks are shed until there is some, and the oldest segment goes early.
+    /// Clicks are shed until there is some.
     fn wait_for_room(&mut self, core: usize, log: &LogDir, segment: u64) {
         delete_segment(&log.path, segment).expect("the simulated disk takes it");
         self.trace.cover("a next segment that has no room");
         self.note("a next segment that has no room", &[core as u64, segment]);
-        self.server.as_mut().expect("it asked").keeper.no_room.insert(core, segment);
-        self.tell_room(false, 1);
+        self.server.as_mut().expect("it asked").keeper.no_room.insert(core, VecDeque::from([segment]));
+        self.tell_room(false, u32::from(self.options.short_log));
         let life = self.lives;
         self.after(NO_ROOM_RETRY_NS, Happening::KeeperTriesAgain { life, core });
     }
 
     pub fn keeper_tries_again(&mut self, core: usize) {
         let keeper = &mut self.server.as_mut().expect("it lives on").keeper;
-        if let Some(segment) = keeper.no_room.remove(&core) {
-            self.prepare(core, segment);
-            self.tell_room(self.room, 0);
+        for segment in keeper.no_room.remove(&core).unwrap_or_default() {
+            if self.server.is_some() {
+                self.prepare(core, segment);
+            }
         }
+        self.tell_room(self.room, 0);
     }
 
     /// Oldest first; those behind one that cannot be deleted now wait.
