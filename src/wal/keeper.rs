@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::inbox::{Inbound, Inbox, Job};
 use crate::metrics::LogMetrics;
-use crate::wal::prepare::{is_no_room, prepare_segment};
+use crate::wal::prepare::{free_bytes, is_no_room, prepare_segment};
 use crate::wal::segments;
 
 /// How often the disk budget is summed, and a delete that failed is tried again.
@@ -104,7 +104,7 @@ struct KeptLog {
     no_room: Option<NoRoom>,
 }
 
-/// When that was, and how many segments its core had freed by then.
+/// When that was, and how many segments all cores had freed by then.
 struct NoRoom {
     at: Instant,
     frees_seen: u64,
@@ -242,7 +242,7 @@ impl Keeper {
                     let _ = self.inboxes[core].send(Inbound::SegmentReady { segment, file });
                 }
                 Err(error) if is_no_room(&error) => {
-                    let no_room = NoRoom { at: Instant::now(), frees_seen: self.frees_seen[core] };
+                    let no_room = NoRoom { at: Instant::now(), frees_seen: self.frees_seen.iter().sum() };
                     if log.no_room.replace(no_room).is_none() {
                         let every = NO_ROOM_RETRY.as_secs();
                         tracing::warn!(
@@ -296,11 +296,12 @@ impl Keeper {
         let mut room =
             DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, reserve_bytes, segment_bytes);
         // What is free says nothing of a quota. One more segment goes for each try that failed.
-        for (log, frees_seen) in self.logs.iter().zip(&self.frees_seen) {
-            if let Some(no_room) = &log.no_room {
-                let over = u32::from(no_room.frees_seen == *frees_seen);
-                room = DiskRoom { open: false, segments_over: room.segments_over.max(over) };
-            }
+        let frees_seen: u64 = self.frees_seen.iter().sum();
+        let mut lacking = self.logs.iter().filter_map(|log| log.no_room.as_ref()).peekable();
+        let is_told = lacking.peek().is_some();
+        for no_room in lacking {
+            let over = u32::from(no_room.frees_seen == frees_seen);
+            room = DiskRoom { open: false, segments_over: room.segments_over.max(over) };
         }
         // Those on their way are not asked for twice.
         let leaving: usize = self.logs.iter().map(|log| log.freed.len()).sum();
@@ -308,7 +309,7 @@ impl Keeper {
         let was = std::mem::replace(&mut self.room, room);
         if room.open && !was.open {
             tracing::info!("the log has room again: clicks are taken");
-        } else if !room.open && was.open {
+        } else if !room.open && was.open && !is_told {
             let limit = self.bytes_max;
             tracing::warn!(
                 log_bytes,
@@ -343,7 +344,7 @@ impl Keeper {
     /// Bytes of the logs, and free on their disk.
     fn sizes(&self) -> io::Result<(u64, u64)> {
         let logs = self.data_dir.join("logs");
-        Ok((disk_usage(&logs)?, disk_free(&logs)?))
+        Ok((disk_usage(&logs)?, free_bytes(&logs)?))
     }
 }
 
@@ -357,11 +358,6 @@ fn disk_usage(dir: &Path) -> io::Result<u64> {
         bytes += if metadata.is_dir() { disk_usage(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(bytes)
-}
-
-fn disk_free(dir: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(dir)?;
-    Ok(disk.f_bavail * disk.f_frsize)
 }
 
 #[cfg(test)]
@@ -384,6 +380,7 @@ mod tests {
     #[test]
     fn what_is_wanted_behind_a_segment_without_room_waits_for_it() {
         let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("logs")).expect("made");
         let (mut keeper, inbox) = keeper(dir.path());
         let no_room = |ago| Some(NoRoom { at: Instant::now() - ago, frees_seen: 0 });
         let ready = |told| match told {
@@ -393,6 +390,19 @@ mod tests {
         keeper.logs[0].wanted.push_back(7);
         keeper.logs[0].no_room = no_room(Duration::ZERO);
         assert!(keeper.want(0, 8) && keeper.try_again() && inbox.try_iter().next().is_none());
+        let told = |keeper: &mut Keeper| {
+            keeper.tell_room(true);
+            inbox
+                .try_iter()
+                .map(|told| match told {
+                    Inbound::Room { open, segments_over, .. } => (open, segments_over),
+                    _ => panic!("it is told of room alone"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut keeper), [(false, 1)], "the disk itself has room");
+        keeper.frees_seen[0] = 1;
+        assert_eq!(told(&mut keeper), [(false, 0)], "one for each try");
         keeper.logs[0].no_room = no_room(NO_ROOM_RETRY);
         assert!(keeper.try_again());
         assert_eq!(inbox.try_iter().map(ready).collect::<Vec<u64>>(), [7, 8]);

@@ -19,12 +19,26 @@ const ZEROS_BYTES: usize = 512 << 10;
 /// Spread over `within`, as far as the disk lets it: at full speed the writes of the log, and with them every acknowledgement, would wait
 /// behind it for a tenth of a second.
 pub fn prepare_segment(log_dir: &Path, segment: u64, bytes: u64, within: Duration) -> io::Result<()> {
+    // Others on this disk, the store among them, fail where there is none, if only for a moment.
+    let free_bytes = free_bytes(log_dir)?;
+    if free_bytes < bytes {
+        return Err(io::Error::new(
+            ErrorKind::StorageFull,
+            format!("it takes {bytes} bytes, and {free_bytes} are free"),
+        ));
+    }
     write_zeros(log_dir, segment, bytes, within).inspect_err(|error| {
         if is_no_room(error) {
             // What stays all the same is in the way of the next try, which says so.
             let _ = delete_segment(log_dir, segment);
         }
     })
+}
+
+/// Of the disk that holds a directory, for whoever asks.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail * disk.f_frsize)
 }
 
 /// Of the disk, or of what one user may have of it.

@@ -40,9 +40,8 @@ fn a_next_segment_that_has_no_room_sheds_until_there_is_some() {
     let mut server = Server::start(&data_dir, &EXPORTS);
     let told = || std::fs::read_to_string(data_dir.with_extension("stderr")).expect("a file");
     wait_until("the next segment has no room", || told().contains("no room for the next segment"));
+    wait_until("it says so", || answer(server.admin, "/readyz").0.starts_with("HTTP/1.1 503"));
     assert_eq!(status_of_a_click(&server, 20), 503);
-    let (head, body) = answer(server.admin, "/readyz");
-    assert!(head.starts_with("HTTP/1.1 503"), "{head} {body}");
     assert!(server.is_running(), "it waits for room");
 
     disk.leave_free(64 * SEGMENT_BYTES);
@@ -68,7 +67,10 @@ fn a_start_without_room_for_its_segment_ends_with_72_takes_none_and_the_next_goe
     std::fs::write(&others, vec![1; SEGMENT_BYTES as usize]).expect("it has room");
     let before = free().expect("it tells");
     let ended = Server::spawn(&data_dir, &EXPORTS).ended_within(PATIENCE);
-    assert!(ended.code == Some(72) && ended.errors.contains("could not be prepared: No space left"), "{ended:?}");
+    assert!(
+        ended.code == Some(72) && ended.errors.contains("could not be prepared: it takes 1048576 bytes, and "),
+        "{ended:?}"
+    );
     assert!(free().expect("it tells") + SEGMENT_BYTES / 4 > before, "a part of a segment is left");
 
     std::fs::remove_file(&others).expect("ours");
