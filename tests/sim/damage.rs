@@ -65,7 +65,7 @@ impl Kind {
         let (survives, exits, loses) = match self {
             // With the newest segment its cut is gone: a write that never ended may stand where what was exported did.
             Kind::MissingNewest => (false, &[Exit::LogDamaged, Exit::Checkpoint][..], true),
-            // A log whose only frame is gone says so.
+            // A log whose only frame is gone says so, and so does what was exported.
             Kind::ZeroedSectorOfLast | Kind::LostLastWrite | Kind::MisdirectedToSegment | Kind::RolledBack => {
                 (false, DAMAGED, true)
             }
@@ -243,8 +243,8 @@ impl Faults {
         let (base, spots) = read(log, known).unwrap_or_else(|error| panic!("before a fault, the log halts: {error}"));
         let Some(before) = self.damage(kind, log, &spots, known) else { return false };
         let read = read(log, known);
-        // Nothing was written since it was remembered.
-        if kind == Kind::RolledBack && read.as_ref().is_ok_and(|(found, _)| *found == base) {
+        // Nothing was written since it was remembered, though some may have been freed.
+        if kind == Kind::RolledBack && read.as_ref().is_ok_and(|(found, _)| found.ends_with(&base)) {
             before.undo();
             return false;
         }

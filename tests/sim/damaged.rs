@@ -1,5 +1,5 @@
-//! Drives. What a whole start makes of a disk: it recovers every log, on a copy, twice, and finds the same both times; of what a power cut left,
-//! and of a disk that broke its word. In any world a start may meet such a disk: where it halts, the disk is put back as it was; where every
+//! Drives. What the recovery of a start makes of a disk: of every log, on a copy, twice, and it finds the same both times; of what a power cut
+//! left, and of a disk that broke its word. In any world a start may meet such a disk: where it halts, the disk is put back as it was; where every
 //! record is read all the same, the fault stays.
 
 use std::path::Path;
@@ -61,7 +61,7 @@ fn link_files(from: &Path, to: &Path) {
     }
 }
 
-/// The whole start ends as the log's own reading does.
+/// The recovery ends as the log's own reading does.
 pub fn ends_so(kind: Kind, fate: &Fate, found: &Result<Recovered, LogError>) {
     let same = match (fate, found) {
         (Fate::Halted(code), Err(error)) => error.exit().code() == *code,

@@ -1,5 +1,5 @@
 //! Drives. What a disk could hold. At every write of a world: what a power cut could leave of it, sector by sector; after it, a fault
-//! of the disk in what was synced. Each of these is read by the product's own reading of the log, recovered by a whole start, and undone.
+//! of the disk in what was synced. Each of these is read by the product's own reading of the log, recovered as a start does, and undone.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
