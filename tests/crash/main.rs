@@ -51,6 +51,7 @@ mod every_call;
 #[allow(dead_code, reason = "worlds use the rest")]
 mod faults;
 mod forgetful;
+mod forgetful_tests;
 #[path = "../sim/found.rs"]
 mod found;
 mod fresh;
