@@ -378,11 +378,14 @@ impl Core {
         }
     }
 
-    /// A write that does not end, or a segment that is never prepared.
+    /// A write that does not end, or a segment that is never prepared. One for which the disk has no room, as the core was told, may take
+    /// as long as somebody needs to make some.
     fn watch_disk(&mut self, now: Now, actions: &mut Actions) {
         let since_ns = (now.mono_ns - self.turned_ns).min(TURN_SPACING_NS);
         self.turned_ns = now.mono_ns;
-        self.log_waits_ns = if self.home.writer.unwritten() { self.log_waits_ns + since_ns } else { 0 };
+        let writer = &self.home.writer;
+        let waits = writer.unwritten() && (self.room.is_open() || !writer.waits_for_segment());
+        self.log_waits_ns = if waits { self.log_waits_ns + since_ns } else { 0 };
         if self.log_waits_ns > LOG_STUCK_NS {
             let why = "the log has waited for its disk for more than 30 s; what is not on disk was not acknowledged";
             actions.push(Action::Halt { exit: Exit::Stuck, why: why.to_owned() });
@@ -392,5 +395,7 @@ impl Core {
 
 #[cfg(test)]
 mod mesh_tests;
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //! incarnation. Runs once, on the main thread; nothing is acknowledged before it has succeeded.
 
 mod demo;
+mod first_segments;
 mod listed;
 mod memory;
 
@@ -35,11 +36,11 @@ use crate::export::thread::{ExportThread, ReadFrames};
 use crate::export::{self, Behind, Exporter, Mirror, Names};
 use crate::preagg;
 pub use crate::start::demo::{kept_apart, of_an_edge_alone, of_nobody_else};
+use crate::start::first_segments::{make_first_segments, unprepared};
 pub use crate::start::listed::a_log_is_there;
 use crate::start::listed::all_listed_are_here;
 use crate::start::memory::{dedup_tables, frame_buffers, random};
 use crate::units::utc;
-use crate::wal::prepare::prepare_segment;
 use crate::wal::reader::LogReader;
 use crate::wal::recover::{RecoveredLog, recover};
 use crate::wal::segments::{DataDir, Identity, LogDir, LogError, open_segment_for_writing};
@@ -314,6 +315,8 @@ struct Recovered {
 fn begin(config: &Config, started_at: Instant, recovered: Recovered) -> Result<Started, Failure> {
     let Recovered { data_dir, mut nonces, end, confirmed, tables, logs, idle, mut behind } = recovered;
     let nonce = random()?;
+    let firsts: Vec<_> = logs.iter().map(|log| (&*log.dir.path, log.end.start.segment)).collect();
+    make_first_segments(&firsts, config.log.segment_bytes)?;
     let (mut cores, mut starts, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
     for ((own, mut log), table) in (0..).zip(logs).zip(tables) {
         let seat = Seat { own, cores: config.cores() };
@@ -362,15 +365,7 @@ fn begin_core(
 ) -> Result<(StartedCore, export::LogStart), Failure> {
     let Log { end, dir } = log;
     let segment = end.start.segment;
-    let unprepared = |source| Failure {
-        exit: Exit::LogWriteFailed,
-        text: format!(
-            "segment {segment:010} in {} could not be prepared: {source}. Look at the disk and its room before a restart",
-            dir.path.display()
-        ),
-    };
-    prepare_segment(&dir.path, segment, config.log.segment_bytes, Duration::ZERO).map_err(unprepared)?;
-    let file = open_segment_for_writing(&dir.path, segment).map_err(unprepared)?;
+    let file = open_segment_for_writing(&dir.path, segment).map_err(|error| unprepared(&dir.path, segment, &error))?;
     let (incarnation, buffer, write) = Incarnation::begin(config, seat, nonce, table, end, frame_buffers(config)?, now);
     let from = write.buffer_offset as usize;
     let written = file

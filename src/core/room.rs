@@ -83,12 +83,11 @@ impl Core {
                 actions.push(Action::FreeSegment { segment: freed.segment });
             }
         }
-        let keep_from_ms = self.room.keep_from_ms(retention_from_ms);
         for (log, idle) in (0..).zip(&mut self.idle_logs) {
             while let Some(oldest) = idle.oldest_closed()
                 && oldest.last_lsn < idle.exported_lsn()
                 && oldest.newest_ms < horizon_ms
-                && oldest.built_ms < keep_from_ms
+                && oldest.built_ms < self.room.keep_from_ms(retention_from_ms)
                 && let Some(freed) = idle.free_oldest()
             {
                 self.room.freed(&freed, retention_from_ms);

@@ -25,6 +25,8 @@ pub(super) struct Bench {
     pub cuts: Vec<Box<Cut>>,
     /// All that was sent, in order.
     pub sent: Vec<u8>,
+    /// A segment is ready as soon as it is asked for.
+    pub makes_segments: bool,
     actions: Actions,
 }
 
@@ -46,7 +48,15 @@ pub(super) fn seated(config: Config, seat: Seat) -> Bench {
         Incarnation::begin(&config, seat, [2; 16], table, LogEnd::new([3 + seat.own as u8; 16]), buffers, now);
     let (home, _) = begun.begun(&config, buffer, preagg::Table::new(100, 100, 5));
     let core = Core::new(config, home, Vec::new(), SLOTS, now);
-    Bench { core, now, writes: VecDeque::new(), cuts: Vec::new(), sent: Vec::new(), actions: Vec::new() }
+    Bench {
+        core,
+        now,
+        writes: VecDeque::new(),
+        cuts: Vec::new(),
+        sent: Vec::new(),
+        makes_segments: true,
+        actions: Vec::new(),
+    }
 }
 
 impl Bench {
@@ -63,7 +73,9 @@ impl Bench {
             match action {
                 Action::WriteLog { buffer, .. } => self.writes.push_back(buffer),
                 Action::Export(cut) => self.cuts.push(cut),
-                Action::PrepareSegment { segment } => answers.push(Event::SegmentReady { segment }),
+                Action::PrepareSegment { segment } if self.makes_segments => {
+                    answers.push(Event::SegmentReady { segment })
+                }
                 Action::Send { connection, buffer } => {
                     self.sent.extend_from_slice(&buffer.bytes);
                     let sent = buffer.bytes.len() as u32;
@@ -99,14 +111,14 @@ impl Bench {
         self.told(vec![Event::Received { connection, bytes }, Event::Idle])
     }
 
-    fn click(&mut self, slot: u32) -> Vec<Action> {
+    pub(super) fn click(&mut self, slot: u32) -> Vec<Action> {
         let body = format!("{{\"ad_id\":\"a\",\"timestamp\":{},\"request_id\":\"r{slot}\"}}", self.now.wall_ms);
         self.turn(&[accepted], slot);
         self.send(slot, request("application/json", body.len(), &body).as_bytes())
     }
 
     /// Wakes when the core asks to be woken, as long as it asks for nothing; how often, and what came then.
-    fn sleep_for(&mut self, seconds: u64) -> (usize, Vec<Action>) {
+    pub(super) fn sleep_for(&mut self, seconds: u64) -> (usize, Vec<Action>) {
         let end_ns = self.now.mono_ns + seconds * SECOND_NS;
         for wakes in 0.. {
             let deadline_ns = self.core.next_deadline_ns().min(self.now.mono_ns + SECOND_NS);
@@ -152,7 +164,7 @@ pub(super) fn request(kind: &str, length: usize, body: &str) -> String {
     format!("POST /v1/clicks HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-fn halted(actions: &[Action]) -> Option<Exit> {
+pub(super) fn halted(actions: &[Action]) -> Option<Exit> {
     actions.iter().find_map(|action| if let Action::Halt { exit, .. } = action { Some(*exit) } else { None })
 }
 

@@ -145,6 +145,8 @@ pub struct Keeper {
     inboxes: Vec<Inbox>,
     frees_seen: Vec<u64>,
     disk: Arc<DiskMeter>,
+    /// By the last look at the disk; and as the cores were told last, who are told of segments that have no room, too.
+    judged: DiskRoom,
     room: DiskRoom,
     /// The last look at the room failed, and was told of.
     blind: bool,
@@ -171,6 +173,7 @@ impl Keeper {
             frees_seen: vec![0; inboxes.len()],
             inboxes,
             disk,
+            judged: DiskRoom { open: true, segments_over: 0 },
             room: DiskRoom { open: true, segments_over: 0 },
             blind: false,
         };
@@ -189,48 +192,41 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // All that waits, so that what is freed already is not asked for again.
+            // All that waits, so that what is freed already is not asked for again, and makes room for what is wanted.
             let mut next = first;
             while let Some(job) = next {
-                match job {
-                    Job::Prepare { core, segment } => {
-                        if !self.want(usize::from(core), segment) {
-                            return;
-                        }
-                    }
-                    Job::Free { core, idle, segment } => {
-                        let core = usize::from(core);
-                        let log = idle.map_or(core, |idle| self.inboxes.len() + idle as usize);
-                        self.logs[log].freed.push_back(segment);
-                        self.frees_seen[core] += 1;
-                    }
-                }
+                self.take(job);
                 next = self.jobs.try_recv().ok();
             }
             self.logs.iter_mut().for_each(KeptLog::delete_freed);
-            if !self.try_again() {
+            if !(0..self.inboxes.len()).all(|core| self.make_wanted(core)) {
+                // The process is ending, and why was told: those who still ask shall not find that nobody is here.
+                while self.jobs.recv().is_ok() {}
                 return;
             }
+            self.look_at_room();
             self.tell_room(first.is_none());
         }
     }
 
-    /// Makes it, but while an older one waits for room. False: one cannot be made.
-    fn want(&mut self, core: usize, segment: u64) -> bool {
-        self.logs[core].wanted.push_back(segment);
-        self.logs[core].no_room.is_some() || self.make_wanted(core)
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Prepare { core, segment } => self.logs[usize::from(core)].wanted.push_back(segment),
+            Job::Free { core, idle, segment } => {
+                let core = usize::from(core);
+                let log = idle.map_or(core, |idle| self.inboxes.len() + idle as usize);
+                self.logs[log].freed.push_back(segment);
+                self.frees_seen[core] += 1;
+            }
+        }
     }
 
-    /// What had no room. False: one cannot be made.
-    fn try_again(&mut self) -> bool {
-        (0..self.inboxes.len()).all(|core| match self.logs[core].no_room {
-            Some(NoRoom { at, .. }) if at.elapsed() >= NO_ROOM_RETRY => self.make_wanted(core),
-            _ => true,
-        })
-    }
-
-    /// Where the disk has no room for one, clicks are shed until it has. False: one cannot be made, and the process ends.
+    /// Oldest first. Where the disk has no room for one, it is tried again later, those behind it wait, and clicks are shed meanwhile. False:
+    /// one cannot be made, and the process ends.
     fn make_wanted(&mut self, core: usize) -> bool {
+        if self.logs[core].no_room.as_ref().is_some_and(|no_room| no_room.at.elapsed() < NO_ROOM_RETRY) {
+            return true;
+        }
         while let Some(segment) = self.logs[core].wanted.front().copied() {
             let made = self.prepare(core, segment);
             let log = &mut self.logs[core];
@@ -259,8 +255,10 @@ impl Keeper {
                         "segment {segment:010} in {directory} could not be prepared: {error}. Look at the disk and its room \
                          before a restart"
                     );
-                    self.inboxes[core].send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
-                    return false;
+                    // Nor does that end the others.
+                    let ended = !self.inboxes[core].send(Inbound::Halt { exit: Exit::LogWriteFailed, why });
+                    (log.no_room, _) = (None, log.wanted.clear());
+                    return ended;
                 }
             }
         }
@@ -274,16 +272,19 @@ impl Keeper {
         let filled = log.tried_at.replace(now).map_or(Duration::ZERO, |tried_at| now - tried_at);
         let share = (self.segment_bytes as f64 / PREPARE_MAX_OF_BYTES as f64).min(1.0);
         let within = (filled / 2).min(PREPARE_MAX.mul_f64(share)) / cores;
+        if log.no_room.is_some() {
+            // What could not be deleted when the last try failed.
+            segments::delete_segment(&log.dir, segment)?;
+        }
         prepare_segment(&log.dir, segment, self.segment_bytes, within)?;
         segments::open_segment_for_writing(&log.dir, segment)
     }
 
-    /// What has changed; and at each look as long as segments should go.
-    fn tell_room(&mut self, look: bool) {
+    /// By what logs and disk hold. A look that fails changes nothing.
+    fn look_at_room(&mut self) {
         let (log_bytes, free_bytes) = match self.sizes() {
             Ok(sizes) => sizes,
             Err(error) => {
-                // What was known last goes on: a look that fails is no room.
                 if !std::mem::replace(&mut self.blind, true) {
                     tracing::warn!(directory = %self.data_dir.display(), "the log's room cannot be looked at, tried again: {error}");
                 }
@@ -293,13 +294,26 @@ impl Keeper {
         self.blind = false;
         let store_bytes = self.note_sizes((log_bytes, free_bytes));
         let (reserve_bytes, segment_bytes) = (self.reserve_bytes, self.segment_bytes);
-        let mut room =
-            DiskRoom::judge(self.room.open, log_bytes, free_bytes, self.bytes_max, reserve_bytes, segment_bytes);
-        // What is free says nothing of a quota. One more segment goes for each try that failed.
+        let was_open = self.judged.open;
+        self.judged = DiskRoom::judge(was_open, log_bytes, free_bytes, self.bytes_max, reserve_bytes, segment_bytes);
+        if was_open && !self.judged.open && self.room.open {
+            let limit = self.bytes_max;
+            tracing::warn!(
+                log_bytes,
+                limit,
+                store_bytes,
+                free_bytes,
+                "the log's room is used up: clicks are shed with 503"
+            );
+        }
+    }
+
+    /// What has changed; and at each look as long as segments should go.
+    fn tell_room(&mut self, look: bool) {
+        // What is free says nothing of a quota: for each try that failed one more segment goes, of each core.
         let frees_seen: u64 = self.frees_seen.iter().sum();
-        let mut lacking = self.logs.iter().filter_map(|log| log.no_room.as_ref()).peekable();
-        let is_told = lacking.peek().is_some();
-        for no_room in lacking {
+        let mut room = self.judged;
+        for no_room in self.logs.iter().filter_map(|log| log.no_room.as_ref()) {
             let over = u32::from(no_room.frees_seen == frees_seen);
             room = DiskRoom { open: false, segments_over: room.segments_over.max(over) };
         }
@@ -309,15 +323,6 @@ impl Keeper {
         let was = std::mem::replace(&mut self.room, room);
         if room.open && !was.open {
             tracing::info!("the log has room again: clicks are taken");
-        } else if !room.open && was.open && !is_told {
-            let limit = self.bytes_max;
-            tracing::warn!(
-                log_bytes,
-                limit,
-                store_bytes,
-                free_bytes,
-                "the log's room is used up: clicks are shed with 503"
-            );
         }
         if room != was || look && room.segments_over > 0 {
             // Homes are spread evenly, so the logs are about equally long.
@@ -364,17 +369,48 @@ fn disk_usage(dir: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
     use crate::wake::Wake;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
 
-    /// Of one core, with its inbox.
-    fn keeper(dir: &Path) -> (Keeper, Receiver<Inbound>) {
-        let (wake, _) = Wake::pair().expect("an eventfd");
-        let mut config = Config { data_dir: dir.to_owned(), ..Config::default() };
+    /// Of a core for each log, with their inboxes, and the end of the channel that brings it jobs.
+    fn keeper_of<const N: usize>(data_dir: &Path, logs: [PathBuf; N]) -> (Keeper, [Receiver<Inbound>; N], Sender<Job>) {
+        let mut config = Config { data_dir: data_dir.to_owned(), ..Config::default() };
         config.log.segment_bytes = 1 << 20;
-        let (sender, inbox) = channel();
-        let inboxes = vec![Inbox::new(sender, Arc::new(wake))];
-        let store = dir.join("store.redb");
-        (Keeper::new(&config, vec![dir.to_owned()], store, channel().1, inboxes, Arc::default()), inbox)
+        let ends = [(); N].map(|()| channel());
+        let inbox = |(sender, _): &(Sender<Inbound>, Receiver<Inbound>)| {
+            let (wake, _) = Wake::pair().expect("an eventfd");
+            Inbox::new(sender.clone(), Arc::new(wake))
+        };
+        let (inboxes, (jobs, receiver)) = (ends.iter().map(inbox).collect(), channel());
+        let store = data_dir.join("store.redb");
+        let keeper = Keeper::new(&config, logs.to_vec(), store, receiver, inboxes, Arc::default());
+        (keeper, ends.map(|(_, inbox)| inbox), jobs)
+    }
+
+    fn keeper(dir: &Path) -> (Keeper, Receiver<Inbound>) {
+        let (keeper, [inbox], _) = keeper_of(dir, [dir.to_owned()]);
+        (keeper, inbox)
+    }
+
+    fn no_room(ago: Duration) -> Option<NoRoom> {
+        Some(NoRoom { at: Instant::now() - ago, frees_seen: 0 })
+    }
+
+    /// The segments that it was told of, and nothing else.
+    fn ready(inbox: &Receiver<Inbound>) -> Vec<u64> {
+        let segment = |told| match told {
+            Inbound::SegmentReady { segment, .. } => segment,
+            _ => panic!("it is told of segments alone"),
+        };
+        inbox.try_iter().map(segment).collect()
+    }
+
+    /// Open or not, and how many segments should go; nothing else was told.
+    fn rooms(inbox: &Receiver<Inbound>) -> Vec<(bool, u32)> {
+        let room = |told| match told {
+            Inbound::Room { open, segments_over, .. } => (open, segments_over),
+            _ => panic!("it is told of room alone"),
+        };
+        inbox.try_iter().map(room).collect()
     }
 
     #[test]
@@ -382,31 +418,68 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("logs")).expect("made");
         let (mut keeper, inbox) = keeper(dir.path());
-        let no_room = |ago| Some(NoRoom { at: Instant::now() - ago, frees_seen: 0 });
-        let ready = |told| match told {
-            Inbound::SegmentReady { segment, .. } => segment,
-            _ => panic!("it is told of segments alone"),
-        };
-        keeper.logs[0].wanted.push_back(7);
         keeper.logs[0].no_room = no_room(Duration::ZERO);
-        assert!(keeper.want(0, 8) && keeper.try_again() && inbox.try_iter().next().is_none());
+        [7, 8].into_iter().for_each(|segment| keeper.take(Job::Prepare { core: 0, segment }));
+        assert!(keeper.make_wanted(0) && ready(&inbox).is_empty());
         let told = |keeper: &mut Keeper| {
+            keeper.look_at_room();
             keeper.tell_room(true);
-            inbox
-                .try_iter()
-                .map(|told| match told {
-                    Inbound::Room { open, segments_over, .. } => (open, segments_over),
-                    _ => panic!("it is told of room alone"),
-                })
-                .collect::<Vec<_>>()
+            rooms(&inbox)
         };
         assert_eq!(told(&mut keeper), [(false, 1)], "the disk itself has room");
         keeper.frees_seen[0] = 1;
         assert_eq!(told(&mut keeper), [(false, 0)], "one for each try");
+        // What the last try could not take away again is in nobody's way.
+        std::fs::write(dir.path().join("0000000007.seg"), "a part").expect("written");
         keeper.logs[0].no_room = no_room(NO_ROOM_RETRY);
-        assert!(keeper.try_again());
-        assert_eq!(inbox.try_iter().map(ready).collect::<Vec<u64>>(), [7, 8]);
+        assert!(keeper.make_wanted(0));
+        assert_eq!(ready(&inbox), [7, 8]);
         assert!(keeper.logs[0].no_room.is_none() && keeper.logs[0].wanted.is_empty());
+        assert_eq!(told(&mut keeper), [(true, 0)]);
+    }
+
+    #[test]
+    fn a_core_without_room_sheds_for_all_also_where_the_disk_cannot_be_looked_at() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut keeper, inboxes, _) = keeper_of(dir.path(), [dir.path().join("0"), dir.path().join("1")]);
+        keeper.logs[1].no_room = no_room(Duration::ZERO);
+        keeper.look_at_room();
+        keeper.tell_room(true);
+        assert!(keeper.blind, "there are no logs to look at");
+        assert_eq!(inboxes.each_ref().map(rooms), [[(false, 1)], [(false, 1)]]);
+        // A log that is between its marks was open before, and is so after it.
+        keeper.logs[1].no_room = None;
+        keeper.judged.segments_over = 1;
+        keeper.tell_room(true);
+        assert_eq!(inboxes.each_ref().map(rooms), [[(true, 1)], [(true, 1)]]);
+        assert!(keeper.judged.open);
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_ends_the_process_and_who_asks_meanwhile_is_heard() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (keeper, [inbox, _other], jobs) =
+            keeper_of(dir.path(), [dir.path().join("not there"), dir.path().to_owned()]);
+        let thread = std::thread::spawn(move || keeper.run());
+        jobs.send(Job::Prepare { core: 0, segment: 1 }).expect("it takes jobs");
+        let told = inbox.recv_timeout(Duration::from_secs(60)).expect("it is told");
+        let Inbound::Halt { exit: Exit::LogWriteFailed, why } = told else { panic!("the segment cannot be made") };
+        assert!(why.contains("segment 0000000001"), "{why}");
+        jobs.send(Job::Prepare { core: 1, segment: 1 }).expect("it is still here");
+        drop(jobs);
+        thread.join().expect("it ends with the last who could ask");
+    }
+
+    #[test]
+    fn a_segment_of_a_worker_that_has_ended_is_nobodys_concern() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut keeper, [gone, inbox], _) =
+            keeper_of(dir.path(), [dir.path().join("not there"), dir.path().to_owned()]);
+        drop(gone);
+        [0, 1].into_iter().for_each(|core| keeper.take(Job::Prepare { core, segment: 1 }));
+        assert!(keeper.make_wanted(0) && keeper.make_wanted(1));
+        assert_eq!(ready(&inbox), [1]);
+        assert!(keeper.logs[0].wanted.is_empty());
     }
 
     #[test]

@@ -288,6 +288,11 @@ impl Writer {
         self.open.is_some() || !self.sealed.is_empty() || !self.in_flight.is_empty()
     }
 
+    /// What is to be written next has no segment yet.
+    pub fn waits_for_segment(&self) -> bool {
+        self.in_flight.is_empty() && self.sealed.front().is_some_and(|sealed| !self.is_ready(sealed))
+    }
+
     /// Whether the core should seal now: its oldest record is old enough, or it would otherwise sleep. (A full frame is
     /// sealed when [`Writer::room`] asks for it.)
     pub fn due(&mut self, mono_ns: u64, would_sleep: bool) -> bool {
