@@ -48,8 +48,16 @@ struct Files {
     /// What each call was that changes something, in their order.
     calls: Vec<String>,
     cut_at: Option<Cut>,
-    /// What all files may take, in bytes; none: as much as there is memory.
-    capacity: Option<u64>,
+    /// None: as much as there is memory.
+    capacity: Option<Capacity>,
+}
+
+/// What all files may take.
+#[derive(Clone, Copy)]
+struct Capacity {
+    bytes: u64,
+    /// What one user may have of a disk that has room: who asks for what is free is not told of it.
+    is_quota: bool,
 }
 
 /// The power goes with a call: the `nth` of those that are the same, from 0.
@@ -152,8 +160,17 @@ impl Disk {
 
     /// Files may grow by so many bytes from here on.
     pub fn leave_free(&self, bytes: u64) {
+        self.bound(bytes, false);
+    }
+
+    /// As [`Disk::leave_free`]; nobody knows of it before a write is refused.
+    pub fn leave_by_quota(&self, bytes: u64) {
+        self.bound(bytes, true);
+    }
+
+    fn bound(&self, bytes: u64, is_quota: bool) {
         let mut files = self.files();
-        files.capacity = Some(files.used() + bytes);
+        files.capacity = Some(Capacity { bytes: files.used() + bytes, is_quota });
     }
 
     /// What was called so far that changes something, as `write store.redb` or `sync a segment`.
@@ -395,11 +412,13 @@ impl Files {
         names.flatten().map(|number| self.attributes(*number).size).sum()
     }
 
-    /// False: there is no room for it.
-    fn write(&mut self, number: u64, from: usize, data: &[u8], durable: bool) -> bool {
+    /// Fails where there is no room for it.
+    fn write(&mut self, number: u64, from: usize, data: &[u8], durable: bool) -> Result<(), Errno> {
         let grows = (from + data.len()).saturating_sub(self.bytes(number).len()) as u64;
-        if grows > 0 && self.capacity.is_some_and(|capacity| self.used() + grows > capacity) {
-            return false;
+        if let Some(Capacity { bytes, is_quota }) = self.capacity.filter(|_| grows > 0)
+            && self.used() + grows > bytes
+        {
+            return Err(if is_quota { Errno::EDQUOT } else { Errno::ENOSPC });
         }
         let put = |content: &mut Content| {
             let Content::File(bytes) = content else { panic!("{number} is a folder") };
@@ -412,7 +431,7 @@ impl Files {
             put(&mut node.durable);
             self.syncs += 1;
         }
-        true
+        Ok(())
     }
 
     fn sync(&mut self, number: u64) {
@@ -586,8 +605,8 @@ impl Filesystem for Forgetful {
         let durable = flags.0 & libc::O_DSYNC != 0;
         let write = |files: &mut Files| files.write(number.0, offset as usize, data, durable);
         match self.0.act(number.0, None, "write", true, write) {
-            Some(true) => reply.written(data.len() as u32),
-            Some(false) => reply.error(Errno::ENOSPC),
+            Some(Ok(())) => reply.written(data.len() as u32),
+            Some(Err(full)) => reply.error(full),
             None => reply.error(Errno::EIO),
         }
     }
@@ -619,7 +638,8 @@ impl Filesystem for Forgetful {
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         const BLOCK_BYTES: u64 = 4096;
         let files = self.0.files();
-        let blocks = files.capacity.map_or(1 << 24, |bytes| bytes / BLOCK_BYTES);
+        let blocks = files.capacity.filter(|capacity| !capacity.is_quota);
+        let blocks = blocks.map_or(1 << 24, |capacity| capacity.bytes / BLOCK_BYTES);
         let free = blocks.saturating_sub(files.used().div_ceil(BLOCK_BYTES));
         reply.statfs(blocks, free, free, 1 << 20, 1 << 20, BLOCK_BYTES as u32, 255, BLOCK_BYTES as u32);
     }

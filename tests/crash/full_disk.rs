@@ -1,7 +1,9 @@
 //! A disk that others fill: what has no room waits for it, clicks are shed meanwhile, and nothing that was acknowledged depends on it. Nor does
 //! anything on what can be said.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tollgate::wal::segments::{LogDir, list_logs};
 
 use crate::client::{Connection, request, send_one_by_one};
 use crate::forgetful::{Disk, Mounted};
@@ -9,17 +11,38 @@ use crate::server::{EXPORTS, PATIENCE, Server, answer, audited, binary, now_ms, 
 
 const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// Twenty clicks are counted on it, and one segment of its log is begun.
-fn disk(at: &Path) -> (Disk, Mounted) {
+/// How little room a disk has: what it says is free; or what one user may have, of which nobody says how much is left.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    Free,
+    Quota,
+}
+
+impl Bound {
+    fn leave(self, disk: &Disk, bytes: u64) {
+        match self {
+            Bound::Free => disk.leave_free(bytes),
+            Bound::Quota => disk.leave_by_quota(bytes),
+        }
+    }
+}
+
+/// Twenty clicks are counted on it, and one segment of each log is begun.
+fn disk(at: &Path, flags: &[&str]) -> (Disk, Mounted) {
     let (plain, mounted) = (at.join("plain"), at.join("mounted"));
     [&plain, &mounted].into_iter().for_each(|path| std::fs::create_dir(path).expect("ours"));
     let disk = Disk::of(&plain);
     let mount = disk.mount(&mounted);
-    let server = Server::start(&mounted.join("data"), &EXPORTS);
+    let server = Server::start(&mounted.join("data"), flags);
     send_one_by_one(server.clicks, 0, 20);
     server.wait_for_gross(20);
     server.stop();
     (disk, mount)
+}
+
+/// As many cores as are named.
+fn flags(cores: &'static str) -> Vec<&'static str> {
+    [&EXPORTS[..], &["--cores", cores]].concat()
 }
 
 /// The status of the answer to one click of now.
@@ -32,19 +55,28 @@ fn status_of_a_click(server: &Server, number: u64) -> u16 {
 
 #[test]
 fn a_next_segment_that_has_no_room_sheds_until_there_is_some() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (disk, mount) = disk(folder.path());
+    a_next_segment_waits_for_room(Bound::Free, "1");
+}
+
+#[test]
+fn so_it_does_where_a_quota_is_used_up_and_with_two_cores() {
+    a_next_segment_waits_for_room(Bound::Quota, "2");
+}
+
+fn a_next_segment_waits_for_room(bound: Bound, cores: &'static str) {
+    let (folder, flags) = (tempfile::tempdir().expect("a folder"), flags(cores));
+    let (disk, mount) = disk(folder.path(), &flags);
     let data_dir = folder.path().join("mounted/data");
     // A start takes the place of the segment that was prepared and never begun; the one after it does not fit, and what the store takes does.
-    disk.leave_free(SEGMENT_BYTES / 2);
-    let mut server = Server::start(&data_dir, &EXPORTS);
+    bound.leave(&disk, SEGMENT_BYTES / 2);
+    let mut server = Server::start(&data_dir, &flags);
     let told = || std::fs::read_to_string(data_dir.with_extension("stderr")).expect("a file");
     wait_until("the next segment has no room", || told().contains("no room for the next segment"));
     wait_until("it says so", || answer(server.admin, "/readyz").0.starts_with("HTTP/1.1 503"));
     assert_eq!(status_of_a_click(&server, 20), 503);
     assert!(server.is_running(), "it waits for room");
 
-    disk.leave_free(64 * SEGMENT_BYTES);
+    bound.leave(&disk, 64 * SEGMENT_BYTES);
     wait_until("clicks are taken again", || status_of_a_click(&server, 20) == 202);
     send_one_by_one(server.clicks, 21, 40);
     server.wait_for_gross(40);
@@ -54,28 +86,39 @@ fn a_next_segment_that_has_no_room_sheds_until_there_is_some() {
 }
 
 #[test]
-fn a_start_without_room_for_its_segment_ends_with_72_takes_none_and_the_next_goes_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (disk, mount) = disk(folder.path());
+fn a_start_without_room_for_a_segment_of_each_core_ends_with_72_leaves_none_and_the_next_goes_on() {
+    for (bound, cores, why) in [
+        (Bound::Free, "1", "it takes 1048576 bytes, and "),
+        (Bound::Free, "2", "it takes 1048576 bytes, and "),
+        (Bound::Quota, "2", "Disk quota exceeded"),
+    ] {
+        a_start_leaves_none(bound, cores, why);
+    }
+}
+
+fn a_start_leaves_none(bound: Bound, cores: &'static str, why: &str) {
+    let (folder, flags) = (tempfile::tempdir().expect("a folder"), flags(cores));
+    let (disk, mount) = disk(folder.path(), &flags);
     let data_dir = folder.path().join("mounted/data");
-    // The place of the segment that was never begun goes to somebody else.
+    // The place of one of the segments that were never begun goes to somebody else.
     let others = folder.path().join("mounted/others");
-    disk.leave_free(SEGMENT_BYTES / 2);
-    let free =
-        || rustix::fs::statvfs(folder.path().join("mounted").as_path()).map(|disk| disk.f_bavail * disk.f_frsize);
-    std::fs::remove_file(unbegun(&data_dir)).expect("it is there");
+    bound.leave(&disk, SEGMENT_BYTES / 2);
+    unbegun(&data_dir).iter().for_each(|path| std::fs::remove_file(path).expect("it is there"));
     std::fs::write(&others, vec![1; SEGMENT_BYTES as usize]).expect("it has room");
-    let before = free().expect("it tells");
-    let ended = Server::spawn(&data_dir, &EXPORTS).ended_within(PATIENCE);
-    assert!(
-        ended.code == Some(72) && ended.errors.contains("could not be prepared: it takes 1048576 bytes, and "),
-        "{ended:?}"
-    );
-    assert!(free().expect("it tells") + SEGMENT_BYTES / 4 > before, "a part of a segment is left");
+    let segments = || logs(&data_dir).iter().map(|log| log.segments().expect("readable")).collect::<Vec<_>>();
+    let before = segments();
+    for _ in 0..2 {
+        let ended = Server::spawn(&data_dir, &flags).ended_within(PATIENCE);
+        assert!(
+            ended.code == Some(72) && ended.errors.contains("could not be prepared: ") && ended.errors.contains(why),
+            "{bound:?}, {cores} cores: {ended:?}"
+        );
+        assert_eq!(segments(), before, "{bound:?}, {cores} cores: a segment is left, or a part of one");
+    }
 
     std::fs::remove_file(&others).expect("ours");
-    disk.leave_free(64 * SEGMENT_BYTES);
-    let server = Server::start(&data_dir, &EXPORTS);
+    bound.leave(&disk, 64 * SEGMENT_BYTES);
+    let server = Server::start(&data_dir, &flags);
     send_one_by_one(server.clicks, 20, 40);
     server.wait_for_gross(40);
     server.stop();
@@ -103,8 +146,15 @@ fn what_nobody_can_read_changes_no_exit_code_and_ends_no_service() {
     }
 }
 
-fn unbegun(data_dir: &Path) -> std::path::PathBuf {
-    let logs = tollgate::wal::segments::list_logs(data_dir).expect("readable");
-    let last = logs[0].segments().expect("readable").pop().expect("one is always ahead");
-    logs[0].segment_path(last.segment)
+/// The newest of each log: one is always ahead.
+fn unbegun(data_dir: &Path) -> Vec<PathBuf> {
+    let newest = |log: &LogDir| {
+        let last = log.segments().expect("readable").pop().expect("one is always ahead");
+        log.segment_path(last.segment)
+    };
+    logs(data_dir).iter().map(newest).collect()
+}
+
+fn logs(data_dir: &Path) -> Vec<LogDir> {
+    list_logs(data_dir).expect("readable")
 }

@@ -21,7 +21,7 @@
 //! 71  a_log_older_than_what_was_exported_is_repaired_and_counts_stay                   Kafka
 //! 72  a_write_of_the_log_that_fails_72
 //! 72  a_segment_that_cannot_be_prepared_72
-//! 72  a_start_without_room_for_its_segment_ends_with_72_takes_none_and_the_next_goes_on
+//! 72  a_start_without_room_for_a_segment_of_each_core_ends_with_72_leaves_none_and_the_next_goes_on
 //! 73  a_second_process_on_a_directory_73_and_the_first_goes_on
 //! 73  a_log_that_is_there_twice_73_until_one_is_moved_away
 //! 73  a_directory_that_exported_to_kafka_is_refused_by_another_sink_edge_or_topic
