@@ -24,6 +24,13 @@ pub struct Recovered {
     ends: Vec<(Position, u64)>,
 }
 
+impl Recovered {
+    /// Where the other logs end, and their next segments.
+    pub fn others(&self, log: &LogDir) -> Vec<(Position, u64)> {
+        self.ends.iter().filter(|(end, _)| end.log_id != log.log_id).cloned().collect()
+    }
+}
+
 /// What a start recovers, or its halt; and so the next one, whatever the first has cleared away.
 pub fn recovered(disk: &Disk, log: &LogDir, confirmed: &[Position]) -> Result<Recovered, LogError> {
     let copy = Disk::new();

@@ -1,4 +1,5 @@
-//! Drives. What a disk could hold. At every write of a world: what a power cut could leave of it, sector by sector; after it, a fault
+//! Drives. What a disk could hold. At every write of a world: what a power cut could leave of it, sector by sector, and of all else that
+//! is under way; after it, a fault
 //! of the disk in what was synced. Each of these is read by the product's own reading of the log, recovered as a start does, and undone.
 
 use std::collections::BTreeSet;
@@ -18,9 +19,10 @@ use crate::found::read;
 use crate::rng::Rng;
 use crate::world::World;
 
-/// In percent of the writes: where power cuts are tried, of those that begin a log's part of a start and of the others; and where a fault
-/// is. Many worlds show more than one that is tried through.
+/// In percent of the writes: where power cuts are tried, of those that begin a log's part of a start, of those beside which a segment is made or
+/// deleted, and of the others; and where a fault is. Many worlds show more than one that is tried through.
 const POWER_CUTS_AT_START: u64 = 20;
+const POWER_CUTS_BESIDE_A_SEGMENT: u64 = 20;
 const POWER_CUTS: u64 = 2;
 const FAULTS: u64 = 45;
 /// States of one write, where not all are tried: those that a disk is likeliest to make, and others.
@@ -33,12 +35,17 @@ const ALL_CHOICES: u64 = 10;
 pub struct Images {
     rng: Rng,
     pub power_cuts: u64,
+    /// Of them, beside a write of another core that was under way, a segment, and the mirror.
+    pub beside: [u64; 3],
     pub faults: Faults,
 }
 
+/// What they are called.
+pub const BESIDE: [&str; 3] = ["writes", "segments", "mirrors"];
+
 impl Images {
     pub fn new(seed: u64) -> Images {
-        Images { rng: Rng::new(!seed), power_cuts: 0, faults: Faults::new(seed) }
+        Images { rng: Rng::new(!seed), power_cuts: 0, beside: [0; 3], faults: Faults::new(seed) }
     }
 
     /// Which sectors of a write are there, no choice twice.
@@ -62,8 +69,8 @@ impl Images {
         states.into_iter().collect()
     }
 
-    /// All that a power cut during this write could leave.
-    fn cut_power(&mut self, disk: &Disk, log: &LogDir, confirmed: &[Position], write: &LogWrite, bytes: &[u8]) {
+    /// All that a power cut during this write could leave; how many states.
+    fn cut_power(&mut self, disk: &Disk, log: &LogDir, confirmed: &[Position], write: &LogWrite, bytes: &[u8]) -> u64 {
         let known = of(log, confirmed);
         let file = OpenOptions::new().read(true).write(true).open(log.segment_path(write.segment));
         let file = file.expect("a segment is prepared before it is written to");
@@ -74,6 +81,7 @@ impl Images {
         put(bytes);
         let all = read(log, known).unwrap_or_else(|error| panic!("after a write, the log halts: {error}")).0;
         assert!(all.len() == base.len() + 1 && all.starts_with(&base), "a write is one frame more: {all:?}");
+        let (tried, mut others) = (self.power_cuts, None);
         for kept in self.states(bytes.len() / SECTOR_BYTES) {
             let mut state = before.clone();
             for at in kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(sector, _)| sector * SECTOR_BYTES) {
@@ -89,9 +97,12 @@ impl Images {
             let start = recovered(disk, log, confirmed);
             let start = start.unwrap_or_else(|error| panic!("after a power cut a start halts, {}: {error}", what()));
             assert_eq!(start.frames, found.len(), "a start goes on with another log than is read, {}", what());
+            let others = others.get_or_insert_with(|| start.others(log));
+            assert_eq!(start.others(log), *others, "what is there of one log changes another, {}", what());
             self.power_cuts += 1;
         }
         put(&before);
+        self.power_cuts - tried
     }
 }
 
@@ -99,10 +110,18 @@ impl World {
     /// Tries what could become of the log at this write, if this world is for that.
     pub fn try_power_cuts(&mut self, log: &LogDir, write: &LogWrite, bytes: &[u8]) {
         let Some(mut images) = self.images.take() else { return };
-        // A start's first frame, before it serves.
-        let percent = if self.server.is_none() { POWER_CUTS_AT_START } else { POWER_CUTS };
+        let percent = match &self.server {
+            None => POWER_CUTS_AT_START,
+            Some(server) if server.keeper_works().is_some() => POWER_CUTS_BESIDE_A_SEGMENT,
+            Some(_) => POWER_CUTS,
+        };
         if images.rng.percent(percent) {
-            images.cut_power(&self.disk, log, &self.remembered(), write, bytes);
+            let confirmed = self.remembered();
+            let meanwhile = self.meanwhile(&confirmed, &mut images.rng);
+            let states = images.cut_power(&self.disk, log, &confirmed, write, bytes);
+            let kinds = [meanwhile.writes, meanwhile.segments, meanwhile.mirrors];
+            images.beside.iter_mut().zip(kinds).for_each(|(beside, some)| *beside += states * some.min(1));
+            meanwhile.undone();
         }
         self.images = Some(images);
     }
@@ -122,7 +141,7 @@ impl World {
 }
 
 /// Up to where a start knows this log to be exported.
-fn of<'p>(log: &LogDir, confirmed: &'p [Position]) -> Option<&'p Position> {
+pub fn of<'p>(log: &LogDir, confirmed: &'p [Position]) -> Option<&'p Position> {
     confirmed.iter().find(|position| position.log_id == log.log_id)
 }
 

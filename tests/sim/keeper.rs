@@ -34,6 +34,28 @@ pub struct Keeper {
     no_room: BTreeMap<usize, VecDeque<u64>>,
 }
 
+/// What the keeper does now.
+pub enum Work<'s> {
+    Makes(&'s LogDir, u64),
+    Deletes(&'s LogDir, u64),
+}
+
+impl Server {
+    /// The next job, if nothing else has to be done before it.
+    pub fn keeper_works(&self) -> Option<Work<'_>> {
+        let (log, segment) = match *self.keeper.jobs.front()? {
+            Job::Prepare { core, segment } => {
+                let waits = self.keeper.no_room.contains_key(&core);
+                return (!waits).then(|| Work::Makes(&self.cores[core].log, segment));
+            }
+            Job::Free { core, segment } => (&self.cores[core].log, segment),
+            Job::FreeIdle { log, segment } => (&self.idle[log as usize], segment),
+        };
+        let waits = self.keeper.freed.get(&log.log_id).is_some_and(|(_, freed)| !freed.is_empty());
+        (!waits).then_some(Work::Deletes(log, segment))
+    }
+}
+
 impl Keeper {
     pub fn lacks_room(&self) -> bool {
         !self.no_room.is_empty()

@@ -29,6 +29,7 @@ mod images;
 mod kafka;
 mod keeper;
 mod late;
+mod meanwhile;
 mod mesh;
 mod neighbour;
 mod network;
@@ -51,11 +52,13 @@ use std::time::Instant;
 use campaign::{campaign, shrink};
 use damage::{Kind, Outcomes};
 use document::document;
-use images::Images;
+use images::{BESIDE, Images};
 use world::{Verdict, World};
 
 /// Seeds of a normal run.
 const SLICE: u64 = 300;
+/// States of a disk.
+const SLICE_OF_IMAGES: u64 = 1_500;
 
 /// Situations that the slice must meet, or it proves too little.
 const MUST_COVER: &[&str] = &[
@@ -265,8 +268,9 @@ fn every_seed_keeps_the_promises() {
 /// In one world after the other, until so many images are read.
 #[test]
 fn all_images_that_a_disk_could_hold_are_read_or_refused() {
-    let least: u64 = std::env::var("SIM_IMAGES").map_or(1_500, |count| count.parse().expect("a whole number"));
-    let (from, mut power_cuts, mut faults) = (seeds().1, 0, BTreeMap::<Kind, Outcomes>::new());
+    let least: u64 =
+        std::env::var("SIM_IMAGES").map_or(SLICE_OF_IMAGES, |count| count.parse().expect("a whole number"));
+    let (from, mut power_cuts, mut beside, mut faults) = (seeds().1, 0, [0; 3], BTreeMap::<Kind, Outcomes>::new());
     let began = Instant::now();
     println!("worlds from seed {from} on, until {least} states of a disk were read");
     let mut seed = from - 1;
@@ -282,6 +286,7 @@ fn all_images_that_a_disk_could_hold_are_read_or_refused() {
         });
         let images = verdict.images.expect("it went in");
         power_cuts += images.power_cuts;
+        beside.iter_mut().zip(images.beside).for_each(|(all, more)| *all += more);
         // Those that the world's own starts met, too.
         let at_starts = verdict.damage.into_iter().flat_map(|damage| damage.outcomes);
         for (kind, outcomes) in images.faults.outcomes.into_iter().chain(at_starts) {
@@ -289,8 +294,14 @@ fn all_images_that_a_disk_could_hold_are_read_or_refused() {
         }
     }
     let each = faults.iter().map(|(kind, outcomes)| format!("\"{kind:?}\":{}", outcomes.json()));
-    let counts = format!("\"power_cuts\":{power_cuts},\"faults\":{{{}}}", each.collect::<Vec<_>>().join(","));
-    println!("{}", document("images", [from, seed], &counts, began, true));
+    let counts = format!(
+        "\"power_cuts\":{power_cuts},\"beside\":{{{}}},\"faults\":{{{}}}",
+        BESIDE.iter().zip(beside).map(|(what, states)| format!("\"{what}\":{states}")).collect::<Vec<_>>().join(","),
+        each.collect::<Vec<_>>().join(",")
+    );
+    let met_all = power_cuts < SLICE_OF_IMAGES || beside.iter().all(|states| *states > 0);
+    println!("{}", document("images", [from, seed], &counts, began, met_all));
+    assert!(met_all, "{beside:?} power cuts beside {BESIDE:?}: it proves too little");
 }
 
 #[test]

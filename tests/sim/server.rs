@@ -145,6 +145,15 @@ impl Server {
         }
     }
 
+    /// Writes of the logs that are under way.
+    pub fn writing(&self) -> impl Iterator<Item = (&LogDir, &LogWrite, &[u8])> {
+        self.cores.iter().filter_map(|host| {
+            let (buffer, write) = host.write.as_ref()?;
+            let from = write.buffer_offset as usize;
+            Some((&host.log, write, &buffer.memory[from..from + write.length as usize]))
+        })
+    }
+
     pub fn what_is_left(&self) -> String {
         let of_core = |core: &CoreHost| {
             format!(
