@@ -60,6 +60,11 @@ impl Kind {
         Kind::WrittenAnew,
     ];
 
+    /// It takes the end of the log back, and nothing else.
+    fn takes_the_end(self) -> bool {
+        matches!(self, Kind::MissingNewest | Kind::ZeroedSectorOfLast | Kind::LostLastWrite | Kind::RolledBack)
+    }
+
     pub fn ends(self) -> Ends {
         const DAMAGED: &[Exit] = &[Exit::LogDamaged];
         let (survives, exits, loses) = match self {
@@ -144,6 +149,30 @@ fn shorter(kind: Kind, mut found: Vec<Frame>, base: &[Frame], spots: &[Spot], kn
     let kept = base[same].lsn - 1;
     assert!(kept >= exported, "{kind:?}: exported up to LSN {exported}, and the log ends at {kept}");
     Fate::Shorter { clicks: found.iter().map(|frame| frame.clicks).sum() }
+}
+
+/// Whether a start can know that the end of a log is gone: it was exported, which is all that is wrong with what is left; no frame is left; or
+/// something lies behind, a write that nobody was answered.
+fn is_missed(log: &LogDir, spots: &[Spot]) -> bool {
+    let exported = read(log, None).is_ok();
+    let none_left = spots.iter().all(|spot| !has_bytes(log, *spot));
+    exported || none_left || is_followed(log, spots[spots.len() - 1])
+}
+
+fn has_bytes(log: &LogDir, spot: Spot) -> bool {
+    let file = std::fs::read(log.segment_path(spot.segment)).unwrap_or_default();
+    let from = (spot.offset as usize).min(file.len());
+    file[from..(from + FRAME_HEADER_BYTES).min(file.len())].iter().any(|byte| *byte != 0)
+}
+
+fn is_followed(log: &LogDir, last: Spot) -> bool {
+    let behind = |segment: u64| {
+        let file = std::fs::read(log.segment_path(segment)).unwrap_or_default();
+        let from = if segment == last.segment { last.offset as usize + last.bytes } else { 0 };
+        file.get(from..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0))
+    };
+    let segments = log.segments().unwrap_or_default();
+    segments.iter().any(|file| file.segment >= last.segment && behind(file.segment))
 }
 
 /// How to undo a fault. Whoever has a segment open finds the same file again.
@@ -251,6 +280,10 @@ impl Faults {
         let fate = match read {
             Err(error) => {
                 assert!(kind.ends().exits.contains(&error.exit()), "{kind:?}: {error}");
+                assert!(
+                    !kind.takes_the_end() || is_missed(log, &spots),
+                    "{kind:?}: nothing tells that the end is gone, but: {error}"
+                );
                 Fate::Halted(error.exit().code())
             }
             Ok((found, _)) if found == base => {

@@ -247,6 +247,7 @@ impl World {
                     return self.kill();
                 }
                 if self.refuses(Refused::Mirror) {
+                    self.mirror_refused = true;
                     self.remembered_in_part(&checkpoint);
                     Told::Remembered(Err("the simulated disk refuses".to_owned()))
                 } else {

@@ -282,7 +282,8 @@ impl World {
     /// In hours in which little happens, this happens as rarely.
     fn global_dies(&mut self, when: &'static str) -> bool {
         let in_1000 = if self.rests() { 5 } else { 40 };
-        let dies = !self.draining && self.rng.below(1_000) < in_1000;
+        // In the scripted world it is stopped at its points alone.
+        let dies = self.points.is_none() && !self.draining && self.rng.below(1_000) < in_1000;
         if dies {
             self.trace.cover(when);
         }

@@ -8,10 +8,11 @@ use tollgate::exit::Exit;
 use tollgate::export::kafka::following::{Following, Wait};
 use tollgate::export::kafka::order::{Ask, Order};
 use tollgate::export::{Halt, Look, Outcome, SinkError, Told};
-use tollgate_wire::{Checkpoint, Transaction, decode_checkpoint};
+use tollgate_wire::{Checkpoint, Transaction, decode_checkpoint, decode_partial};
 
 use crate::broker::{CHECKPOINTS, Kind, PARTIALS, Record, Refused, Writer};
 use crate::exporting::{Pending, Plan};
+use crate::oracle::Rows;
 use crate::world::{Happening, MS, SECOND, World};
 
 /// The edge that is tested, and the writer that it is.
@@ -364,7 +365,8 @@ impl World {
     /// another one exported as this edge, and nowhere else.
     pub fn exporter_halts(&mut self, halt: &Halt) {
         if let Halt::Mirror(_) = halt {
-            assert_eq!(halt.exit(), Exit::Store, "{halt}");
+            assert!(self.mirror_refused && halt.exit() == Exit::Store, "{halt}");
+            self.mirror_refused = false;
             self.trace.cover("halted by a mirror that cannot be kept");
             return self.kill();
         }
@@ -376,6 +378,30 @@ impl World {
         self.note("halted", &[]);
         self.trace.cover("halted over a topic that was rewound");
         (self.halted, self.finished) = (true, true);
+    }
+
+    /// What a reader of the topic sums in the end is what was decided: no record is missing, none is there twice, or of a transaction that was
+    /// aborted. The oracle holds what was decided against what clients know.
+    pub fn topic_holds_what_was_decided(&mut self) {
+        if !self.options.remote || self.trace.covered.contains_key("topics emptied") {
+            return;
+        }
+        // Markers that are on their way arrive, and what nobody ends any more is aborted.
+        while self.broker.tick(u64::MAX) {}
+        let mut rows = Rows::new();
+        for (_, record) in self.broker.committed(PARTIALS, 0).0 {
+            if record.key == EDGE_ID && record.kind == Kind::Partial {
+                let partial = decode_partial(&record.payload).expect("what was committed can be read");
+                *rows.entry((partial.campaign_id, partial.ad_id, partial.pane_start_ms)).or_default() += partial.clicks;
+            }
+        }
+        let differs = self.sink.rows.iter().find(|(key, clicks)| rows.get(key) != Some(clicks));
+        assert!(
+            differs.is_none() && rows.len() == self.sink.rows.len(),
+            "the topic holds {} rows, {} were decided; the first that differs: {differs:?}",
+            rows.len(),
+            self.sink.rows.len()
+        );
     }
 
     /// The process is gone; its word to commit may be on its way.

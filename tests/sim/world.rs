@@ -161,6 +161,8 @@ pub struct World {
     pub stalled_until_ns: u64,
     /// What the disk will not do when it is asked next.
     pub refused: Option<Refused>,
+    /// It refused a mirror, and the process has not ended over it yet.
+    pub mirror_refused: bool,
     pub ambush: Option<Ambush>,
     pub oracle: Oracle,
     pub clients: Vec<Client>,
@@ -240,6 +242,7 @@ impl World {
             room: true,
             stalled_until_ns: 0,
             refused: None,
+            mirror_refused: false,
             ambush: None,
             conns: Vec::new(),
             requests: Vec::new(),
@@ -422,6 +425,7 @@ impl World {
     /// Everything is drained and the process has stopped: the sink, the log and what clients know must agree.
     fn judge(&mut self) {
         self.judge_global();
+        self.topic_holds_what_was_decided();
         if self.halted && self.clones.used {
             // What the other history lacks cannot be told from here.
             return self.held(self.oracle.judge(&self.sink.rows, Exported::InPart));
