@@ -1,4 +1,5 @@
-//! Drives. From the simulated disk to a serving process, as `start.rs` does it in production, with kills at each stage.
+//! Drives. From the simulated disk to a serving process, as `start.rs` does it in production, with kills at each stage; but there the segments of
+//! all cores are made before a first frame is written.
 
 use memmap2::{Advice, MmapMut};
 use std::time::Duration;
